@@ -1,0 +1,1 @@
+"""The central trainer: history in, a bundle that passed the gate out."""
