@@ -1,0 +1,105 @@
+"""The summary that forgets which feature is which: residuals of any number of features -> a fixed row of numbers.
+
+Per block: mean of the top 1, 5 %, 10 %, 20 %, 40 % and of all `log1p|r|`, and the share of features above 3 and 6.
+One model therefore fits nodes with other devices, missing features and users' own (recipe, step 3). The online
+variant sets each number against its own slow mean and scale, which is what keeps drift from becoming an alarm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.residuals import BLOCKS
+from node_anomaly_core.windows import smoothing
+
+TOP_SHARES: tuple[float, ...] = (0.0, 0.05, 0.10, 0.20, 0.40, 1.0)
+EXCEEDANCES: tuple[float, ...] = (3.0, 6.0)
+WIDTH_PER_BLOCK = len(TOP_SHARES) + len(EXCEEDANCES)
+SUMMARY_WIDTH = len(BLOCKS) * WIDTH_PER_BLOCK
+
+_MEAN_HALF_LIFE = 86_400.0
+_SCALE_HALF_LIFE = 3 * 86_400.0
+_PRIOR_TICKS = 240.0
+_LOWEST, _HIGHEST = -10.0, 20.0
+
+Array = NDArray[np.float64]
+
+SIDES = {"high": 1.0, "low": -1.0, "both": 0.0}
+"""Which sign of a residual counts: a feature whose rise alone is anomalous is silent when it falls."""
+
+
+def one_sided(residuals: Array, sides: Array) -> Array:
+    """Residuals (..., f) with the harmless side set to 0; sides (f,) is 1 (high), -1 (low) or 0 (both)."""
+    return np.where(residuals * sides < 0, 0.0, residuals)
+
+
+def top_counts(known: NDArray[np.integer]) -> NDArray[np.int64]:
+    """How many features each top share covers (..., len(TOP_SHARES)), given how many are known (...)."""
+    shares = np.array(TOP_SHARES)
+    return np.maximum(1, np.rint(shares * known[..., None])).astype(np.int64)
+
+
+def summarise(scaled: Array) -> Array:
+    """Summary (m, SUMMARY_WIDTH) of scaled one-sided residuals (m, blocks, f); NaN where a block knows nothing.
+
+    A feature that is missing weighs nothing: the row equals that of a node which never had it.
+    """
+    size = np.abs(scaled)
+    known = np.isfinite(size)
+    counts = known.sum(axis=-1)
+    ordered = np.sort(np.where(known, -np.log1p(size), np.inf), axis=-1)  # largest first, unknown last
+    sums = np.cumsum(np.where(np.isfinite(ordered), -ordered, 0.0), axis=-1)
+    tops = top_counts(counts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result = np.concatenate(
+            [
+                np.take_along_axis(sums, tops - 1, axis=-1) / tops,
+                np.stack([(size > level).sum(axis=-1) / counts for level in EXCEEDANCES], axis=-1),
+            ],
+            axis=-1,
+        )
+    result[counts == 0] = np.nan
+    return result.reshape(len(scaled), -1)
+
+
+class OnlineNormaliser:
+    """Each summary number against its own slow mean (half-life 1 day) and scale (3 days), clipped to -10..20."""
+
+    def __init__(self, nodes: int, mean: Array, scale: Array, interval_s: float) -> None:
+        self._mean = np.repeat(mean[None], nodes, axis=0)
+        self._scale = np.repeat(scale[None], nodes, axis=0)
+        self._ticks = 0.0
+        self._mean_weight = smoothing(_MEAN_HALF_LIFE, interval_s)
+        self._scale_weight = smoothing(_SCALE_HALF_LIFE, interval_s)
+
+    def step(self, summary: Array) -> Array:
+        """Normalised summary (m, width); the row itself is learnt only after it was judged."""
+        deviation = summary - self._mean
+        result = np.clip(deviation / self._scale, _LOWEST, _HIGHEST)
+        known = np.isfinite(summary)
+        start = 1.0 / (self._ticks + _PRIOR_TICKS)
+        limit = 5 * self._scale
+        np.add(
+            self._mean,
+            max(self._mean_weight, start) * np.clip(deviation, -limit, limit),
+            out=self._mean,
+            where=known,
+        )
+        size = 1.25 * np.minimum(np.abs(deviation), limit)
+        np.add(self._scale, max(self._scale_weight, start) * (size - self._scale), out=self._scale, where=known)
+        np.maximum(self._scale, 1e-3, out=self._scale)
+        self._ticks += 1.0
+        return result
+
+    def state(self) -> dict[str, Array]:
+        """What was learnt so far, to survive a restart."""
+        return {"mean": self._mean.copy(), "scale": self._scale.copy(), "ticks": np.array([self._ticks])}
+
+    def restore(self, state: dict[str, Array]) -> None:
+        """Take over what `state` saved; raises ValueError if the shapes differ."""
+        if state["mean"].shape != self._mean.shape or state["scale"].shape != self._scale.shape:
+            raise ValueError(f"saved summary has shape {state['mean'].shape}, expected {self._mean.shape}")
+        self._mean = np.array(state["mean"])
+        self._scale = np.array(state["scale"])
+        self._ticks = float(state["ticks"][0])

@@ -1,0 +1,129 @@
+"""Windows over ticks that are never recomputed: every update costs O(features), however long the window.
+
+A window is defined in seconds and becomes a number of ticks, but never fewer than the recipe was measured with,
+so that a 5-minute scrape interval still averages several samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def ticks_in(seconds: float, interval_s: float, least: int = 1) -> int:
+    """Number of ticks that a window of `seconds` covers, at least `least`."""
+    return max(least, round(seconds / interval_s))
+
+
+def smoothing(half_life_s: float, interval_s: float) -> float:
+    """Weight of the newest sample in an exponentially weighted mean with this half-life."""
+    return float(1.0 - 0.5 ** (interval_s / half_life_s))
+
+
+class RunningMeans:
+    """Means over the last k rows for several k at once, ignoring NaN.
+
+    Memory is one float32 ring of the longest window. Sums are float64 over float32 values and are taken anew
+    each time the ring wraps, so rounding cannot accumulate over months of uptime.
+    """
+
+    def __init__(self, lengths: Sequence[int], shape: tuple[int, ...]) -> None:
+        self.lengths = tuple(lengths)
+        if not self.lengths or min(self.lengths) < 1:
+            raise ValueError(f"window lengths must be positive, got {self.lengths}")
+        self._ring = np.full((max(self.lengths), *shape), np.nan, dtype=np.float32)
+        self._sums = np.zeros((len(self.lengths), *shape))
+        self._counts = np.zeros((len(self.lengths), *shape))
+        self._pushed = 0
+
+    def push(self, row: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Add one row (shape `shape`, NaN = missing); means (len(lengths), *shape), NaN where a window is empty."""
+        size = len(self._ring)
+        position = self._pushed % size
+        leaving = np.stack([self._ring[(self._pushed - length) % size] for length in self.lengths])
+        entering = row.astype(np.float32)
+        self._ring[position] = entering
+        self._pushed += 1
+        if position == size - 1:
+            self._recount()
+        else:
+            known = entering == entering  # NaN is the only value that differs from itself  # noqa: PLR0124
+            gone = leaving == leaving  # noqa: PLR0124
+            self._sums += np.where(known, entering, 0.0) - np.where(gone, leaving, 0.0)
+            self._counts += known.astype(np.float64) - gone
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self._counts > 0, self._sums / self._counts, np.nan)
+
+    def _recount(self) -> None:
+        size = len(self._ring)
+        for index, length in enumerate(self.lengths):
+            rows = self._ring[[(self._pushed - 1 - back) % size for back in range(length)]]
+            known = np.isfinite(rows)
+            self._sums[index] = np.where(known, rows, 0.0).sum(axis=0, dtype=np.float64)
+            self._counts[index] = known.sum(axis=0)
+
+
+class RowRing:
+    """The last `capacity` rows in order, as float32 (rounding 6e-8 of the value)."""
+
+    def __init__(self, capacity: int, width: int) -> None:
+        self._rows = np.full((capacity, width), np.nan, dtype=np.float32)
+        self._times = np.zeros(capacity)
+        self._pushed = 0
+
+    def __len__(self) -> int:
+        return min(self._pushed, len(self._rows))
+
+    def push(self, timestamp: float, row: NDArray[np.floating]) -> None:
+        """Add one row (width,) taken at `timestamp` (unix seconds); the oldest leaves when the ring is full."""
+        position = self._pushed % len(self._rows)
+        self._rows[position] = row
+        self._times[position] = timestamp
+        self._pushed += 1
+
+    def ordered(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Timestamps (n,) and rows (n, width), oldest first."""
+        count = len(self)
+        order = (self._pushed - count + np.arange(count)) % len(self._rows)
+        return self._times[order], self._rows[order]
+
+
+class ThinnedRows:
+    """Rows from the whole past in bounded memory: when full, every second row goes and the stride doubles.
+
+    Gives a robust centre and scale for as long a life as the node has had, without keeping it.
+    """
+
+    def __init__(self, capacity: int, width: int, longest: int) -> None:
+        self.rows = np.full((capacity, width), np.nan, dtype=np.float32)
+        self.kept = 0
+        self.stride = 1
+        self.offered = 0
+        self._longest = longest  # ticks that the kept rows may span at most
+
+    def push(self, row: NDArray[np.floating]) -> None:
+        """Offer one row (width,); kept when it falls on the current stride."""
+        if self.offered % self.stride == 0:
+            if self.kept == len(self.rows):
+                self._make_room()
+            if self.offered % self.stride == 0:
+                self.rows[self.kept] = row
+                self.kept += 1
+        self.offered += 1
+
+    def _make_room(self) -> None:
+        if self.stride * len(self.rows) < self._longest:
+            half = self.rows[::2].copy()
+            self.rows[: len(half)] = half
+            self.kept = len(half)
+            self.stride *= 2
+        else:  # as long as it may get: the oldest eighth leaves
+            gone = max(1, len(self.rows) // 8)
+            self.rows[:-gone] = self.rows[gone:].copy()
+            self.kept = len(self.rows) - gone
+
+    def values(self) -> NDArray[np.float32]:
+        """The kept rows (n, width), oldest first."""
+        return self.rows[: self.kept]
