@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.features import Feature
 from numpy.typing import NDArray
+
+from node_anomaly_core.errors import TrainingError
 
 NORMAL, ANOMALOUS, UNKNOWN = 0, 1, -1
 
@@ -62,14 +63,17 @@ class History:
 
     @property
     def ticks(self) -> int:
+        """Length of the grid."""
         return len(self.timestamps)
 
     @property
     def duration_s(self) -> float:
+        """Length of the time range in seconds."""
         return self.ticks * self.interval_s
 
     @property
     def feature_names(self) -> tuple[str, ...]:
+        """Names of the last axis of `values`."""
         return tuple(feature.name for feature in self.features)
 
     def between(self, start: float, stop: float) -> History:
@@ -87,9 +91,7 @@ class History:
     def select_nodes(self, nodes: Sequence[str]) -> History:
         """Only these nodes, in this order; raises TrainingError for a node the history does not hold."""
         picked = _positions("node", self.nodes, nodes)
-        return replace(
-            self, nodes=tuple(nodes), values=self.values[:, picked], labels=self.labels[:, picked]
-        )
+        return replace(self, nodes=tuple(nodes), values=self.values[:, picked], labels=self.labels[:, picked])
 
     def select_features(self, names: Sequence[str]) -> History:
         """Only these features, in this order; raises TrainingError for one the history does not hold."""
@@ -101,7 +103,10 @@ class History:
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """How complete a history is: `missing` (m, f) share in 0..1, `constant` (m, f) observed but never moving."""
+    """How complete a history is.
+
+    `missing` (m, f) is a share in 0..1; `constant` (m, f) is True where a feature is observed but never moves.
+    """
 
     nodes: tuple[str, ...]
     features: tuple[str, ...]
@@ -163,7 +168,9 @@ def require_trainable(history: History, minimum_ticks: int) -> Coverage:
     """
     source = history.origin.get("source", "the source")
     if not history.nodes:
-        raise TrainingError(f"the history from {source} holds no node", "check the matchers or the node column")
+        raise TrainingError(
+            f"the history from {source} holds no node", "check the matchers or the node column"
+        )
     if not history.features:
         raise TrainingError(f"the history from {source} holds no feature", "name at least one under features")
     if not history.ticks:
@@ -171,7 +178,7 @@ def require_trainable(history: History, minimum_ticks: int) -> Coverage:
     sampled = (~np.isnan(history.values)).any(axis=(1, 2))
     if not sampled.any():
         raise TrainingError(
-            f"the history from {source} holds {history.ticks} ticks but not one sample: everything is missing",
+            f"the history from {source} holds {history.ticks} ticks but not one sample",
             "check that the metrics exist in this time range",
         )
     if sampled.sum() < minimum_ticks:

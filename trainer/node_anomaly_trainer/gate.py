@@ -32,11 +32,11 @@ class Evaluation(Protocol):
 
     @property
     def parity_forest_max(self) -> float:
-        """Largest difference between an exported forest and scikit-learn; NaN if no forest was trained."""
+        """Largest difference between an exported forest and scikit-learn; 0 if no forest was trained."""
 
     @property
     def parity_lstm_max(self) -> float:
-        """Largest difference between the exported LSTM and Keras; NaN if none was trained."""
+        """Largest difference between the exported LSTM and Keras; 0 if none was trained."""
 
     @property
     def tick_cpu_seconds(self) -> float:
@@ -104,7 +104,9 @@ def _recall(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
         return ("recall of the combined score was not measured",)
     reasons = []
     if combined < limits.min_recall:
-        reasons.append(f"recall of the combined score is {combined:.2f}, at least {limits.min_recall:g} is asked")
+        reasons.append(
+            f"recall of the combined score is {combined:.2f}, the minimum is {limits.min_recall:g}"
+        )
     for baseline in BASELINES if limits.beat_baselines else ():
         other = report.fault_recall.get(baseline, math.nan)
         if math.isnan(other):
@@ -119,8 +121,9 @@ def _recall(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
 
 
 def _parity(what: str, difference: float, limit: float) -> str:
-    # NaN means that no such model is in the bundle, so there is nothing to differ.
-    if math.isnan(difference) or difference <= limit:
+    if math.isnan(difference):
+        return f"whether the exported {what} equal the trained ones was not measured"
+    if difference <= limit:
         return ""
     return f"the exported {what} differ from the trained ones by {difference:.2g}, the limit is {limit:g}"
 

@@ -29,15 +29,20 @@ class Progress(Protocol):
         """One line that stays on the screen (a warning, a finding)."""
 
 
+def _ignore(done: float, note: str) -> None:
+    """A report that goes nowhere."""
+
+
 class SilentProgress:
     """Reports to nobody: for tests and for use as a library."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Report]:
-        yield lambda done, note: None
+        """See Progress.phase."""
+        yield _ignore
 
     def note(self, line: str) -> None:
-        return None
+        """See Progress.note."""
 
 
 class PlainProgress:
@@ -49,6 +54,7 @@ class PlainProgress:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Report]:
+        """See Progress.phase."""
         started = self._clock()
         shown_at, shown = started, 0.0
         self.note(f"{name} ...")
@@ -65,6 +71,7 @@ class PlainProgress:
         self.note(f"{name} 100%  {self._clock() - started:.1f} s")
 
     def note(self, line: str) -> None:
+        """See Progress.note."""
         print(line, file=self._stream, flush=True)
 
 
@@ -76,6 +83,7 @@ class TerminalProgress:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Report]:
+        """See Progress.phase."""
         columns = (
             TextColumn("{task.description:<28}"),
             BarColumn(bar_width=28),
@@ -90,6 +98,7 @@ class TerminalProgress:
             bars.update(task, completed=1.0, note="")
 
     def note(self, line: str) -> None:
+        """See Progress.note."""
         self._console.print(line, markup=False, highlight=False)
 
 

@@ -1,0 +1,281 @@
+"""Every setting of the trainer, its default and its limits; read from YAML, checked as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import yaml
+
+from node_anomaly_core.errors import ConfigError
+from node_anomaly_trainer.gate import GateLimits
+from node_anomaly_trainer.publish import KEEP
+from node_anomaly_trainer.settings import Bounds, Choice, InvalidValueError, build
+
+Seconds = Annotated[float, Bounds(0.0, duration=True)]
+Interval = Annotated[float, Bounds(1.0, 300.0, duration=True)]
+Share = Annotated[float, Bounds(0.0, 1.0)]
+Positive = Annotated[int, Bounds(1)]
+
+SOURCES = ("synthetic", "file", "prometheus")
+LIMITS = GateLimits()
+MEMBERS = ("isolation_forest", "random_forest", "lstm")
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticConfig:
+    """A simulated fleet of `nodes` nodes over `range`."""
+
+    nodes: Annotated[int, Bounds(1, 500)] = 8
+    range: Annotated[float, Bounds(60.0, duration=True)] = 3 * 86400.0
+    incidents_per_node_day: Annotated[float, Bounds(0.0, 100.0)] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FileConfig:
+    """A CSV or Parquet file."""
+
+    path: str = ""
+    node: str = "node"
+    """Name of the node where the file has no node column."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusConfig:
+    """Any server that answers Prometheus' HTTP API."""
+
+    url: str = "http://127.0.0.1:9090"
+    matchers: str = ""
+    """Label matchers put into every selector, e.g. job="node"."""
+    range: Annotated[float, Bounds(60.0, duration=True)] = 14 * 86400.0
+    end: Annotated[float, Bounds(0.0)] | None = None
+    """Unix seconds where the range ends; now if absent."""
+    username: str = ""
+    password_file: str = ""
+    bearer_token_file: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    parallel: Annotated[int, Bounds(1, 32)] = 4
+    timeout: Annotated[float, Bounds(0.1, 3600.0, duration=True)] = 30.0
+    retries: Annotated[int, Bounds(0, 20)] = 4
+    points_per_query: Annotated[int, Bounds(2, 11_000)] = 10_000
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise InvalidValueError(f"url: expected http://host:port or https://host:port, got {self.url!r}")
+        if parts.username or parts.password:
+            raise InvalidValueError("url: put the user into username and the password into password_file")
+        if bool(self.username) != bool(self.password_file):
+            raise InvalidValueError("username and password_file belong together")
+        if self.username and self.bearer_token_file:
+            raise InvalidValueError("either username or bearer_token_file, not both")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """Where history comes from."""
+
+    type: Annotated[str, Choice(*SOURCES)] = "synthetic"
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    file: FileConfig = field(default_factory=FileConfig)
+    prometheus: PrometheusConfig = field(default_factory=PrometheusConfig)
+
+    def __post_init__(self) -> None:
+        if self.type == "file" and not self.file.path:
+            raise InvalidValueError("file.path is required when type is file")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How the history is used."""
+
+    fit_fraction: Annotated[float, Bounds(0.5, 0.95)] = 0.75
+    """Share of the time range, from its start, that models are fitted on; the rest calibrates and judges."""
+    seed: Annotated[int, Bounds(0, 2**31 - 1)] = 7
+    faults_per_node_day: Annotated[float, Bounds(0.1, 100.0)] = 8.0
+    """How many faults are injected into a copy of the history, to label ticks for the Random Forest."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConfig:
+    """What is known about real incidents."""
+
+    incidents: str = ""
+    """YAML or CSV file with from, to, nodes, note; empty if there is none."""
+    guard: Seconds = 450.0
+    """Ticks this close to an incident are neither normal nor anomalous."""
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationForestConfig:
+    """Arguments of scikit-learn's IsolationForest."""
+
+    n_estimators: Annotated[int, Bounds(1, 1000)] = 100
+    max_samples: Annotated[int, Bounds(2)] = 2048
+    max_features: Annotated[float, Bounds(0.01, 1.0)] = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RandomForestConfig:
+    """Arguments of scikit-learn's RandomForestClassifier."""
+
+    n_estimators: Annotated[int, Bounds(1, 1000)] = 100
+    max_depth: Annotated[int, Bounds(1, 30)] = 10
+    min_samples_leaf: Positive = 10
+    class_weight: Annotated[str, Choice("balanced", "balanced_subsample")] = "balanced_subsample"
+
+
+@dataclass(frozen=True, slots=True)
+class LstmConfig:
+    """Shape and training of the forecaster."""
+
+    units: tuple[Annotated[int, Bounds(1, 512)], ...] = (50, 25)
+    sequence_length: Annotated[int, Bounds(2, 2000)] = 60
+    epochs: Annotated[int, Bounds(1, 1000)] = 8
+    batch_size: Positive = 64
+    learning_rate: Annotated[float, Bounds(1e-6, 1.0)] = 3e-3
+
+    def __post_init__(self) -> None:
+        if len(self.units) != 2:
+            raise InvalidValueError(f"units: expected two sizes such as [50, 25], got {list(self.units)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsConfig:
+    """The members of the score and their settings."""
+
+    enabled: tuple[Annotated[str, Choice(*MEMBERS)], ...] = MEMBERS
+    isolation_forest: IsolationForestConfig = field(default_factory=IsolationForestConfig)
+    random_forest: RandomForestConfig = field(default_factory=RandomForestConfig)
+    lstm: LstmConfig = field(default_factory=LstmConfig)
+
+    def __post_init__(self) -> None:
+        if not self.enabled or len(set(self.enabled)) != len(self.enabled):
+            raise InvalidValueError("enabled: expected at least one model, each named once")
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetConfig:
+    """How often a healthy node may raise an alarm."""
+
+    false_alarms_per_node_week: Annotated[float, Bounds(0.01, 1000.0)] = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    """What a bundle must keep to be published."""
+
+    min_recall: Share = LIMITS.min_recall
+    parity_forest: Annotated[float, Bounds(0.0)] = LIMITS.parity_forest
+    parity_lstm: Annotated[float, Bounds(0.0)] = LIMITS.parity_lstm
+    tick_cpu: Seconds = LIMITS.tick_cpu_seconds
+    beat_baselines: bool = True
+
+    @property
+    def limits(self) -> GateLimits:
+        """The same, as the gate takes it."""
+        return GateLimits(
+            self.min_recall, self.parity_forest, self.parity_lstm, self.tick_cpu, self.beat_baselines
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PublishConfig:
+    """Where an accepted bundle goes; its `current` link is what agents watch."""
+
+    directory: str = "bundles"
+    keep: Positive = KEEP
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """The whole configuration file."""
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+    interval: Interval = 15.0
+    features: tuple[str, ...] = ()
+    """Names from the catalogue; empty means all of it."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+
+
+def parse_config(raw: object, environ: Mapping[str, str] | None = None) -> TrainConfig:
+    """A validated configuration from parsed YAML; `PROMETHEUS_URL` fills in for an absent URL.
+
+    Where the file names no source type, a `PROMETHEUS_URL` in the environment makes it `prometheus`.
+    Raises ConfigError with every wrong key.
+    """
+    url = (environ or {}).get("PROMETHEUS_URL", "")
+    return build(TrainConfig, _with_prometheus_url(raw, url) if url else raw)
+
+
+def load_config(path: Path | None, environ: Mapping[str, str] | None = None) -> TrainConfig:
+    """The configuration in the YAML or JSON file `path`, or the defaults. Raises ConfigError."""
+    if path is None:
+        return parse_config({}, environ)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}", "name an existing file with --config or leave it out"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}", "check the indentation around that line") from error
+    try:
+        return parse_config(raw, environ)
+    except ConfigError as error:
+        message = "\n".join(f"{path}: {line}" for line in error.message.splitlines())
+        raise ConfigError(message, error.hint) from error
+
+
+def with_options(
+    config: TrainConfig,
+    *,
+    data: str | None = None,
+    source: str | None = None,
+    interval: float | None = None,
+    publish: str | None = None,
+    seed: int | None = None,
+) -> TrainConfig:
+    """The configuration with the command line's options on top; `data` implies the file source."""
+    if data is not None:
+        config = replace(
+            config, source=replace(config.source, type="file", file=replace(config.source.file, path=data))
+        )
+    if source is not None and (data is None or source == "file"):
+        try:
+            config = replace(config, source=replace(config.source, type=source))
+        except InvalidValueError as invalid:
+            raise ConfigError(
+                f"--source {source}: {invalid.expected}", "name the file with --data"
+            ) from invalid
+    if interval is not None:
+        config = replace(config, interval=interval)
+    if publish is not None:
+        config = replace(config, publish=replace(config.publish, directory=publish))
+    if seed is not None:
+        config = replace(config, training=replace(config.training, seed=seed))
+    return config
+
+
+def _with_prometheus_url(raw: object, url: str) -> object:
+    raw = {} if raw is None else raw
+    if not isinstance(raw, Mapping):
+        return raw
+    source = raw.get("source")
+    source = {} if source is None else source
+    if not isinstance(source, Mapping):
+        return raw
+    server = source.get("prometheus")
+    server = {} if server is None else server
+    if not isinstance(server, Mapping):
+        return raw
+    # The file, where it says something, is more deliberate than the environment of a shell.
+    return {**raw, "source": {"type": "prometheus", **source, "prometheus": {"url": url, **server}}}
