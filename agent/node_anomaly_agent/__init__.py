@@ -1,1 +1,1 @@
-"""The daemon on a node: reads the host, scores it with a published bundle and exposes the result to Prometheus."""
+"""The daemon on a node: reads the host, scores it with a published bundle and tells Prometheus."""
