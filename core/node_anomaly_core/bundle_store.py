@@ -1,0 +1,183 @@
+"""Bundles as files: read nothing before its digest, write nothing under its final name before it is whole.
+
+Layout: `root/<version>/` holds manifest.json, manifest.sha256 and the files that the manifest lists; `root/current` is a
+symlink to one version and is swapped atomically. The version is the first 16 hex digits of the manifest's sha256, and the
+manifest holds the sha256 of every file, so the version names the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from node_anomaly_core.errors import BundleError
+from node_anomaly_core.manifest import FileEntry, Manifest, parse_manifest
+
+MANIFEST = "manifest.json"
+DIGEST = "manifest.sha256"
+CURRENT = "current"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILE_BYTES = 16 << 20
+MAX_BUNDLE_BYTES = 48 << 20
+VERSION_DIGITS = 16
+
+_AGAIN = "publish the bundle again with anomaly-trainer"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose every byte has been checked against its digest; nothing in `files` has been parsed yet."""
+
+    path: Path
+    version: str
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+    @property
+    def origin(self) -> str:
+        """Where it came from: `trained`, or `starter` for the one in the wheel."""
+        return self.manifest.origin
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle directory: sizes, digests, then the manifest. Raises BundleError, see BUNDLE_REASONS."""
+    if not path.is_dir():
+        raise BundleError("missing", f"{path} is not a bundle directory", "point at a directory with a manifest.json")
+    recorded = _read(path, DIGEST, 200).decode("ascii", errors="replace").split()
+    if not recorded or len(recorded[0]) != 64:
+        raise BundleError("digest", f"{path / DIGEST} does not hold a sha256", _AGAIN)
+    content = _read(path, MANIFEST, MAX_MANIFEST_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != recorded[0]:
+        raise BundleError("digest", f"{path / MANIFEST} does not match {DIGEST}", _AGAIN)
+    manifest = parse_manifest(content)
+    if sum(entry.size for entry in manifest.files.values()) > MAX_BUNDLE_BYTES:
+        raise BundleError("size", f"{path} claims more than {MAX_BUNDLE_BYTES >> 20} MiB", "train smaller models")
+    files = {}
+    for name, entry in manifest.files.items():
+        _check_name(path, name)
+        if entry.size > MAX_FILE_BYTES:
+            raise BundleError("size", f"{path / name} claims {entry.size} bytes", "train smaller models")
+        data = _read(path, name, entry.size)
+        if len(data) != entry.size:
+            raise BundleError("size", f"{path / name} has {len(data)} bytes, the manifest says {entry.size}", _AGAIN)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise BundleError("digest", f"{path / name} does not match its sha256 in the manifest", _AGAIN)
+        files[name] = data
+    for model in manifest.models:
+        if model.file not in files:
+            raise BundleError("manifest", f"{path}: model {model.name} names no listed file", _AGAIN)
+    return Bundle(path=path, version=digest[:VERSION_DIGITS], manifest=manifest, files=files)
+
+
+def write_bundle(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+    """Write `root/<version>/` whole or not at all and return it; an equal bundle that is already there is kept.
+
+    Raises OSError when the disk refuses; nothing is left behind then.
+    """
+    entries = {name: FileEntry(len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(files.items())}
+    content = replace(manifest, files=entries).to_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    target = root / digest[:VERSION_DIGITS]
+    if target.is_dir():
+        return target
+    root.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
+    try:
+        for name, data in {**files, MANIFEST: content, DIGEST: f"{digest}  {MANIFEST}\n".encode()}.items():
+            _check_name(root, name)
+            _write(staging / name, data)
+        staging.chmod(0o755)  # mkdtemp makes it private; agents read it as another user
+        _sync_directory(staging)
+        staging.rename(target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    _sync_directory(root)
+    return target
+
+
+def activate(root: Path, version: str) -> None:
+    """Point `root/current` at a version in one atomic step. Raises BundleError("missing") if it is not there."""
+    _check_name(root, version)
+    if not (root / version / MANIFEST).is_file():
+        raise BundleError("missing", f"{root} holds no bundle {version}", "list the directory for its versions")
+    staging = root / f".{CURRENT}-{os.getpid()}"
+    staging.unlink(missing_ok=True)
+    staging.symlink_to(version, target_is_directory=True)
+    staging.replace(root / CURRENT)
+    _sync_directory(root)
+
+
+def resolve_current(root: Path) -> Path | None:
+    """The real directory of the bundle a root offers now, or None: `current`, a ConfigMap's `..data`, or the root.
+
+    Raises BundleError("path") when a link leaves the root.
+    """
+    real = root.resolve()
+    for candidate in (root / CURRENT, root / "..data", root):
+        if (candidate / MANIFEST).is_file():
+            target = candidate.resolve()
+            if target != real and real not in target.parents:
+                raise BundleError("path", f"{candidate} leads out of {root}", "link to a directory inside the root")
+            return target
+    return None
+
+
+def starter_bundle() -> Path:
+    """The bundle in the wheel, trained on the synthetic fleet, with which a fresh install scores at once."""
+    return Path(__file__).parent / "starter"
+
+
+def _check_name(path: Path, name: str) -> None:
+    plain = name and name[0] != "." and all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
+    if not plain or len(name) > 100:
+        raise BundleError("path", f"{path} names a file {name!r} that is not a plain name in its directory", _AGAIN)
+
+
+def _read(directory: Path, name: str, limit: int) -> bytes:
+    """At most limit + 1 bytes of a regular file, following no link."""
+    path = directory / name
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise BundleError("missing", f"{path} is missing", _AGAIN) from error
+    except OSError as error:
+        reason = "path" if path.is_symlink() else "io"
+        raise BundleError(reason, f"{path} cannot be opened: {error.strerror}", "check its permissions") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError("path", f"{path} is not a regular file", _AGAIN)
+        if status.st_size > limit:
+            raise BundleError("size", f"{path} has {status.st_size} bytes, more than {limit}", _AGAIN)
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise BundleError("io", f"{path} cannot be read: {error.strerror}", "check the file system") from error
+    finally:
+        os.close(descriptor)
+    if len(data) > limit:
+        raise BundleError("size", f"{path} grew beyond {limit} bytes while it was read", _AGAIN)
+    return data
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

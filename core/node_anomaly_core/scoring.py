@@ -1,0 +1,354 @@
+"""Scoring one node with one bundle: the only way a score comes about, on a node and in the trainer's judgement.
+
+scale and compress -> residual blocks -> summary -> members -> linear combination -> `anomaly_score`, 1.0 = threshold.
+A node that the bundle knows by name starts with its own baseline; any other node is learnt: the first baseline after
+`warmup_ticks`, then anew each time its past has doubled, up to a day, leaning on the cohort while rows are few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.attribution import features_behind, surprises
+from node_anomaly_core.baseline import Baseline, expand, fit_level, lean
+from node_anomaly_core.bundle_store import Bundle
+from node_anomaly_core.calibration import combine
+from node_anomaly_core.errors import BundleError
+from node_anomaly_core.evidence import (
+    Cohort,
+    ForecastPath,
+    Residual,
+    ResidualPath,
+    Surprise,
+    feature_sides,
+    measure_residuals,
+    parse_cohort,
+)
+from node_anomaly_core.forest import Forest
+from node_anomaly_core.lstm import StepLSTM
+from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.residuals import longest_window
+from node_anomaly_core.summary import SUMMARY_WIDTH
+from node_anomaly_core.tensors import read_tensors
+from node_anomaly_core.windows import RowRing, ThinnedRows, ticks_in
+
+COHORT_FILE = "cohort.safetensors"
+
+_MOST_RECENT_ROWS = 960  # consecutive rows kept to rebuild windows from: 4 h at 15 s
+_THINNED_ROWS = 512
+_LEARN_FOR_S = 86_400.0
+_WARMUP_S, _WARMUP_TICKS = 60.0, 20
+_KNOWN_WARMUP_TICKS = 10
+_GAP_S = 3_600.0  # after a longer silence the windows start anew; what was learnt stays
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One tick of one node; arrays are (f,) in the bundle's feature order, NaN = unknown."""
+
+    timestamp: float
+    warm: bool
+    score: float
+    model_scores: Mapping[str, float]
+    contributions: Array
+    expected: Array
+    observed: Array
+    states: tuple[str, ...]
+
+
+class Models:
+    """The members of a bundle, loaded; raises BundleError("model") for a file that is structurally wrong."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.manifest = bundle.manifest
+        self.features = len(bundle.manifest.features)
+        self.forests: dict[str, Forest] = {}
+        self.forecaster: str | None = None
+        self._lstm = b""
+        for model in bundle.manifest.models:
+            content = bundle.files[model.file]
+            if model.type == "lstm":
+                self.forecaster, self._lstm = model.name, content
+                StepLSTM(content, self.features)  # refuse now, not at the first tick
+            else:
+                self.forests[model.name] = Forest.from_tensors(read_tensors(content), model.type, SUMMARY_WIDTH)
+        if COHORT_FILE not in bundle.files:
+            raise BundleError("manifest", f"{bundle.path} has no {COHORT_FILE}", "publish the bundle again")
+        self.cohort: Cohort = parse_cohort(
+            read_tensors(bundle.files[COHORT_FILE]), self.features, len(bundle.manifest.nodes)
+        )
+
+    def forecast_path(self, nodes: int, interval_s: float) -> ForecastPath | None:
+        """A fresh forecaster for a batch of nodes, or None where the bundle has none."""
+        if self.forecaster is None:
+            return None
+        sides = feature_sides(self.manifest.features)
+        lstm = StepLSTM(self._lstm, self.features, nodes)
+        return ForecastPath(lstm, nodes, sides, self.cohort.forecast_scale, interval_s)
+
+    def forest_scores(self, summary: Array, normalised: Array) -> dict[str, Array]:
+        """Raw member scores (n,) of rows (n, SUMMARY_WIDTH); NaN where nothing was known."""
+        unknown = np.isnan(summary).all(axis=-1)
+        result = {}
+        for model in self.manifest.models:
+            if model.name in self.forests:
+                rows = normalised if model.input == "summary_normalised" else summary
+                result[model.name] = np.where(unknown, np.nan, self.forests[model.name].score(rows))
+        return result
+
+
+def judge(manifest: Manifest, raw: Mapping[str, Array]) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    """Raw member scores (n,) -> `anomaly_score` (n,), each member's score on the same scale, and its evidence."""
+    evidence = {model.name: model.scale.evidence(raw[model.name]) for model in manifest.models}
+    members = {model.name: model.tail.score(evidence[model.name]) for model in manifest.models}
+    return manifest.tail.score(combine(list(evidence.values()))), members, evidence
+
+
+class NodeScorer:
+    """Running state of one node under one bundle."""
+
+    def __init__(self, bundle: Bundle, interval_s: float, node: str = "") -> None:
+        self.bundle = bundle
+        self.interval_s = interval_s
+        self.node = node
+        self.features = tuple(feature.name for feature in bundle.manifest.features)
+        self.models = Models(bundle)
+        self._floor = np.array([feature.floor for feature in bundle.manifest.features])
+        self._sides = feature_sides(bundle.manifest.features)
+        self.known = node != "" and node in bundle.manifest.nodes
+        self.warmup_ticks = _KNOWN_WARMUP_TICKS if self.known else ticks_in(_WARMUP_S, interval_s, _WARMUP_TICKS)
+        width = len(self.features)
+        self._recent = RowRing(min(longest_window(interval_s), _MOST_RECENT_ROWS), width)
+        self._thinned = ThinnedRows(_THINNED_ROWS, width, ticks_in(_LEARN_FOR_S, interval_s))
+        self._lowest = np.full(width, np.inf)
+        self._highest = np.full(width, -np.inf)
+        self.ticks = 0
+        self._since_gap = 0
+        self._last: float | None = None
+        self._learn_at = self.warmup_ticks
+        self._baseline: Baseline | None = None
+        self._residuals: ResidualPath | None = None
+        self._forecasts: ForecastPath | None = None
+        if self.known:
+            self._start(self.models.cohort.node(bundle.manifest.nodes.index(node)))
+
+    @property
+    def warm(self) -> bool:
+        """Whether the next score will be a number."""
+        return self._baseline is not None and self._since_gap >= min(self.warmup_ticks, _KNOWN_WARMUP_TICKS)
+
+    def step(self, timestamp: float, values: NDArray[np.floating]) -> Score:
+        """Score values (f,) in the bundle's feature order and units, NaN = missing, taken at unix `timestamp`."""
+        row = np.asarray(values, dtype=np.float64)
+        if self._last is not None and timestamp - self._last > _GAP_S:
+            self._restart_windows()
+        self._last = timestamp
+        self._remember(timestamp, row)
+        if not self.known and self.ticks >= self._learn_at and self.ticks * self.interval_s <= _LEARN_FOR_S * 1.01:
+            residual, surprise = self._learn()
+        elif self._residuals is not None:
+            residual = self._residuals.step(row[None])
+            surprise = self._forecasts.step(residual.compressed) if self._forecasts else None
+        else:
+            return self._cold(timestamp, row)
+        return self._score(timestamp, row, residual, surprise)
+
+    def _remember(self, timestamp: float, row: Array) -> None:
+        self._recent.push(timestamp, row)
+        self._thinned.push(row)
+        self._lowest = np.fmin(self._lowest, row)
+        self._highest = np.fmax(self._highest, row)
+        self.ticks += 1
+        self._since_gap += 1
+
+    def _learn(self) -> tuple[Residual, Surprise | None]:
+        """Fit the node's baseline to what it has shown so far and run its recent past through fresh windows."""
+        while self._learn_at <= self.ticks:
+            self._learn_at *= 2
+        prior = self.models.cohort.prior
+        centre, scale = fit_level(self._thinned.values().astype(np.float64), self._floor, prior)
+        recent = self._recent.ordered()[1].astype(np.float64)
+        own = measure_residuals(recent, centre, scale, self.interval_s)
+        self._start(Baseline(centre, scale, lean(own, prior.residual_scale, len(recent))))
+        return self._run(recent)
+
+    def _start(self, baseline: Baseline) -> None:
+        self._baseline = baseline
+        self._residuals = ResidualPath([baseline], self._sides, self.models.cohort, self.interval_s)
+        self._forecasts = self.models.forecast_path(1, self.interval_s)
+
+    def _run(self, rows: Array) -> tuple[Residual, Surprise | None]:
+        """Step the paths through consecutive rows (n, f), n >= 1; the last tick's evidence."""
+        if self._residuals is None or not len(rows):
+            raise RuntimeError("a scorer without a baseline or a past cannot be run")
+        surprise = None
+        for row in rows:
+            residual = self._residuals.step(row[None])
+            surprise = self._forecasts.step(residual.compressed) if self._forecasts else None
+        return residual, surprise
+
+    def _restart_windows(self) -> None:
+        """After a long silence yesterday's ticks are no neighbours of now; levels and baseline are kept."""
+        if self._baseline is not None and self._residuals is not None:
+            levels, learnt = self._residuals.blocks.state(), self._residuals.normaliser.state()
+            self._start(self._baseline)
+            self._residuals.blocks.restore(levels)
+            self._residuals.normaliser.restore(learnt)
+        self._recent = RowRing(min(longest_window(self.interval_s), _MOST_RECENT_ROWS), len(self.features))
+        self._since_gap = 0
+
+    def _cold(self, timestamp: float, row: Array) -> Score:
+        nothing = np.full(len(row), np.nan)
+        unknown = {model.name: float("nan") for model in self.bundle.manifest.models}
+        return Score(timestamp, False, float("nan"), unknown, nothing, nothing, row, self._states(row))
+
+    def _score(self, timestamp: float, row: Array, residual: Residual, surprise: Surprise | None) -> Score:
+        if not self.warm or self._baseline is None:
+            return self._cold(timestamp, row)
+        raw = self.models.forest_scores(residual.summary, residual.normalised)
+        if surprise is not None and self.models.forecaster is not None:
+            raw[self.models.forecaster] = surprise.score
+        score, members, evidence = judge(self.bundle.manifest, raw)
+        expected = (
+            expand(surprise.forecast[0], self._baseline.centre, self._baseline.scale)
+            if surprise is not None
+            else self._baseline.centre
+        )
+        return Score(
+            timestamp=timestamp,
+            warm=True,
+            score=float(score[0]),
+            model_scores={name: float(value[0]) for name, value in members.items()},
+            contributions=self._contributions(residual, surprise, evidence),
+            expected=np.where(np.isfinite(self._baseline.centre), expected, np.nan),
+            observed=row,
+            states=self._states(row),
+        )
+
+    def _contributions(self, residual: Residual, surprise: Surprise | None, evidence: Mapping[str, Array]) -> Array:
+        """Each member's shares weighted by how much evidence it brought; sums to 1, NaN when nothing stands out."""
+        total = np.zeros(len(self.features))
+        for model in self.bundle.manifest.models:
+            weight = max(float(np.nan_to_num(evidence[model.name][0])), 0.0) + 1e-3
+            if model.name in self.models.forests:
+                rows = residual.normalised if model.input == "summary_normalised" else residual.summary
+                credit = self.models.forests[model.name].credit(rows[0])
+                total += weight * features_behind(credit, residual.scaled[0])
+            elif surprise is not None:
+                total += weight * surprises(surprise.share[0])
+        whole = total.sum()
+        return total / whole if whole > 0 else np.full(len(total), np.nan)
+
+    def _states(self, row: Array) -> tuple[str, ...]:
+        seen = np.isfinite(self._lowest)
+        still = self._lowest == self._highest
+        return tuple(
+            ("imputed" if seen[i] else "missing") if np.isnan(value) else "constant" if still[i] else "active"
+            for i, value in enumerate(row)
+        )
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Everything a restart needs, as bounded plain arrays; windows are rebuilt from the recent rows."""
+        times, rows = self._recent.ordered()
+        saved: dict[str, NDArray[np.generic]] = {
+            "times": times,
+            "rows": rows,
+            "thinned": self._thinned.values().copy(),
+            "counts": np.array(
+                [self.ticks, self._learn_at, self._thinned.stride, self._thinned.offered, self._since_gap], dtype=np.int64
+            ),
+            "range": np.stack([self._lowest, self._highest]),
+        }
+        if self._baseline is not None and self._residuals is not None:
+            saved["centre"], saved["scale"] = self._baseline.centre, self._baseline.scale
+            saved["residual_scale"] = self._baseline.residual_scale
+            saved |= {f"level_{key}": value for key, value in self._residuals.blocks.state().items()}
+            saved |= {f"summary_{key}": value for key, value in self._residuals.normaliser.state().items()}
+        return saved
+
+    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> bool:
+        """Take over what `state` saved under the same bundle; False, and untouched, if it does not fit."""
+        try:
+            arrays = {name: np.array(value) for name, value in state.items()}
+            self._check(arrays)
+            fresh = NodeScorer(self.bundle, self.interval_s, self.node)
+            fresh._take_over(arrays)
+        except (KeyError, ValueError, IndexError, TypeError):
+            return False
+        self.__dict__.update(fresh.__dict__)
+        return True
+
+    def _check(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        width = len(self.features)
+        times, rows, thinned = arrays["times"], arrays["rows"], arrays["thinned"]
+        fits = rows.ndim == thinned.ndim == 2 and rows.shape[1] == thinned.shape[1] == width
+        if not fits or times.shape != (len(rows),) or len(thinned) > _THINNED_ROWS or not np.isfinite(times).all():
+            raise ValueError("saved rows do not fit this bundle")
+        if arrays["counts"].shape != (5,) or arrays["counts"].min() < 0 or arrays["range"].shape != (2, width):
+            raise ValueError("saved counts do not fit this bundle")
+        if "scale" in arrays:
+            good = (arrays["scale"] > 0).all() and (arrays["residual_scale"] > 0).all()
+            if arrays["centre"].shape != (width,) or arrays["scale"].shape != (width,) or not good:
+                raise ValueError("the saved baseline does not fit this bundle")
+
+    def _take_over(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        times, rows = arrays["times"].astype(np.float64), arrays["rows"].astype(np.float64)
+        if not self.known and "centre" in arrays:
+            baseline = Baseline(*(arrays[name].astype(np.float64) for name in ("centre", "scale", "residual_scale")))
+            self._start(baseline)
+        for timestamp, row in zip(times, rows, strict=True):
+            self._recent.push(float(timestamp), row)
+        if self._residuals is not None and len(rows):
+            self._run(rows[-self._recent_length() :])
+            if "level_level" in arrays:
+                for part, prefix in ((self._residuals.blocks, "level_"), (self._residuals.normaliser, "summary_")):
+                    names = [name for name in arrays if name.startswith(prefix)]
+                    part.restore({name.removeprefix(prefix): arrays[name].astype(np.float64) for name in names})
+        self._thinned.rows[: len(arrays["thinned"])] = arrays["thinned"]
+        self._thinned.kept = len(arrays["thinned"])
+        self.ticks, self._learn_at, self._thinned.stride, self._thinned.offered, self._since_gap = (
+            int(count) for count in arrays["counts"]
+        )
+        self._learn_at, self._thinned.stride = max(self._learn_at, 1), max(self._thinned.stride, 1)
+        self._lowest, self._highest = arrays["range"].astype(np.float64)
+        self._last = float(times[-1]) if len(times) else None
+
+    def _recent_length(self) -> int:
+        return max(1, len(self._recent))
+
+    def replay(self, other: NodeScorer) -> None:
+        """Hot reload: live through what the scorer before has seen, so that this one is warm at once.
+
+        Features are matched by name; what the old bundle did not have was not kept and is missing in the past.
+        """
+        times, rows = other._recent.ordered()
+        index = {name: position for position, name in enumerate(other.features)}
+        columns = [index.get(name, -1) for name in self.features]
+        self._thinned = ThinnedRows(_THINNED_ROWS, len(self.features), ticks_in(_LEARN_FOR_S, self.interval_s))
+        for row in _columns(other._thinned.values(), columns):
+            self._thinned.push(row)
+        self._thinned.stride, self._thinned.offered = other._thinned.stride, other._thinned.offered
+        for timestamp, row in zip(times, _columns(rows, columns), strict=True):
+            self._recent.push(float(timestamp), row)
+        self._lowest = _columns(other._lowest[None], columns, np.inf)[0]
+        self._highest = _columns(other._highest[None], columns, -np.inf)[0]
+        self.ticks, self._since_gap, self._last = other.ticks, other._since_gap, other._last
+        recent = self._recent.ordered()[1].astype(np.float64)
+        if self.known and len(recent):
+            self._run(recent)
+        elif self.ticks >= self.warmup_ticks and len(recent):
+            self._learn()
+
+
+def _columns(rows: NDArray[np.floating], columns: Sequence[int], otherwise: float = np.nan) -> Array:
+    """Pick columns (n, len(columns)) of rows (n, f); a column of -1 is filled with `otherwise`."""
+    picked = np.full((len(rows), len(columns)), otherwise)
+    have = [position for position, column in enumerate(columns) if column >= 0]
+    picked[:, have] = rows[:, [columns[position] for position in have]]
+    return picked
