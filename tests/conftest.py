@@ -1,0 +1,50 @@
+"""Fixtures that every test folder may use; the real parts themselves are in rig.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import rig
+
+settings.register_profile("default", deadline=None)
+settings.register_profile(  # the same examples on every run: a red CI run can be repeated
+    "ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree."""
+    return rig.REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """tests/fixtures: the frozen machine and recorded inputs."""
+    return rig.REPOSITORY / "tests" / "fixtures"
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port that is free on loopback."""
+    return rig.free_port()
+
+
+@pytest.fixture(scope="session")
+def lint_metrics() -> Callable[[str], str]:
+    """`promtool check metrics` as a function: exposition text -> complaints ('' = clean)."""
+    rig.need(rig.PROMTOOL)
+    return rig.lint_metrics
+
+
+@pytest.fixture
+def node_exporter(tmp_path: Path) -> Iterator[rig.Service]:
+    """A real node_exporter of this host."""
+    with rig.node_exporter(tmp_path / "node_exporter") as running:
+        yield running

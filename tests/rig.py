@@ -1,0 +1,244 @@
+"""The real parts that tests run against, and how each one starts and stops.
+
+Prometheus, promtool and node_exporter are the programs of the distribution's packages, looked up on PATH
+and then where `make test` unpacks them (scripts/real_parts.py). Everything listens on loopback, on a free
+port, below a folder of the test. A part that is not there skips the test with its name and the install
+line; under CI=true it fails instead, so that a green CI run has skipped nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+UNPACKED = REPOSITORY / ".parts" / "usr" / "bin"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A program we test against: what it may be called, and which Debian package brings it."""
+
+    name: str
+    programs: tuple[str, ...]
+    package: str
+
+
+PROMETHEUS = Part("Prometheus", ("prometheus",), "prometheus")
+PROMTOOL = Part("promtool", ("promtool",), "prometheus")
+NODE_EXPORTER = Part(
+    "node_exporter", ("prometheus-node-exporter", "node_exporter"), "prometheus-node-exporter"
+)
+
+
+def find(part: Part) -> Path | None:
+    """Where the part's program is, or None."""
+    for program in part.programs:
+        found = shutil.which(program) or shutil.which(program, path=str(UNPACKED))
+        if found:
+            return Path(found)
+    return None
+
+
+def need(part: Part) -> Path:
+    """The part's program; without it the test is skipped by name, and fails under CI=true."""
+    found = find(part)
+    if found is None:
+        message = f"{part.name} is missing: apt-get install --no-install-recommends {part.package}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on at 127.0.0.1 now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def fetch(url: str, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Status and body of a GET; an HTTP error status is an answer, a refused connection is an OSError."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode(errors="replace")
+
+
+def wait_for(url: str, seconds: float = 20.0, status: int = 200) -> str:
+    """Poll `url` until it answers with `status`; the body. Raises TimeoutError with the last answer."""
+    deadline = time.monotonic() + seconds
+    last = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            code, body = fetch(url, timeout=2.0)
+        except OSError as error:
+            last = str(error)
+        else:
+            if code == status:
+                return body
+            last = f"{code} {body[:200]}"
+        time.sleep(0.05)
+    message = f"{url} did not answer {status} within {seconds:.0f} s: {last}"
+    raise TimeoutError(message)
+
+
+@dataclass
+class Service:
+    """A started program: its address, its process and the file that holds what it printed."""
+
+    name: str
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def port(self) -> int:
+        """The port of `url`."""
+        port = urllib.parse.urlsplit(self.url).port
+        assert port is not None
+        return port
+
+    def output(self) -> str:
+        """What the program printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def stop(self, seconds: float = 5.0) -> float:
+        """Ask with SIGTERM, insist with SIGKILL after `seconds`; how long it took, in seconds."""
+        start = time.monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        return time.monotonic() - start
+
+
+@contextlib.contextmanager
+def service(
+    name: str,
+    command: Sequence[str | Path],
+    port: int,
+    ready: str,
+    folder: Path,
+    *,
+    seconds: float = 20.0,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Service]:
+    """Run `command` until the block ends; yields once `http://127.0.0.1:port` + `ready` answers 200."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{name}.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
+    running = Service(name, f"http://127.0.0.1:{port}", process, log)
+    try:
+        try:
+            wait_for(running.url + ready, seconds)
+        except TimeoutError as error:
+            message = f"{name} did not start ({error}); it printed:\n{running.output()[-4000:]}"
+            raise RuntimeError(message) from error
+        yield running
+    finally:
+        running.stop()
+
+
+@contextlib.contextmanager
+def node_exporter(folder: Path, arguments: Sequence[str] = ()) -> Iterator[Service]:
+    """A real node_exporter of this host on a free port."""
+    program, port = need(NODE_EXPORTER), free_port()
+    command: list[str | Path] = [program, f"--web.listen-address=127.0.0.1:{port}", *arguments]
+    with service("node_exporter", command, port, "/", folder) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, jobs: Mapping[str, Sequence[int]], interval: str = "1s") -> Iterator[Service]:
+    """A real Prometheus that scrapes loopback ports: job name -> ports, every `interval`."""
+    program, port = need(PROMETHEUS), free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    scrapes = [
+        {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{target}" for target in targets]}]}
+        for job, targets in jobs.items()
+    ]
+    configuration = folder / "prometheus.yml"
+    configuration.write_text(  # JSON is YAML
+        json.dumps(
+            {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": scrapes}
+        )
+    )
+    command: list[str | Path] = [
+        program,
+        f"--config.file={configuration}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--web.enable-lifecycle",
+        "--web.enable-remote-write-receiver",
+        "--storage.tsdb.retention.time=5y",
+    ]
+    with service("prometheus", command, port, "/-/ready", folder) as running:
+        yield running
+
+
+def query(server: Service, promql: str, at: float | None = None) -> list[dict[str, object]]:
+    """An instant query's result vector, as the HTTP API gives it."""
+    parameters = {"query": promql} | ({} if at is None else {"time": f"{at:.3f}"})
+    status, body = fetch(f"{server.url}/api/v1/query?{urllib.parse.urlencode(parameters)}")
+    answer = json.loads(body)
+    assert status == 200, answer
+    assert answer["status"] == "success", answer
+    result: list[dict[str, object]] = answer["data"]["result"]
+    return result
+
+
+def wait_for_query(
+    server: Service, promql: str, seconds: float = 20.0, at_least: int = 1
+) -> list[dict[str, object]]:
+    """Repeat an instant query until it yields `at_least` series (a fresh Prometheus scrapes after ~5 s)."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = query(server, promql)
+        if len(result) >= at_least:
+            return result
+        time.sleep(0.2)
+    message = f"{promql} has fewer than {at_least} series after {seconds:.0f} s"
+    raise TimeoutError(message)
+
+
+def lint_metrics(exposition: str) -> str:
+    """What `promtool check metrics` has against a text exposition; empty when it has nothing."""
+    done = subprocess.run(
+        [str(need(PROMTOOL)), "check", "metrics"],
+        input=exposition.encode(),
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    complaints = (done.stdout + done.stderr).decode().strip()
+    return complaints if done.returncode or complaints else ""
