@@ -201,7 +201,7 @@ def log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _lay_out(rows: NDArray[np.floating], cells: NDArray[np.float32]) -> None:
-    """Write rows (n, s) as float32 into cells (n, 2 s): missing as -inf in the left half, +inf in the right."""
+    """Write rows (n, s) as float32 into cells (n, 2 s): missing is -inf in the left half, +inf right."""
     s = rows.shape[1]
     with np.errstate(over="ignore"):  # beyond float32 is infinite, as in scikit-learn's cast
         cells[:, :s] = rows

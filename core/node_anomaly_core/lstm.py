@@ -80,9 +80,13 @@ class StepLSTM:
         """
         if x.shape != (self.batch, self.n_features):
             raise ValueError(f"x has shape {x.shape}, expected ({self.batch}, {self.n_features})")
-        forecast, state = self._invoke(np.ascontiguousarray(x, dtype=np.float32))
-        if not np.isfinite(forecast).all():
-            bad = ~np.isfinite(forecast).all(axis=1)
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        bad = ~np.isfinite(x).all(axis=1)
+        if bad.any():  # int8 arithmetic would make a plausible number of it, so the output cannot tell
+            x = np.where(bad[:, None], np.float32(0.0), x)
+        forecast, state = self._invoke(x)
+        bad |= ~np.isfinite(forecast).all(axis=1)
+        if bad.any():
             forecast[bad] = np.nan
             for after, before in zip(state, self._state, strict=True):
                 after[bad] = before[bad]

@@ -151,23 +151,20 @@ def tensorflow() -> ModuleType:
 
 
 def export_lstm(model: Any) -> bytes:
-    """Return a Keras forecaster (LSTM layers, then one Dense) as a single int8 step for core.lstm.
+    """Return a Keras forecaster (LSTM layers, then one Dense) as a single int8 step for core.lstm."""
+    return lstm_step(model.get_weights())
 
-    Inputs x (b, f) and per layer h, c (b, units); outputs the forecast (b, f) and the new states in
-    the same order. The cell is written by hand over constant weights because converting the Keras
-    model itself either writes a file without weights or keeps hidden state between calls.
+
+def lstm_step(weights: Sequence[NDArray[np.floating]], quantize: bool = True) -> bytes:
+    """Return one tick of an LSTM forecaster as a LiteRT file, its weights in int8 unless told otherwise.
+
+    `weights` are in Keras' order: kernel (f, 4 u), recurrent kernel (u, 4 u) and bias (4 u) of each layer,
+    then kernel (u, f) and bias (f) of the dense one. Inputs are x (b, f) and per layer h and c (b, u);
+    outputs the forecast (b, f) and the new states in the same order. The cell is written by hand over
+    constants because converting a Keras model writes a file without weights or one with hidden state.
     """
-    return _convert([np.asarray(w, dtype=np.float32) for w in model.get_weights()], quantize=True)
-
-
-def export_lstm_float(model: Any) -> bytes:
-    """Return the same step with float32 weights, for comparison with the quantized one."""
-    return _convert([np.asarray(w, dtype=np.float32) for w in model.get_weights()], quantize=False)
-
-
-def _convert(weights: list[NDArray[np.float32]], quantize: bool) -> bytes:
     tf = tensorflow()
-    *recurrent, kernel, bias = weights
+    *recurrent, kernel, bias = (np.asarray(array, dtype=np.float32) for array in weights)
     layers = [recurrent[i : i + 3] for i in range(0, len(recurrent), 3)]
     sizes = [("x", layers[0][0].shape[0])]
     for number, (_, u, _) in enumerate(layers, start=1):

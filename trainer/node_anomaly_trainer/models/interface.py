@@ -1,0 +1,59 @@
+"""What a member of the score must be able to do, and what it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Report = Callable[[float, str], None]
+"""`report(done, note)`: share done in 0..1 and a few words on what is being done now."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """One fit's data, cut from the early part of the history; s summary numbers, f features."""
+
+    summary: NDArray[np.float32]
+    """(n, s) summaries of normal history."""
+    normalised: NDArray[np.float32]
+    """(n, s) the same, each number normalised online by its own slow mean and scale."""
+    fault_summary: NDArray[np.float32]
+    """(k, s) summaries of history with known incidents or injected faults."""
+    fault_normalised: NDArray[np.float32]
+    """(k, s) the same, normalised online."""
+    fault_labels: NDArray[np.int8]
+    """(k,) 1 anomalous, 0 normal, -1 unknown."""
+    compressed: NDArray[np.float32]
+    """(t, m, f) scaled and compressed values of m nodes; where `mask` is False they mean nothing."""
+    mask: NDArray[np.bool_]
+    """(t, m, f) True where the value was observed."""
+
+
+class Model(Protocol):
+    """A member of the score: fitted here, exported as plain data, scored by core."""
+
+    name: str
+    """Of the member, in the manifest and in `anomaly_model_score{model}`."""
+    type: str
+    """Which loader of core reads the exported file."""
+    input: str
+    """What core feeds it: "summary", "summary_normalised" or "compressed"."""
+    filename: str
+    """Of the exported file in the bundle."""
+
+    def fit(self, data: TrainingSet, seed: int, report: Report) -> None:
+        """Train; the same data and seed give the same model. Raises TrainingError if it cannot."""
+
+    def export(self) -> bytes:
+        """Return the bundle's file."""
+
+    def reference_score(self, rows: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Compute with the fitted library model what core must compute from the export.
+
+        Forests: rows (n, s) -> scores (n,). LSTM: ticks from a fresh start (t, m, f) -> forecasts of the
+        tick after each (t, m, f).
+        """

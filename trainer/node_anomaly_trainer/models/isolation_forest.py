@@ -1,0 +1,55 @@
+"""Isolation Forest on the online-normalised summary: what is unlike this node's own slow past."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+
+from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.tensors import write_tensors
+from node_anomaly_trainer.config import IsolationForestConfig
+from node_anomaly_trainer.export import export_forest
+from node_anomaly_trainer.models.interface import Report, TrainingSet
+
+
+class IsolationForestModel:
+    """Unsupervised member; its threshold is set by calibration, so no contamination is asked for."""
+
+    name = "isolation_forest"
+    type = "isolation_forest"
+    input = "summary_normalised"
+    filename = "isolation_forest.safetensors"
+
+    def __init__(self, config: IsolationForestConfig) -> None:
+        self._config = config
+        self._fitted: IsolationForest | None = None
+
+    def fit(self, data: TrainingSet, seed: int, report: Report) -> None:
+        """Fit on normal history; see Model.fit."""
+        rows = data.normalised
+        if len(rows) < 2:
+            raise TrainingError(
+                f"isolation forest: {len(rows)} rows of normal history", "give it a longer history"
+            )
+        report(0.0, f"{self._config.n_estimators} trees")
+        self._fitted = IsolationForest(
+            n_estimators=self._config.n_estimators,
+            max_samples=min(self._config.max_samples, len(rows)),
+            max_features=self._config.max_features,
+            random_state=seed,
+        ).fit(rows)
+        report(1.0, f"{self._config.n_estimators} trees on {len(rows)} rows")
+
+    def export(self) -> bytes:
+        """Return the trees as flat arrays; see Model.export."""
+        return write_tensors(export_forest(self._model()))
+
+    def reference_score(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return scikit-learn's anomaly score of rows (n, s); see Model.reference_score."""
+        return np.asarray(-self._model().score_samples(rows), dtype=np.float64)
+
+    def _model(self) -> IsolationForest:
+        if self._fitted is None:
+            raise TrainingError("isolation forest: asked for before it was fitted", "call fit first")
+        return self._fitted
