@@ -1,0 +1,50 @@
+# Verbs only; the programs are in scripts/. `make` lists them.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help run test check fix bench starter lock clean env-run env-dev
+
+help:          ## list the verbs
+	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+run: env-run   ## score this host: starter bundle, then one trained here, hot reloaded (RUN_SECONDS=30 ends it)
+	@$(BIN)/python scripts/run.py
+
+test: env-dev  ## every test incl. end to end, coverage of core and agent enforced
+	@$(BIN)/python scripts/real_parts.py
+	$(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+check: env-dev ## lint, types, import contracts, unit tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy scripts bench tests/rig.py tests/conftest.py
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m "not e2e" $(PYTEST_ARGS)
+
+fix: env-dev   ## what ruff can repair by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: env-dev ## the figures of bench/README.md
+	@$(BIN)/python scripts/real_parts.py
+	$(BIN)/python bench/forest.py
+	$(BIN)/python bench/lstm.py
+	$(BIN)/python bench/footprint.py
+
+starter: env-run ## train the starter bundle that ships in the wheel
+	$(BIN)/python -m node_anomaly_trainer.starter
+
+lock: env-dev  ## resolve and hash requirements/*.txt again
+	scripts/lock.sh
+
+clean:         ## everything make has made, the environment included
+	rm -rf .venv .run .parts dist build .coverage .coverage.* htmlcov .hypothesis
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find agent core trainer tests bench scripts -name __pycache__ -prune -exec rm -rf {} +
+
+env-run:
+	@scripts/with-python.sh scripts/bootstrap.py run
+
+env-dev:
+	@scripts/with-python.sh scripts/bootstrap.py dev
