@@ -71,6 +71,7 @@ class AgentConfig:
     state_directory: Path | None
     bundle_directory: Path | None
     bundle_poll_interval_s: float
+    node: str
     collectors: Mapping[str, bool]
     file: Path | None = None
 
@@ -167,6 +168,12 @@ def _telemetry_path(value: object) -> str:
     return value
 
 
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidValue(f"expected a name, got {value!r}")
+    return value.strip()
+
+
 def _switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -218,6 +225,13 @@ KEYS: tuple[Setting, ...] = (
         "how often the directory is looked at besides being watched",
         "DURATION",
     ),
+    Setting(
+        "node.name",
+        _name,
+        "",
+        "the node's name in the training history (default: $NODE_NAME or the host name)",
+        "NAME",
+    ),
 )
 
 
@@ -268,6 +282,7 @@ def load_config(
         state_directory=parsed["state.directory"],
         bundle_directory=parsed["bundle.directory"],
         bundle_poll_interval_s=parsed["bundle.poll-interval"],
+        node=parsed["node.name"],
         collectors=switches,
         file=path,
     )

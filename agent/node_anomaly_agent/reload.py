@@ -1,0 +1,217 @@
+"""Notices a new bundle and gets it ready beside the loop.
+
+Three things lead here: file system events (fast, but lost on network file systems and by some symlink
+swaps), a poll of the manifest's digest (slow, but never fooled), and SIGHUP. Each only sets a flag. A
+worker thread then verifies the bundle, replays its golden vectors and builds its scorer; the loop takes
+the result between two ticks. Whatever goes wrong, the bundle in use stays in use.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from node_anomaly_agent.clock import Clock
+from node_anomaly_agent.log_setup import Log
+from node_anomaly_agent.scorer import Candidate
+from node_anomaly_core.bundle import resolve_current
+from node_anomaly_core.errors import BundleError
+
+SETTLE_S = 0.5
+"""Events come in bursts while a bundle is copied; look once they have stopped for this long."""
+
+_OWN_READS = frozenset({"opened", "closed_no_write"})  # verifying a bundle must not announce it again
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the bundle directory offers now: a directory to load, an error, or nothing."""
+
+    path: Path | None
+    error: BundleError | None
+    fingerprint: tuple[object, ...]
+
+
+def look(root: Path) -> Offer:
+    """What is on offer, told apart by the recorded digest and by the files' sizes and times.
+
+    The digest alone would not do: a copy that was still incomplete when it was refused keeps its digest.
+    """
+    try:
+        path = resolve_current(root)
+    except BundleError as error:
+        return Offer(None, error, ("error", error.reason, error.message))
+    except OSError as error:
+        wrapped = BundleError("io", f"{root} cannot be read: {error.strerror}", "check its permissions")
+        return Offer(None, wrapped, ("error", "io", error.errno))
+    if path is None:
+        return Offer(None, None, ())
+    files: list[tuple[str, int, int]] = []
+    digest = b""
+    with suppress(OSError):  # whatever cannot be read is found and named by the verification
+        for entry in sorted(path.iterdir()):
+            status = entry.stat()
+            files.append((entry.name, status.st_size, status.st_mtime_ns))
+        digest = (path / "manifest.sha256").read_bytes()[:200]
+    return Offer(path, None, (str(path), digest, tuple(files)))
+
+
+class Reloader:
+    """Finds, verifies and hands over bundles. All methods but `request` belong to the loop's thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        load: Callable[[Path], Candidate],
+        poll_interval_s: float,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._directory = directory
+        self._load = load
+        self._poll_interval_s = poll_interval_s
+        self._clock = clock
+        self._log = log
+        self._forced = False
+        self._event_at: float | None = None
+        self._next_poll = clock.monotonic() + poll_interval_s
+        self._handled: tuple[object, ...] = ()
+        self._worker: threading.Thread | None = None
+        self._result: Candidate | BundleError | None = None
+        self._watch = _Watch(directory, self._on_event, log)
+
+    def start(self) -> None:
+        """Watch the directory, as soon as it exists."""
+        self._watch.renew()
+
+    def stop(self) -> None:
+        """Stop watching. A verification that still runs is left to end by itself."""
+        self._watch.stop()
+
+    def load_now(self) -> Candidate | BundleError | None:
+        """The bundle on offer, verified on this thread: for the start, when no tick can be late."""
+        offer = look(self._directory)
+        self._handled = offer.fingerprint
+        if offer.path is None:
+            return offer.error
+        return self._try(offer.path)
+
+    def request(self) -> None:
+        """Look again, and load what is there even if it is nothing new. Safe in a signal handler."""
+        self._forced = True
+        self._clock.wake()
+
+    def next_check(self) -> float:
+        """When `poll` wants to be called next, in monotonic seconds."""
+        if self._worker is not None:
+            return self._clock.monotonic() + self._poll_interval_s  # its end wakes the loop
+        if self._forced:
+            return self._clock.monotonic()
+        if self._event_at is not None:
+            return min(self._event_at + SETTLE_S, self._next_poll)
+        return self._next_poll
+
+    def poll(self) -> Candidate | BundleError | None:
+        """Do what is due. Returns a bundle that is ready, or why one was refused, or None; never waits."""
+        if self._worker is not None:
+            if self._result is None:
+                return None
+            result, self._result, self._worker = self._result, None, None
+            return result
+        if self.next_check() > self._clock.monotonic():
+            return None
+        forced, self._forced, self._event_at = self._forced, False, None
+        self._next_poll = self._clock.monotonic() + self._poll_interval_s
+        self._watch.renew()
+        offer = look(self._directory)
+        if offer.fingerprint == self._handled and not forced:
+            return None
+        had_one, self._handled = bool(self._handled), offer.fingerprint
+        if offer.path is not None:
+            self._result = None
+            self._worker = threading.Thread(
+                target=self._work, args=(offer.path,), name="bundle-verifier", daemon=True
+            )
+            self._worker.start()
+            return None
+        if offer.error is None and (had_one or forced):
+            return BundleError(
+                "missing", f"{self._directory} holds no bundle", "publish one, or correct bundle.directory"
+            )
+        return offer.error
+
+    def _work(self, path: Path) -> None:
+        self._result = self._try(path)
+        self._clock.wake()
+
+    def _try(self, path: Path) -> Candidate | BundleError:
+        try:
+            return self._load(path)
+        except BundleError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # no bundle may stop the agent, whatever it provokes
+            self._log.exception("bundle verification failed unexpectedly", path=str(path))
+            return BundleError("model", f"{path} made the verification fail: {error!r}", "report this bundle")
+
+    def _on_event(self) -> None:
+        self._event_at = self._clock.monotonic()
+        self._clock.wake()
+
+
+class _Watch:
+    """Events for a directory that may appear, vanish and be replaced; without them the poll remains."""
+
+    def __init__(self, directory: Path, notify: Callable[[], None], log: Log) -> None:
+        self._directory = directory
+        self._notify = notify
+        self._log = log
+        self._observer: Any = None  # watchdog's Observer is chosen per platform and has no static type
+        self._identity: tuple[int, int] | None = None
+        self._complained = False
+
+    def renew(self) -> None:
+        """Watch what the path means now, if it is not what is watched already."""
+        try:
+            status = self._directory.stat()
+        except OSError:
+            self.stop()
+            return
+        identity = (status.st_dev, status.st_ino)
+        if identity == self._identity:
+            return
+        self.stop()
+        observer = Observer()
+        observer.daemon = True
+        try:
+            observer.schedule(_Handler(self._notify), str(self._directory), recursive=False)
+            observer.start()
+        except OSError as error:
+            if not self._complained:
+                self._log.warning(
+                    "bundle directory is only polled", path=str(self._directory), error=str(error)
+                )
+                self._complained = True
+            return
+        self._observer, self._identity = observer, identity
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._observer is not None:
+            self._observer.stop()
+        self._observer, self._identity = None, None
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type not in _OWN_READS:
+            self._notify()

@@ -1,0 +1,128 @@
+"""From the agent's features to the bundle's: the scorer in use, and how one takes over from another."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_agent.snapshot import BundleInfo
+from node_anomaly_agent.state import AgentState
+from node_anomaly_core.bundle import verify_bundle
+from node_anomaly_core.errors import BundleError
+from node_anomaly_core.features import Feature
+from node_anomaly_core.scoring import NodeScorer, Score
+
+DISCARD_S = 7 * 86400.0
+"""A saved history older than this is dropped.
+
+Within an hour a restart goes on as if nothing had happened: slow baselines hardly move in that time. After
+a longer gap core keeps what was learnt and starts the windows anew, so the agent is silent for a short
+warm-up. After a week even the levels belong to another node.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A verified bundle, ready to score: its scorer, and the sampled column of each of its features."""
+
+    scorer: NodeScorer
+    columns: NDArray[np.intp]
+    info: BundleInfo
+
+
+def load_candidate(path: Path, catalogue: Sequence[Feature], interval_s: float, node: str) -> Candidate:
+    """Verify a bundle and build its scorer, too slow for a tick. Raises BundleError.
+
+    `node` is this node's name; a bundle that was trained on its history starts from its own baseline.
+    """
+    bundle = verify_bundle(path)
+    columns = align(bundle.manifest.features, catalogue)
+    # The starter's nodes are simulated: a real node that happens to share a name is another one.
+    known_as = "" if bundle.origin == "starter" else node
+    info = BundleInfo.of(str(path), bundle.version, bundle.manifest)
+    return Candidate(NodeScorer(bundle, interval_s, known_as), columns, info)
+
+
+def align(wanted: Sequence[Feature], supplied: Sequence[Feature]) -> NDArray[np.intp]:
+    """For each wanted feature the index of the supplied one.
+
+    Raises BundleError("features") for a feature that is not supplied, or means something else there.
+    """
+    index = {feature.name: at for at, feature in enumerate(supplied)}
+    columns = np.empty(len(wanted), dtype=np.intp)
+    for at, feature in enumerate(wanted):
+        if feature.name not in index:
+            near = difflib.get_close_matches(feature.name, index, n=1)
+            raise BundleError(
+                "features",
+                f"the bundle needs feature {feature.name}, which this agent cannot supply",
+                f"upgrade the agent, or train without it (the nearest here is {near[0]})"
+                if near
+                else "upgrade the agent, or train without it",
+            )
+        own = supplied[index[feature.name]]
+        if (own.unit, own.kind) != (feature.unit, feature.kind):
+            raise BundleError(
+                "features",
+                f"feature {feature.name} is a {feature.kind} in {feature.unit} in the bundle, "
+                f"but a {own.kind} in {own.unit} in this agent",
+                "train with the agent's version",
+            )
+        columns[at] = index[feature.name]
+    return columns
+
+
+class AgentScorer:
+    """The scorer in use. Only the loop's thread touches it."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self._active = candidate
+
+    @property
+    def info(self) -> BundleInfo:
+        """The bundle in use."""
+        return self._active.info
+
+    @property
+    def warmup_ticks(self) -> int:
+        """How many ticks of history a score needs."""
+        return self._active.scorer.warmup_ticks
+
+    @property
+    def warmup_done(self) -> int:
+        """How many of them there are, at most `warmup_ticks`."""
+        scorer = self._active.scorer
+        return scorer.warmup_ticks if scorer.warm else min(scorer.ticks, scorer.warmup_ticks - 1)
+
+    def step(self, timestamp: float, values: NDArray[np.float64]) -> Score:
+        """Score one tick. `values` (f,) is in the agent's own order, NaN where missing."""
+        return self._active.scorer.step(timestamp, values[self._active.columns])
+
+    def swap(self, candidate: Candidate) -> None:
+        """Put another bundle to use. It takes over the raw history first, so it is warm if this one was.
+
+        Living through that history takes up to a second: between two ticks, not in one.
+        """
+        candidate.scorer.replay(self._active.scorer)
+        self._active = candidate
+
+    def export(self) -> Mapping[str, NDArray[np.generic]]:
+        """The arrays that `resume` takes, bounded in size."""
+        return self._active.scorer.state()
+
+    def resume(self, state: AgentState, interval_s: float, now: float) -> str:
+        """Continue from a saved state. Returns why not, or an empty string if the history is used."""
+        if state.bundle_version != self.info.version:
+            return f"it belongs to bundle {state.bundle_version}"
+        if state.interval_s != interval_s:
+            return f"it was recorded every {state.interval_s:g} s, not every {interval_s:g} s"
+        if now - state.saved_at > DISCARD_S:
+            return "it is more than a week old"
+        if not self._active.scorer.restore(state.scorer):
+            return "it does not fit the bundle"
+        return ""
