@@ -10,7 +10,9 @@ an agent that has just started would show a ramp on every counter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,11 @@ class CounterWindow:
         self._rows: list[NDArray[np.float64]] = []
         self._last: NDArray[np.float64] = np.empty(0)  # newest raw value of each series, NaN: none yet
         self._offset: NDArray[np.float64] = np.empty(0)  # what resets have taken away so far
+
+    @property
+    def latest(self) -> float:
+        """Timestamp of the newest tick, in seconds; minus infinity before the first."""
+        return self._times[-1] if self._times else -math.inf
 
     def restart(self) -> None:
         """Forget every sample; all rates are missing until two more ticks."""
@@ -127,7 +134,7 @@ def _take(row: NDArray[np.float64], source: NDArray[np.intp], fill: float) -> ND
 
 def _plain(row: NDArray[np.float64]) -> list[float | None]:
     """JSON has no NaN."""
-    return [None if value != value else value for value in row.tolist()]
+    return [None if math.isnan(value) else value for value in row.tolist()]
 
 
 _Restored = tuple[
@@ -143,12 +150,12 @@ def _checked(state: Mapping[str, object], window_s: float) -> _Restored:
     """The parts of a saved window; ValueError, TypeError or KeyError if it is not one."""
     if state["window_s"] != window_s:
         raise ValueError("another window")
-    keys = tuple((str(metric), str(label)) for metric, label in _listed(state["keys"]))
+    keys = tuple(_key(pair) for pair in _listed(state["keys"]))
     times = [_number(value) for value in _listed(state["times"])]
     rows = [_row(row, len(keys)) for row in _listed(state["rows"])]
     if len(rows) != len(times) or len(rows) > MAX_SAMPLES or len(set(keys)) != len(keys):
         raise ValueError("rows and times differ")
-    if any(b <= a for a, b in zip(times, times[1:], strict=False)) or not np.isfinite(times).all():
+    if any(b <= a for a, b in pairwise(times)) or not np.isfinite(times).all():
         raise ValueError("times do not increase")
     return keys, times, rows, _row(state["last"], len(keys)), _row(state["offset"], len(keys))
 
@@ -157,6 +164,13 @@ def _listed(value: object) -> list[object]:
     if not isinstance(value, list):
         raise TypeError("not a list")
     return value
+
+
+def _key(value: object) -> SeriesKey:
+    metric, label = _listed(value)
+    if not isinstance(metric, str) or not isinstance(label, str):
+        raise TypeError("not a series key")
+    return metric, label
 
 
 def _number(value: object) -> float:
