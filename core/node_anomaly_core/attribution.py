@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.summary import EXCEEDANCES, TOP_SHARES, WIDTH_PER_BLOCK, top_counts
+from node_anomaly_core.summary import EXCEEDANCES, WIDTH_PER_BLOCK, top_counts
 
 Array = NDArray[np.float64]
 
@@ -19,38 +19,37 @@ def features_behind(credit: Array, scaled: Array) -> Array:
     """Shares (f,) that sum to 1 (or all 0 when nothing was credited) of summary credit (SUMMARY_WIDTH,).
 
     `scaled` (blocks, f) are the residuals the summary was made of. Only credit that speaks for an anomaly counts.
+    Every summary number covers the largest k residuals of its block for some k, so one sort serves all of them.
     """
+    blocks, features = scaled.shape
     size = np.abs(scaled)
     known = np.isfinite(size)
     size = np.where(known, np.log1p(size), 0.0)
-    order = np.argsort(-np.where(known, size, -1.0), axis=-1)
-    tops = top_counts(known.sum(axis=-1))
-    shares = np.zeros(scaled.shape[-1])
-    rows = np.maximum(np.nan_to_num(credit), 0.0).reshape(len(scaled), WIDTH_PER_BLOCK)
-    for block, weights in enumerate(rows):
-        if not weights.any():
-            continue
-        for position in range(len(TOP_SHARES)):
-            chosen = order[block, : tops[block, position]]
-            _give(shares, chosen, size[block, chosen], weights[position])
-        for position, level in enumerate(EXCEEDANCES, start=len(TOP_SHARES)):
-            chosen = np.flatnonzero(size[block] > np.log1p(level))
-            _give(shares, chosen, size[block, chosen], weights[position])
+    order = np.argsort(-size, axis=-1)
+    ranked = np.take_along_axis(size, order, axis=-1)
+    covered = np.concatenate(
+        [top_counts(known.sum(axis=-1)), (size[:, None] > np.log1p(EXCEEDANCES)[:, None]).sum(axis=-1)], axis=-1
+    )
+    last = np.maximum(covered - 1, 0)
+    whole = np.take_along_axis(np.cumsum(ranked, axis=-1), last, axis=-1)
+    given = np.fmax(credit, 0.0).reshape(blocks, WIDTH_PER_BLOCK)
+    per_size = np.where((covered > 0) & (whole > 0), given / np.maximum(whole, 1e-300), 0.0)
+    at_rank = np.bincount(
+        (np.arange(blocks)[:, None] * features + last).ravel(), weights=per_size.ravel(), minlength=blocks * features
+    ).reshape(blocks, features)
+    reaching = np.cumsum(at_rank[:, ::-1], axis=-1)[:, ::-1]  # a number reaches every rank before its last
+    shares = np.bincount(order.ravel(), weights=(reaching * ranked).ravel(), minlength=features)
     total = shares.sum()
     return shares / total if total > 0 else shares
 
 
 def surprises(share: Array) -> Array:
     """Shares (f,) that sum to 1 of a forecaster's surprise (f,), by its largest tenth; 0 where unknown."""
-    filled = np.where(np.isfinite(share), share, 0.0)
-    take = max(1, round(0.10 * int(np.isfinite(share).sum())))
+    known = np.isfinite(share)
+    filled = np.where(known, share, 0.0)
+    take = max(1, round(0.10 * int(known.sum())))
     cut = np.sort(filled)[-take]
     kept = np.where(filled >= cut, filled, 0.0)
     total = kept.sum()
     return kept / total if total > 0 else kept
 
-
-def _give(shares: Array, chosen: NDArray[np.intp], size: Array, weight: float) -> None:
-    total = size.sum()
-    if weight > 0 and total > 0:
-        shares[chosen] += weight * size / total

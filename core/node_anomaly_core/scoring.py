@@ -45,6 +45,9 @@ _WARMUP_S, _WARMUP_TICKS = 60.0, 20
 _KNOWN_WARMUP_TICKS = 10
 _GAP_S = 3_600.0  # after a longer silence the windows start anew; what was learnt stays
 
+STATES: tuple[str, ...] = ("missing", "imputed", "constant", "active")
+"""Of a feature: never seen on this node; seen before but not now; never moved; moves."""
+
 Array = NDArray[np.float64]
 
 
@@ -146,18 +149,36 @@ class NodeScorer:
     def step(self, timestamp: float, values: NDArray[np.floating]) -> Score:
         """Score values (f,) in the bundle's feature order and units, NaN = missing, taken at unix `timestamp`."""
         row = np.asarray(values, dtype=np.float64)
+        advanced = self._advance(timestamp, row)
+        if advanced is None:
+            return self._cold(timestamp, row)
+        return self._score(timestamp, row, *advanced)
+
+    def measure(self, timestamp: float, values: NDArray[np.floating]) -> dict[str, float]:
+        """Like `step`, but the members' raw scores, before any calibration; empty until warm."""
+        advanced = self._advance(timestamp, np.asarray(values, dtype=np.float64))
+        if advanced is None or not self.warm:
+            return {}
+        return {name: float(value[0]) for name, value in self._raw(*advanced).items()}
+
+    def _advance(self, timestamp: float, row: Array) -> tuple[Residual, Surprise | None] | None:
+        """Take one tick in; its evidence, or None while nothing is known about this node."""
         if self._last is not None and timestamp - self._last > _GAP_S:
             self._restart_windows()
         self._last = timestamp
         self._remember(timestamp, row)
         if not self.known and self.ticks >= self._learn_at and self.ticks * self.interval_s <= _LEARN_FOR_S * 1.01:
-            residual, surprise = self._learn()
-        elif self._residuals is not None:
-            residual = self._residuals.step(row[None])
-            surprise = self._forecasts.step(residual.compressed) if self._forecasts else None
-        else:
-            return self._cold(timestamp, row)
-        return self._score(timestamp, row, residual, surprise)
+            return self._learn()
+        if self._residuals is None:
+            return None
+        residual = self._residuals.step(row[None])
+        return residual, self._forecasts.step(residual.compressed) if self._forecasts else None
+
+    def _raw(self, residual: Residual, surprise: Surprise | None) -> dict[str, Array]:
+        raw = self.models.forest_scores(residual.summary, residual.normalised)
+        if surprise is not None and self.models.forecaster is not None:
+            raw[self.models.forecaster] = surprise.score
+        return raw
 
     def _remember(self, timestamp: float, row: Array) -> None:
         self._recent.push(timestamp, row)
@@ -211,10 +232,7 @@ class NodeScorer:
     def _score(self, timestamp: float, row: Array, residual: Residual, surprise: Surprise | None) -> Score:
         if not self.warm or self._baseline is None:
             return self._cold(timestamp, row)
-        raw = self.models.forest_scores(residual.summary, residual.normalised)
-        if surprise is not None and self.models.forecaster is not None:
-            raw[self.models.forecaster] = surprise.score
-        score, members, evidence = judge(self.bundle.manifest, raw)
+        score, members, evidence = judge(self.bundle.manifest, self._raw(residual, surprise))
         expected = (
             expand(surprise.forecast[0], self._baseline.centre, self._baseline.scale)
             if surprise is not None
@@ -247,11 +265,8 @@ class NodeScorer:
 
     def _states(self, row: Array) -> tuple[str, ...]:
         seen = np.isfinite(self._lowest)
-        still = self._lowest == self._highest
-        return tuple(
-            ("imputed" if seen[i] else "missing") if np.isnan(value) else "constant" if still[i] else "active"
-            for i, value in enumerate(row)
-        )
+        kind = np.where(np.isnan(row), np.where(seen, 1, 0), np.where(self._lowest == self._highest, 2, 3))
+        return tuple([STATES[at] for at in kind.tolist()])
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Everything a restart needs, as bounded plain arrays; windows are rebuilt from the recent rows."""

@@ -1,0 +1,98 @@
+"""What a candidate is worth: alarms on normal data, recall on faults, both at the same false-alarm budget.
+
+An alarm is judged as the shipped rule raises it: HOLD_TICKS consecutive ticks at or above the threshold, episodes
+closer than MERGE_TICKS are one, raised once. A fault is caught by an alarm raised inside it (or MERGE_TICKS before);
+an alarm that already stands catches nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from node_anomaly_core.bundle_store import Bundle
+from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, fit_tail, held
+from node_anomaly_core.scoring import NodeScorer
+from numpy.typing import NDArray
+
+from node_anomaly_trainer.dataset import History
+from node_anomaly_trainer.faults import Fault
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The figures that the gate reads and the report shows; see gate.Evaluation for each."""
+
+    false_alarms_per_node_week: float
+    node_weeks: float
+    budget: float
+    fault_recall: Mapping[str, float]
+    false_alarms: Mapping[str, float]
+    """Per detector, per node-week, on held-back normal data."""
+    recall_by_kind: Mapping[str, float]
+    """Of the combined score, per kind of fault."""
+    faults: int
+    parity_forest_max: float
+    parity_lstm_max: float
+    tick_cpu_seconds: float
+    ticks: int
+    bundle_bytes: int
+
+
+def raised(score: Array) -> NDArray[np.intp]:
+    """Ticks at which an alarm is raised by scores (t,) with threshold 1.0."""
+    above = np.flatnonzero(held(score, HOLD_TICKS) >= 1.0)
+    if not len(above):
+        return above
+    # a held tick begins HOLD_TICKS - 1 ticks earlier, so the gap between episodes is shorter by that much
+    gaps = np.diff(above, prepend=above[0] - MERGE_TICKS - HOLD_TICKS - 1)
+    return above[gaps > MERGE_TICKS + HOLD_TICKS - 1]
+
+
+def false_alarm_rate(scores: Sequence[Array], interval_s: float) -> float:
+    """Alarms per node-week over normal scores (t,), one array per node; NaN if there is no known tick."""
+    weeks = known_weeks(scores, interval_s)
+    return sum(len(raised(score)) for score in scores) / weeks if weeks > 0 else float("nan")
+
+
+def known_weeks(scores: Sequence[Array], interval_s: float) -> float:
+    """Node-weeks in which the detector knew something."""
+    return float(sum(np.isfinite(score).sum() for score in scores)) * interval_s / WEEK
+
+
+def caught(scores: Mapping[str, Array], faults: Sequence[Fault], first: int = 0) -> list[bool]:
+    """Whether each fault raised an alarm, from scores (t,) per node whose first tick is number `first`."""
+    alarms = {node: raised(score) + first for node, score in scores.items()}
+    return [
+        bool(((alarms[fault.node] >= fault.start - MERGE_TICKS) & (alarms[fault.node] < fault.stop)).any())
+        for fault in faults
+    ]
+
+
+def recall(hits: Sequence[bool]) -> float:
+    """Share of faults that were caught, NaN without any."""
+    return float(np.mean(hits)) if hits else float("nan")
+
+
+def baseline_scores(
+    raw: Array, normal: NDArray[np.bool_], calibration: slice, interval_s: float, budget_per_week: float
+) -> Array:
+    """A baseline's raw scores (t, m) on the scale of `anomaly_score`, calibrated like our own on the same ticks."""
+    series = [np.where(normal[calibration, node], raw[calibration, node], np.nan) for node in range(raw.shape[1])]
+    return fit_tail(series, interval_s, budget_per_week).score(raw)
+
+
+def measure_cost(bundle: Bundle, history: History, ticks: int = 400) -> tuple[float, int]:
+    """CPU seconds of one tick of a warm scorer, median, and over how many ticks that was."""
+    scorer = NodeScorer(bundle, history.interval_s)
+    costs = []
+    for tick in range(min(ticks, history.ticks)):
+        begun = time.process_time()
+        score = scorer.step(float(history.timestamps[tick]), history.values[tick, 0])
+        if score.warm:
+            costs.append(time.process_time() - begun)
+    return (float(np.median(costs)), len(costs)) if costs else (float("nan"), 0)

@@ -1,0 +1,147 @@
+"""History through core, tick by tick, as a node would live it.
+
+A fleet is stepped as one batch by the very classes that an agent steps with one node; nothing here computes a feature,
+a residual or a score of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.baseline import Baseline, Prior, fit_level, fit_prior
+from node_anomaly_core.bundle_store import Bundle
+from node_anomaly_core.evidence import Cohort, ForecastPath, ResidualPath, feature_sides, measure_residuals
+from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_core.summary import SUMMARY_WIDTH, OnlineNormaliser
+from node_anomaly_trainer.dataset import ANOMALOUS, History
+
+Array = NDArray[np.float64]
+Report = Callable[[float, str], None]
+
+_MOST_RESIDUAL_ROWS = 6_000  # ticks that a node's residual sizes are measured on; more changes nothing
+_REPORT_EVERY = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the members are fed, over t ticks and m nodes."""
+
+    compressed: NDArray[np.float32]  # (t, m, f)
+    summary: NDArray[np.float32]  # (t, m, SUMMARY_WIDTH)
+    normalised: NDArray[np.float32]  # (t, m, SUMMARY_WIDTH)
+
+
+def fit_cohort(history: History, report: Report) -> Cohort:
+    """Baselines of every node and what they have in common, from normal history only.
+
+    The summary's mean and scale are still those of nothing (0 and 1), see `with_summary`.
+    """
+    floor = np.array([feature.floor for feature in history.features])
+    baselines = []
+    for index, node in enumerate(history.nodes):
+        rows = np.where((history.labels[:, index] != ANOMALOUS)[:, None], history.values[:, index], np.nan)
+        centre, scale = fit_level(rows, floor, None)
+        recent = history.values[-_MOST_RESIDUAL_ROWS:, index]
+        baselines.append(Baseline(centre, scale, measure_residuals(recent, centre, scale, history.interval_s)))
+        report((index + 1) / len(history.nodes), node)
+    prior = fit_prior(baselines, floor)
+    return Cohort(
+        prior=prior,
+        summary_mean=np.zeros(SUMMARY_WIDTH),
+        summary_scale=np.ones(SUMMARY_WIDTH),
+        forecast_scale=np.ones(len(history.features)),
+        node_centre=np.stack([baseline.centre for baseline in baselines]),
+        node_scale=np.stack([baseline.scale for baseline in baselines]),
+        node_residual=np.stack([_filled(baseline.residual_scale, prior) for baseline in baselines]),
+    )
+
+
+def _filled(residual_scale: Array, prior: Prior) -> Array:
+    """A feature this node never had gets the cohort's residual size; it is missing and weighs nothing anyway."""
+    return np.where(np.isfinite(residual_scale), residual_scale, prior.residual_scale)
+
+
+def replay_residuals(history: History, cohort: Cohort, report: Report) -> Replayed:
+    """The residual path over the whole history, all nodes at once."""
+    nodes = len(history.nodes)
+    path = ResidualPath(
+        [cohort.node(index) for index in range(nodes)], feature_sides(history.features), cohort, history.interval_s
+    )
+    shape = (history.ticks, nodes)
+    compressed = np.empty((*shape, len(history.features)), dtype=np.float32)
+    summary = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
+    normalised = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
+    for tick, values in enumerate(history.values):
+        residual = path.step(values)
+        compressed[tick], summary[tick], normalised[tick] = residual.compressed, residual.summary, residual.normalised
+        if tick % _REPORT_EVERY == 0:
+            report(tick / history.ticks, f"tick {tick:,} of {history.ticks:,}")
+    return Replayed(compressed, summary, normalised)
+
+
+def with_summary(replayed: Replayed, cohort: Cohort, fit_ticks: int, interval_s: float) -> tuple[Replayed, Cohort]:
+    """Learn the summary's mean and scale from the fit part and normalise the whole replay online from there."""
+    rows = replayed.summary[:fit_ticks].reshape(-1, SUMMARY_WIDTH).astype(np.float64)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    mean = rows.mean(axis=0)
+    scale = np.maximum(1.25 * np.abs(rows - mean).mean(axis=0), 1e-3)
+    learnt = Cohort(
+        cohort.prior, mean, scale, cohort.forecast_scale, cohort.node_centre, cohort.node_scale, cohort.node_residual
+    )
+    normaliser = OnlineNormaliser(replayed.summary.shape[1], mean, scale, interval_s)
+    normalised = np.stack([normaliser.step(row.astype(np.float64)).astype(np.float32) for row in replayed.summary])
+    return Replayed(replayed.compressed, replayed.summary, normalised), learnt
+
+
+def replay_forecasts(path: ForecastPath, compressed: NDArray[np.float32], report: Report) -> Array:
+    """The forecaster's score (t, m) over compressed values (t, m, f)."""
+    scores = np.empty(compressed.shape[:2])
+    for tick, values in enumerate(compressed):
+        scores[tick] = path.step(values.astype(np.float64)).score
+        if tick % _REPORT_EVERY == 0:
+            report(tick / len(compressed), f"tick {tick:,} of {len(compressed):,}")
+    return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A piece of one node's history, lived by a scorer that has never seen the node."""
+
+    node: int
+    start: int
+    stop: int
+
+
+def stretches(history: History, ticks: int, count: int, seed: int) -> list[Stretch]:
+    """`count` stretches of `ticks` ticks, over all nodes and hours alike."""
+    rng = np.random.default_rng(seed)
+    ticks = min(ticks, history.ticks)
+    last = history.ticks - ticks
+    starts = [int(last * (index + rng.random()) / count) for index in range(count)]
+    nodes = [index % len(history.nodes) for index in range(count)]
+    rng.shuffle(nodes)
+    return [Stretch(node, start, start + ticks) for node, start in zip(nodes, starts, strict=True)]
+
+
+def replay_fresh(
+    bundle: Bundle, history: History, pieces: Sequence[Stretch], report: Report
+) -> list[dict[str, Array]]:
+    """Raw member scores (ticks,) of each stretch for a node unknown to the bundle; NaN until warm."""
+    names = [model.name for model in bundle.manifest.models]
+    result = []
+    for number, piece in enumerate(pieces):
+        scorer = NodeScorer(bundle, history.interval_s)
+        scores = {name: np.full(piece.stop - piece.start, np.nan) for name in names}
+        for tick in range(piece.start, piece.stop):
+            raw = scorer.measure(float(history.timestamps[tick]), history.values[tick, piece.node])
+            for name, value in raw.items():
+                scores[name][tick - piece.start] = value
+        result.append(scores)
+        report((number + 1) / len(pieces), f"fresh node {number + 1} of {len(pieces)}")
+    return result
+
+
