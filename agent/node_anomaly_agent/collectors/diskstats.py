@@ -1,0 +1,60 @@
+"""Disk operations, bytes and time: /proc/diskstats.
+
+https://docs.kernel.org/admin-guide/iostats.html
+"""
+
+from __future__ import annotations
+
+from node_anomaly_agent.collectors.devices import MAX_DEVICES, DeviceFilter
+from node_anomaly_agent.collectors.paths import Paths
+from node_anomaly_agent.collectors.procfile import MAX_DIGITS, HeldFiles
+from node_anomaly_core.catalogue import DISK_EXCLUDE
+from node_anomaly_core.expressions import Reading
+
+# (position in the line, metric, factor to base units); sectors are 512 bytes whatever the disk says
+_FIELDS = (
+    (3, "node_disk_reads_completed_total", 1.0),
+    (5, "node_disk_read_bytes_total", 512.0),
+    (6, "node_disk_read_time_seconds_total", 1e-3),
+    (7, "node_disk_writes_completed_total", 1.0),
+    (9, "node_disk_written_bytes_total", 512.0),
+    (10, "node_disk_write_time_seconds_total", 1e-3),
+    (12, "node_disk_io_time_seconds_total", 1e-3),
+    (13, "node_disk_io_time_weighted_seconds_total", 1e-3),
+)
+_LENGTH = 14
+_DISKS = DeviceFilter(DISK_EXCLUDE)
+
+
+def parse_diskstats(data: bytes, disks: DeviceFilter = _DISKS) -> Reading:
+    """Counters of every whole disk; lines that are not 14 or more numbers long are skipped.
+
+    ValueError for more than MAX_DEVICES disks.
+    """
+    reading: Reading = {}
+    for line in data.split(b"\n"):
+        fields = line.split(None, _LENGTH)
+        if len(fields) < _LENGTH:
+            continue
+        device = disks.wanted(fields[2])
+        numbers = fields[3:_LENGTH]
+        if not device or not b"".join(numbers).isdigit() or max(map(len, numbers)) > MAX_DIGITS:
+            continue
+        for at, metric, factor in _FIELDS:
+            reading[metric, device] = float(fields[at]) * factor
+    if len(reading) > MAX_DEVICES * len(_FIELDS):
+        raise ValueError(f"more than {MAX_DEVICES} disks in /proc/diskstats")
+    return reading
+
+
+class DiskstatsCollector(HeldFiles):
+    """Reads /proc/diskstats."""
+
+    name = "diskstats"
+
+    def __init__(self, paths: Paths) -> None:
+        super().__init__(paths.proc("diskstats"))
+
+    def read(self) -> Reading:
+        """Counters of every whole disk; empty on a host without disks."""
+        return parse_diskstats(self._files[0].read())

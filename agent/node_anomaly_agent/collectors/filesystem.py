@@ -1,0 +1,106 @@
+"""Space, inodes and read-only state of local file systems: the mount table and statvfs(3).
+
+Types and mount points are excluded as the catalogue's PromQL excludes them. Nothing remote is ever asked:
+statvfs on a dead server does not return, and a tick must.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from node_anomaly_agent.collectors.paths import Paths
+from node_anomaly_agent.collectors.procfile import CollectorMissing, HeldFiles
+from node_anomaly_core.catalogue import FILESYSTEM_EXCLUDE, MOUNT_EXCLUDE
+from node_anomaly_core.expressions import Reading
+
+MAX_MOUNTS = 128
+"""Mounts asked in one tick. With more, the collector reports an error rather than a partial answer."""
+
+_TYPES = re.compile(FILESYSTEM_EXCLUDE)
+_POINTS = re.compile(MOUNT_EXCLUDE)
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+Statvfs = Callable[[str], os.statvfs_result]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One local file system as the mount table lists it."""
+
+    point: str
+    read_only: bool
+
+
+def parse_mounts(data: bytes) -> tuple[Mount, ...]:
+    """The local mounts of a mount table, the last one for each mount point; odd lines are skipped."""
+    found: dict[str, Mount] = {}
+    for line in data.split(b"\n"):
+        fields = line.split(b" ", 4)
+        if len(fields) < 4:
+            continue
+        if _TYPES.fullmatch(fields[2].decode("utf-8", "replace")):
+            continue
+        point = os.fsdecode(_ESCAPE.sub(lambda m: bytes([int(m[1], 8) & 0xFF]), fields[1]))
+        if "\0" in point or not point.startswith("/") or _POINTS.fullmatch(point):
+            continue
+        found[point] = Mount(point, b"ro" in fields[3].split(b","))
+    return tuple(found.values())
+
+
+class FilesystemCollector(HeldFiles):
+    """Reads init's mount table (its own if it may not) and asks each mount below `rootfs`."""
+
+    name = "filesystem"
+
+    def __init__(self, paths: Paths, statvfs: Statvfs = os.statvfs) -> None:
+        super().__init__(paths.proc("1", "mounts"), paths.proc("self", "mounts"))
+        self._root = paths.rootfs.rstrip("/")
+        self._statvfs = statvfs
+        self._table = b""
+        self._mounts: tuple[Mount, ...] = ()
+
+    def read(self) -> Reading:
+        """Bytes, inodes and read-only state of each mount; a mount that cannot be asked is left out.
+
+        Raises:
+            CollectorMissing: there is no mount table.
+            ValueError: more than MAX_MOUNTS local mounts.
+        """
+        of_init, own = self._files
+        try:
+            table, is_own = of_init.read(), False
+        except (OSError, CollectorMissing):
+            table, is_own = own.read(), True
+        if table != self._table:  # the kernel's table is compared, not parsed, while nothing is mounted
+            mounts = parse_mounts(table)
+            self._mounts = self._seen_from_host(mounts) if is_own else mounts
+            self._table = table
+        if len(self._mounts) > MAX_MOUNTS:
+            raise ValueError(f"more than {MAX_MOUNTS} local mounts")
+        reading: Reading = {}
+        for mount in self._mounts:
+            self._ask(mount, reading)
+        return reading
+
+    def _ask(self, mount: Mount, reading: Reading) -> None:
+        try:
+            found = self._statvfs(self._root + mount.point)
+        except OSError:
+            return
+        unit = float(found.f_frsize)
+        reading["node_filesystem_size_bytes", mount.point] = found.f_blocks * unit
+        reading["node_filesystem_avail_bytes", mount.point] = found.f_bavail * unit
+        reading["node_filesystem_files", mount.point] = float(found.f_files)
+        reading["node_filesystem_files_free", mount.point] = float(found.f_ffree)
+        reading["node_filesystem_readonly", mount.point] = float(mount.read_only)
+
+    def _seen_from_host(self, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+        """A container's own table names the host's mounts below rootfs; they lose that prefix."""
+        if not self._root:
+            return mounts
+        inside = [m for m in mounts if m.point == self._root or m.point.startswith(self._root + "/")]
+        stripped = (Mount(m.point[len(self._root) :] or "/", m.read_only) for m in inside)
+        return tuple(m for m in stripped if not _POINTS.fullmatch(m.point))

@@ -1,0 +1,92 @@
+"""One tick of looking at the host: run the collectors, time each, compute the features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_agent.collectors import Collector, CollectorMissing
+from node_anomaly_core.errors import AnomalyError
+from node_anomaly_core.expressions import Reading
+from node_anomaly_core.features import Feature, FeatureEvaluator
+
+__all__ = ["Collector", "CollectorStatus", "Sample", "Sampler"]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorStatus:
+    """How a collector did in this tick.
+
+    `error` is "" when it succeeded, else one line that says why not; `missing` tells a host that lacks the
+    thing (no PSI, no thermal zone) from a collector that failed.
+    """
+
+    success: bool
+    duration_s: float
+    error: str
+    missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The features of one tick: values (f,) in the features' order and units, NaN where missing."""
+
+    timestamp: float
+    values: NDArray[np.float64]
+    collectors: Mapping[str, CollectorStatus]
+
+
+class Sampler:
+    """Turns collectors into samples; `sample` never raises for anything the host does."""
+
+    def __init__(self, collectors: Sequence[Collector], features: Sequence[Feature], window_s: float) -> None:
+        self._collectors = tuple(collectors)
+        self._evaluator = FeatureEvaluator(features, window_s)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The features, in the order of `Sample.values`."""
+        return self._evaluator.features
+
+    @property
+    def refused_metrics(self) -> frozenset[str]:
+        """Metrics with too many series to be evaluated (see FeatureEvaluator)."""
+        return self._evaluator.refused
+
+    def sample(self, timestamp: float) -> Sample:
+        """Read every collector once; a failing one only takes its own features with it.
+
+        `timestamp` is the tick's wall-clock time in seconds.
+        """
+        reading: Reading = {}
+        statuses: dict[str, CollectorStatus] = {}
+        for collector in self._collectors:
+            started = perf_counter()
+            error, missing = "", False
+            try:
+                reading.update(collector.read())
+            except CollectorMissing as absent:
+                error, missing = absent.message, True
+            except AnomalyError as failure:
+                error = failure.message
+            except Exception as failure:  # noqa: BLE001 -- a tick survives whatever one collector does
+                error = f"{type(failure).__name__}: {failure}"
+            statuses[collector.name] = CollectorStatus(not error, perf_counter() - started, error, missing)
+        return Sample(timestamp, self._evaluator.update(timestamp, reading), statuses)
+
+    def state(self) -> dict[str, object]:
+        """The counter window as plain JSON values, for a process that goes on from it."""
+        return self._evaluator.state()
+
+    def restore(self, state: Mapping[str, object]) -> bool:
+        """Go on from a saved state; False, and nothing changes, if it does not fit this window."""
+        return self._evaluator.restore(state)
+
+    def close(self) -> None:
+        """Close the collectors' files."""
+        for collector in self._collectors:
+            collector.close()
