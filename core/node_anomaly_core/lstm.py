@@ -149,6 +149,9 @@ def _checked_units(
     for detail in (*inputs, *outputs):
         if detail["dtype"] is not np.float32 or len(detail["shape"]) != 2:
             raise _refused(f"{detail['name']} is not a matrix of float32")
+    names = ["x", *(f"{kind}{layer}" for layer in range(1, len(inputs) // 2 + 1) for kind in "hc")]
+    if [detail["name"] for detail in inputs] != names:
+        raise _refused(f"its inputs are {[detail['name'] for detail in inputs]}, expected {names}")
     sizes = [int(detail["shape"][1]) for detail in inputs]
     if sizes[0] != n_features:
         raise _refused(f"it forecasts {sizes[0]} features, the bundle has {n_features}")

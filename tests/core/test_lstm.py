@@ -177,11 +177,12 @@ def convert(function: Any, *signature: tuple[tuple[int | None, ...], str]) -> by
 X, H = ((None, FEATURES), "float32"), ((None, 4), "float32")
 IMPOSTORS = {
     "no states": (lambda x: (x + 1.0,), [X]),
-    "integers": (lambda x, h, c: (x + 1, h + 1.0, c + 1.0), [((None, FEATURES), "int32"), H, H]),
-    "unequal states": (lambda x, h, c: (x + 1.0, h + 1.0, c + 1.0), [X, H, ((None, 3), "float32")]),
-    "swapped outputs": (lambda x, h, c: (h + 1.0, x + 1.0, c + 1.0), [X, H, H]),
-    "not a number": (lambda x, h, c: (x + np.float32(np.nan), h + 1.0, c + 1.0), [X, H, H]),
-    "another operator": (lambda x, h, c: (x // 3.0, h + 1.0, c + 1.0), [X, H, H]),
+    "states first": (lambda h1, c1, x: (h1 + 1.0, c1 + 1.0, x + 1.0), [X, X, X]),
+    "integers": (lambda x, h1, c1: (x + 1, h1 + 1.0, c1 + 1.0), [((None, FEATURES), "int32"), H, H]),
+    "unequal states": (lambda x, h1, c1: (x + 1.0, h1 + 1.0, c1 + 1.0), [X, H, ((None, 3), "float32")]),
+    "swapped outputs": (lambda x, h1, c1: (h1 + 1.0, x + 1.0, c1 + 1.0), [X, H, H]),
+    "not a number": (lambda x, h1, c1: (x + np.float32(np.nan), h1 + 1.0, c1 + 1.0), [X, H, H]),
+    "another operator": (lambda x, h1, c1: (x // 3.0, h1 + 1.0, c1 + 1.0), [X, H, H]),
 }
 
 

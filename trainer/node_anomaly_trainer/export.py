@@ -8,6 +8,7 @@ outputs (contract in `node_anomaly_core.lstm`).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,13 @@ def _mean_below(tree: Any, at_leaf: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def round_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return per value the largest float32 that is not above it."""
+    """Return per value the largest finite float32 that is not above it.
+
+    A threshold of infinity, which scikit-learn writes to part missing values from all others, becomes
+    the largest number there is: no observed value exceeds that either.
+    """
+    limit = float(np.finfo(np.float32).max)
+    values = np.clip(values, -limit, limit)
     near = values.astype(np.float32)
     below = np.nextafter(near, np.float32(-np.inf))
     return np.where(near.astype(np.float64) > values, below, near).astype(np.float32)
@@ -182,16 +189,22 @@ def lstm_step(weights: Sequence[NDArray[np.floating]], quantize: bool = True) ->
         return (tf.matmul(x, kernel) + bias, *after)
 
     concrete = tf.function(step, input_signature=signature).get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+    # Without a trackable object, which the converter asks for with a warning: with one it goes through
+    # a SavedModel, whose inputs and outputs come in any order.
+    with _quietly():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     if quantize:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with _native_stderr_silenced():
+    with _quietly():
         return bytes(converter.convert())
 
 
 @contextlib.contextmanager
-def _native_stderr_silenced() -> Iterator[None]:
-    """Drop what native code writes to file descriptor 2: the converter logs there whatever its log level."""
+def _quietly() -> Iterator[None]:
+    """Drop what the converter says: Python warnings, and native code writing to file descriptor 2."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
     saved = os.dup(2)
     with Path(os.devnull).open("wb") as sink:
         os.dup2(sink.fileno(), 2)
@@ -200,3 +213,4 @@ def _native_stderr_silenced() -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
+        log.setLevel(level)

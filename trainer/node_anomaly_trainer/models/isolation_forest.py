@@ -12,6 +12,8 @@ from node_anomaly_trainer.config import IsolationForestConfig
 from node_anomaly_trainer.export import export_forest
 from node_anomaly_trainer.models.interface import Report, TrainingSet
 
+MAX_ROWS = 32_768  # every tree copies the rows before it draws its max_samples of them
+
 
 class IsolationForestModel:
     """Unsupervised member; its threshold is set by calibration, so no contamination is asked for."""
@@ -32,6 +34,8 @@ class IsolationForestModel:
             raise TrainingError(
                 f"isolation forest: {len(rows)} rows of normal history", "give it a longer history"
             )
+        if len(rows) > MAX_ROWS:
+            rows = rows[np.random.default_rng(seed).choice(len(rows), MAX_ROWS, replace=False)]
         report(0.0, f"{self._config.n_estimators} trees")
         self._fitted = IsolationForest(
             n_estimators=self._config.n_estimators,

@@ -13,7 +13,7 @@ from node_anomaly_trainer.config import RandomForestConfig
 from node_anomaly_trainer.export import export_forest
 from node_anomaly_trainer.models.interface import Report, TrainingSet
 
-MAX_NORMAL_ROWS = 40_000  # normal ticks outnumber the rest a hundredfold; more of them only take time
+MAX_NORMAL_ROWS = 20_000  # normal ticks outnumber the rest a hundredfold; more of them only take time
 
 
 class RandomForestModel:
