@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from node_anomaly_core.features import Feature
 from numpy.typing import NDArray
 
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.features import Feature
 
 NORMAL, ANOMALOUS, UNKNOWN = 0, 1, -1
 
@@ -105,7 +105,7 @@ class History:
 class Coverage:
     """How complete a history is.
 
-    `missing` (m, f) is a share in 0..1; `constant` (m, f) is True where a feature is observed but never moves.
+    `missing` (m, f) is a share in 0..1; `constant` (m, f) is True where a feature was seen and never moved.
     """
 
     nodes: tuple[str, ...]

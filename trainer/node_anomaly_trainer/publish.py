@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from node_anomaly_core.bundle import activate, resolve_current, write_bundle
-from node_anomaly_core.manifest import Manifest
-
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.manifest import Manifest
 
 KEEP = 5
 VERSION = re.compile(r"[0-9a-f]{16}")

@@ -76,7 +76,7 @@ def _dataclass(cls: type[T], raw: object, path: str, problems: list[str]) -> T |
     for key, item in raw.items():
         at = f"{path}.{key}" if path else str(key)
         if key not in known:
-            problems.append(f"{at}: unknown key{_nearest(str(key), known)}")
+            problems.append(f"{at}: unknown key{nearest(str(key), known)}")
             continue
         try:
             values[key] = _value(hints[key], item, at, problems)
@@ -139,7 +139,7 @@ def _scalar(hint: Any, raw: object, rules: tuple[object, ...]) -> object:
         if not isinstance(raw, str):
             raise InvalidValueError("a text")
         if choice and raw not in choice.names:
-            raise InvalidValueError("one of " + ", ".join(choice.names) + _nearest(raw, choice.names))
+            raise InvalidValueError("one of " + ", ".join(choice.names) + nearest(raw, choice.names))
         return raw
     if bounds.duration:
         return _bounded(parse_duration(raw), bounds)
@@ -159,9 +159,12 @@ def _bounded(value: float, bounds: Bounds) -> float:
     return value
 
 
-def _nearest(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+def nearest(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    """`; did you mean X?`, or the known names where none is close and there are few."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}" if known else ""
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; known: {', '.join(known)}" if 0 < len(known) <= 16 else ""
 
 
 def _shown(raw: object) -> str:

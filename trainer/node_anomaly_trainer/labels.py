@@ -1,0 +1,133 @@
+"""What people know about real incidents, as labels on a history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from node_anomaly_core.errors import SourceError
+from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something was wrong from `start` to `stop` (unix seconds) on `nodes`; on all if that is empty."""
+
+    start: float
+    stop: float
+    nodes: tuple[str, ...] = ()
+    note: str = ""
+
+
+def read_incidents(path: Path) -> tuple[Incident, ...]:
+    """Incidents from a YAML list or a CSV with the keys from, to, nodes (a list, or split by ;) and note.
+
+    Raises SourceError naming the entry.
+    """
+    entries = _rows(path)
+    incidents = []
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path}: incident {number}"
+        if not isinstance(entry, Mapping):
+            raise SourceError(f"{where} is not a mapping", "write from, to, nodes and note")
+        if unknown := sorted(set(entry) - {"from", "to", "nodes", "note"}):
+            raise SourceError(f"{where}: unknown key {unknown[0]}", "known: from, to, nodes, note")
+        start, stop = _time(entry.get("from"), where, "from"), _time(entry.get("to"), where, "to")
+        if stop <= start:
+            raise SourceError(f"{where} ends before it starts", "swap from and to")
+        nodes = entry.get("nodes") or ()
+        listed = nodes.split(";") if isinstance(nodes, str) else nodes
+        names = tuple(str(node).strip() for node in listed)
+        incidents.append(Incident(start, stop, names, str(entry.get("note") or "")))
+    return tuple(incidents)
+
+
+def apply_incidents(
+    history: History, incidents: Sequence[Incident], guard_s: float, note: Callable[[str], None]
+) -> History:
+    """The history with incidents labelled 1, their surroundings unknown and the rest normal.
+
+    `guard_s` seconds before and after each incident become unknown. Incidents outside the range or on
+    unknown nodes are told to `note` and change nothing.
+    """
+    if not incidents:
+        return history
+    labels = np.where(history.labels == UNKNOWN, NORMAL, history.labels).astype(np.int8)
+    inside = np.zeros(labels.shape, dtype=bool)
+    for incident in incidents:
+        name = incident.note or f"incident at {datetime.fromtimestamp(incident.start, UTC):%Y-%m-%d %H:%M}Z"
+        if unknown := [node for node in incident.nodes if node not in history.nodes]:
+            note(f"{name}: no history of {', '.join(unknown)}")
+        concerned = np.array([not incident.nodes or node in incident.nodes for node in history.nodes])
+        ticks = (history.timestamps >= incident.start) & (history.timestamps < incident.stop)
+        if not ticks.any():
+            note(f"{name}: outside the history's time range")
+        struck = ticks[:, None] & concerned[None, :]
+        if (inside & struck).any():
+            note(f"{name}: overlaps another incident")
+        inside |= struck
+    labels[inside] = ANOMALOUS
+    return replace(history, labels=guard_band(labels, round(guard_s / history.interval_s)))
+
+
+def guard_band(labels: NDArray[np.int8], ticks: int) -> NDArray[np.int8]:
+    """A copy of (t, m) labels where normal ticks within `ticks` of an anomalous one are unknown.
+
+    What leads up to an incident and what follows it is neither: a model must not learn it as either.
+    """
+    anomalous = labels == ANOMALOUS
+    before = np.cumsum(np.pad(anomalous, ((1, 0), (0, 0))), axis=0)
+    at = np.arange(len(labels))
+    low, high = np.clip(at - ticks, 0, None), np.clip(at + ticks + 1, None, len(labels))
+    near = before[high] > before[low]
+    return np.where(near & (labels == NORMAL), UNKNOWN, labels).astype(np.int8)
+
+
+def _rows(path: Path) -> Sequence[object]:
+    hint = "a YAML list or a CSV with from, to, nodes, note"
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".csv":
+            return _csv_rows(text, path)
+        entries = yaml.safe_load(text)
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}", "check labels.incidents") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: not YAML: {error}", hint) from error
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise SourceError(f"{path}: expected a list of incidents", hint)
+    return entries
+
+
+def _csv_rows(text: str, path: Path) -> Sequence[object]:
+    import csv
+
+    rows = list(csv.DictReader(text.splitlines(), restkey="a column without a name"))
+    if rows and not {"from", "to"} <= set(rows[0]):
+        raise SourceError(f"{path}: no columns from and to", "name them in the first row")
+    return rows
+
+
+def _time(value: object, where: str, key: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        try:
+            value = float(value) if value.replace(".", "", 1).isdigit() else datetime.fromisoformat(value)
+        except ValueError:
+            value = None
+    if isinstance(value, float):
+        return value
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    raise SourceError(f"{where}: {key} is no time", "write ISO 8601 (2026-05-01T12:00:00Z) or unix seconds")

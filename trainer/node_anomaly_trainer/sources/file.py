@@ -1,0 +1,203 @@
+"""History from a CSV or Parquet file: timestamp, node, one column per feature, label."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from node_anomaly_core.errors import SourceError
+from node_anomaly_core.features import Feature
+from node_anomaly_trainer.config import FileConfig
+from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
+from node_anomaly_trainer.progress import Progress
+
+TIMESTAMP, NODE, LABEL = "timestamp", "node", "label"
+LABELS = (ANOMALOUS, NORMAL, UNKNOWN)
+MILLISECONDS_FROM = 1e11  # unix seconds beyond the year 5000 are milliseconds
+LARGEST_GRID = 400_000_000  # values; 3.2 GB
+SPARSEST_GRID = 50  # cells per row of the file
+
+
+def read_file(
+    config: FileConfig, features: Sequence[Feature], interval_s: float, progress: Progress
+) -> History:
+    """History on a grid of `interval_s`; the last sample of a tick counts, gaps stay missing.
+
+    `features` are the known ones; a column of another name becomes a feature known only by its name. Values
+    that are not finite are missing. Raises SourceError with row (line of a CSV, header included) and column.
+    """
+    path = Path(config.path)
+    with progress.phase(f"Reading {path.name}") as report:
+        frame = _frame(path)
+        report(0.4, f"{len(frame):,} rows")
+        names = [str(name) for name in frame.columns]
+        times = _timestamps(frame, path)
+        nodes, node_of_row = _nodes(frame, config.node)
+        known = {feature.name: feature for feature in features}
+        columns = [name for name in names if name not in (TIMESTAMP, NODE, LABEL)]
+        if not columns:
+            raise SourceError(f"{path}: no feature column", "add one column per feature beside timestamp")
+        report(0.6, "checking numbers")
+        table = np.stack([_numbers(frame, name, path) for name in columns], axis=1)
+        labels = _labels(frame, path)
+    start, tick = _grid(times, node_of_row, interval_s, path)
+    shape = (int(tick.max()) + 1, len(nodes))
+    _check_size(shape, len(columns), times, path)
+    # numpy keeps the last of repeated indices only for sorted input of one kind: make it explicit.
+    order = np.lexsort((times, tick, node_of_row))
+    last = np.append((np.diff(tick[order]) != 0) | (np.diff(node_of_row[order]) != 0), True)
+    chosen = order[last]
+    values = np.full((*shape, len(columns)), np.nan)
+    values[tick[chosen], node_of_row[chosen]] = table[chosen]
+    grid_labels = np.full(shape, UNKNOWN, dtype=np.int8)
+    grid_labels[tick[chosen], node_of_row[chosen]] = labels[chosen]
+    if len(chosen) < len(frame):
+        progress.note(
+            f"{path.name}: {len(frame) - len(chosen):,} of {len(frame):,} rows share their node and "
+            f"tick with a later one and were left out"
+        )
+    if unknown := [name for name in columns if name not in known]:
+        progress.note(f"{path.name}: features not in the catalogue: {', '.join(unknown)}")
+    return History(
+        features=tuple(known.get(name) or unknown_feature(name) for name in columns),
+        interval_s=interval_s,
+        nodes=nodes,
+        timestamps=start + interval_s * np.arange(shape[0], dtype=np.float64),
+        values=values,
+        labels=grid_labels,
+        origin={"source": "file", "path": path.name, "rows": str(len(frame))},
+    )
+
+
+def unknown_feature(name: str) -> Feature:
+    """A feature of which only the name is known: any direction, no PromQL, no floor of its own."""
+    return Feature(
+        name=name,
+        unit="count",
+        help="A column of the training file.",
+        group="custom",
+        kind="gauge",
+        direction="both",
+        floor=1e-9,
+        expression=None,
+    )
+
+
+def _frame(path: Path) -> pd.DataFrame:
+    hint = "the file needs a header row with timestamp, node, feature names and label"
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            frame = pd.read_parquet(path)
+        else:
+            header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].tolist()
+            if doubled := next((name for at, name in enumerate(header) if name in header[:at]), None):
+                raise SourceError(f"{path}: column {doubled!r} appears twice", "rename or drop one")
+            frame = pd.read_csv(path, low_memory=False)
+    except OSError as error:
+        raise SourceError(
+            f"{path}: {error.strerror or error}", "name an existing CSV or Parquet file"
+        ) from error
+    except pd.errors.EmptyDataError as error:
+        raise SourceError(f"{path}: the file is empty", hint) from error
+    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+        raise SourceError(f"{path}: cannot be read: {' '.join(str(error).split())}", hint) from error
+    if TIMESTAMP not in frame.columns:
+        close = difflib.get_close_matches(TIMESTAMP, [str(name) for name in frame.columns], n=1, cutoff=0.4)
+        raise SourceError(
+            f"{path}: no column {TIMESTAMP!r}, it has {', '.join(map(str, frame.columns[:8]))}",
+            f"rename {close[0]} to {TIMESTAMP}" if close else hint,
+        )
+    if not len(frame):
+        raise SourceError(f"{path}: a header but no row", "write at least one sample")
+    return frame
+
+
+def _timestamps(frame: pd.DataFrame, path: Path) -> NDArray[np.float64]:
+    """Unix seconds of each row, from numbers (s or ms), ISO 8601 text (UTC if no offset) or dates."""
+    column = frame[TIMESTAMP]
+    if pd.api.types.is_numeric_dtype(column):
+        times = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        if np.nanmedian(np.abs(times)) > MILLISECONDS_FROM:
+            times = times / 1000.0
+    else:
+        parsed = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
+        stamps = parsed.to_numpy(dtype="datetime64[us]")
+        times = np.where(np.isnat(stamps), np.nan, stamps.astype(np.int64) / 1e6)
+    bad = ~np.isfinite(times)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise SourceError(
+            f"{path}: row {row + 2}, column {TIMESTAMP}: {column.iloc[row]!r} is no time",
+            "write ISO 8601 (2026-05-01T12:00:00Z) or unix seconds",
+        )
+    return np.asarray(times, dtype=np.float64)
+
+
+def _nodes(frame: pd.DataFrame, default: str) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+    if NODE not in frame.columns:
+        return (default,), np.zeros(len(frame), dtype=np.intp)
+    names = frame[NODE].fillna("").astype(str).replace("", default)
+    codes, nodes = pd.factorize(names, sort=True)
+    return tuple(str(node) for node in nodes), codes.astype(np.intp)
+
+
+def _numbers(frame: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
+    column = frame[name]
+    if pd.api.types.is_bool_dtype(column):
+        column = column.astype(np.float64)
+    numbers = pd.to_numeric(column, errors="coerce")
+    bad = (numbers.isna() & column.notna()).to_numpy()
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise SourceError(
+            f"{path}: row {row + 2}, column {name}: {str(column.iloc[row])[:40]!r} is no number",
+            "leave the cell empty where a value is missing, and drop columns of text",
+        )
+    values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _labels(frame: pd.DataFrame, path: Path) -> NDArray[np.int8]:
+    if LABEL not in frame.columns:
+        return np.full(len(frame), UNKNOWN, dtype=np.int8)
+    labels = np.nan_to_num(_numbers(frame, LABEL, path), nan=float(UNKNOWN))
+    bad = ~np.isin(labels, LABELS)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise SourceError(
+            f"{path}: row {row + 2}, column {LABEL}: {labels[row]:g} is no label",
+            "use 1 anomalous, 0 normal, -1 or empty unknown",
+        )
+    return labels.astype(np.int8)
+
+
+def _grid(
+    times: NDArray[np.float64], node_of_row: NDArray[np.intp], interval_s: float, path: Path
+) -> tuple[float, NDArray[np.intp]]:
+    """Where the grid starts and the tick of each row; refuses a file much coarser than the grid."""
+    gaps = [np.diff(np.unique(times[node_of_row == node])) for node in np.unique(node_of_row)]
+    spacing = float(np.median(np.concatenate(gaps))) if any(len(gap) for gap in gaps) else interval_s
+    if spacing > 1.5 * interval_s:
+        raise SourceError(
+            f"{path}: its rows are {spacing:g} s apart, the interval is {interval_s:g} s",
+            f"train with --interval {spacing:g}s",
+        )
+    start = float(np.floor(times.min() / interval_s) * interval_s)
+    return start, np.floor((times - start) / interval_s + 1e-6).astype(np.intp)
+
+
+def _check_size(shape: tuple[int, int], features: int, times: NDArray[np.float64], path: Path) -> None:
+    cells = shape[0] * shape[1]
+    if cells * features <= LARGEST_GRID and cells <= SPARSEST_GRID * len(times) + 100_000:
+        return
+    row = int(np.argmax(np.abs(times - np.median(times))))
+    raise SourceError(
+        f"{path}: {len(times):,} rows spread over {shape[0]:,} ticks of {shape[1]} nodes; "
+        f"the row furthest off is {row + 2} at {times[row]:.0f}",
+        "correct that timestamp, or train with a longer --interval",
+    )
