@@ -20,7 +20,7 @@ from prometheus_client import Metric
 
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
-from node_anomaly_agent.sampler import Sample
+from node_anomaly_agent.sampler import CollectorStatus, Sample
 from node_anomaly_agent.scorer import AgentScorer, Candidate
 from node_anomaly_agent.snapshot import Counters, ReloadStatus, Snapshot
 from node_anomaly_agent.state import AgentState
@@ -42,8 +42,8 @@ class Sampling(Protocol):
     def state(self) -> Mapping[str, object]:
         """The counters' window, JSON-able."""
 
-    def restore(self, state: Mapping[str, object]) -> None:
-        """Take it over again."""
+    def restore(self, state: Mapping[str, object]) -> bool:
+        """Take it over again; False if it is of no use."""
 
 
 class Reloading(Protocol):
@@ -149,6 +149,7 @@ class Daemon:
         if sample is None:
             counters = counters.add("failures", "sample")
         else:
+            self._log_collectors(collectors, sample.collectors)
             collectors = sample.collectors
             sampled = self._clock.monotonic()
             counters = counters.observe("sample", sampled - started)
@@ -163,7 +164,9 @@ class Daemon:
                     counters = counters.observe("score", self._clock.monotonic() - sampled)
         self._publish(counters, score, collectors)
 
-    def _publish(self, counters: Counters, score: Score | None, collectors: object) -> None:
+    def _publish(
+        self, counters: Counters, score: Score | None, collectors: Mapping[str, CollectorStatus]
+    ) -> None:
         scorer, before = self._scorer, self.snapshot
         self.snapshot = replace(
             before,
@@ -186,6 +189,18 @@ class Daemon:
             return None
         self._recovered("sample")
         return sample
+
+    def _log_collectors(
+        self, before: Mapping[str, CollectorStatus], now: Mapping[str, CollectorStatus]
+    ) -> None:
+        """Log a collector that begins or ceases to fail; what the host simply lacks is no news."""
+        for name, status in now.items():
+            failed = not status.success and not status.missing
+            earlier = before.get(name)
+            if failed and (earlier is None or earlier.success or earlier.missing):
+                self._log.warning("collector failed", collector=name, error=status.error)
+            elif status.success and earlier is not None and not earlier.success:
+                self._log.info("collector works", collector=name)
 
     def _score(self, scorer: AgentScorer, timestamp: float, values: NDArray[np.float64]) -> Score | None:
         try:
@@ -291,10 +306,8 @@ class Daemon:
 
     def _resume(self, state: AgentState) -> None:
         age = self._clock.time() - state.saved_at
-        try:
-            self._parts.sampler.restore(state.sampler)
-        except Exception:  # noqa: BLE001  # whatever a file holds, the agent starts
-            self._log.warning("saved counters are of no use, rates start anew", exc_info=True)
+        if not self._parts.sampler.restore(state.sampler):
+            self._log.warning("saved counters are of no use, rates start anew")
         why_not = "no bundle is loaded"
         if self._scorer is not None:
             why_not = self._scorer.resume(state, self._parts.interval_s, self._clock.time())

@@ -22,9 +22,10 @@ _BOUNDS: tuple[str, ...] = (*(f"{bound:g}" for bound in DURATION_BUCKETS), "+Inf
 class SnapshotCollector(Collector):
     """Renders `source()` whenever it is scraped."""
 
-    def __init__(self, source: Callable[[], Snapshot], version: str) -> None:
+    def __init__(self, source: Callable[[], Snapshot], version: str, *, whole_agent: bool) -> None:
         self._source = source
         self._version = version
+        self._whole_agent = whole_agent
 
     def describe(self) -> Iterable[Metric]:
         """Nothing to announce: some families appear only once there is something to say."""
@@ -37,16 +38,22 @@ class SnapshotCollector(Collector):
         yield from _features(snapshot)
         yield from _model(snapshot)
         yield from _agent(snapshot, self._version)
-        yield from _evaluations(snapshot.counters)
-        yield from _reloads(snapshot)
         yield from _collectors(snapshot)
-        yield from snapshot.process
+        if self._whole_agent:
+            yield from _evaluations(snapshot.counters)
+            yield from _reloads(snapshot)
+            yield from snapshot.process
 
 
-def build_registry(source: Callable[[], Snapshot], version: str) -> CollectorRegistry:
-    """A registry that holds the agent's collector and nothing of prometheus_client's global one."""
+def build_registry(
+    source: Callable[[], Snapshot], version: str, *, whole_agent: bool = True
+) -> CollectorRegistry:
+    """A registry that holds the agent's collector and nothing of prometheus_client's global one.
+
+    `whole_agent` is false for one evaluation without a daemon: it has no counters to show.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(SnapshotCollector(source, version))
+    registry.register(SnapshotCollector(source, version, whole_agent=whole_agent))
     return registry
 
 

@@ -1,0 +1,139 @@
+"""Puts the agent together from its settings: the only place that knows every part."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+from prometheus_client import Metric, ProcessCollector
+
+from node_anomaly_agent.clock import SystemClock
+from node_anomaly_agent.collectors import COLLECTORS, build_collectors
+from node_anomaly_agent.collectors.paths import Paths
+from node_anomaly_agent.config import AgentConfig
+from node_anomaly_agent.daemon import Daemon, Parts, handle_signals
+from node_anomaly_agent.exposition import build_registry
+from node_anomaly_agent.log_setup import configure_logging
+from node_anomaly_agent.reload import Reloader
+from node_anomaly_agent.sampler import Sampler
+from node_anomaly_agent.scorer import Candidate, load_candidate
+from node_anomaly_agent.state import SYSTEM_DIRECTORY, state_directories, writable_directory
+from node_anomaly_agent.state_keeper import StateKeeper
+from node_anomaly_agent.web import Application, WebServer
+from node_anomaly_core.bundle import starter_bundle
+from node_anomaly_core.errors import ConfigError
+from node_anomaly_core.features import CATALOGUE
+
+BUNDLES = "bundles"
+
+
+def collector_switches() -> Mapping[str, bool]:
+    """Every collector's name and whether it is on by default."""
+    return {name: spec.default_enabled for name, spec in COLLECTORS.items()}
+
+
+def build_sampler(config: AgentConfig) -> Sampler:
+    """The sampler of this host for the whole catalogue, in its order."""
+    paths = Paths(str(config.procfs), str(config.sysfs), str(config.rootfs))
+    return Sampler(build_collectors(paths, config.collectors), CATALOGUE, config.window_s)
+
+
+def node_name(config: AgentConfig, environ: Mapping[str, str]) -> str:
+    """This node's name in the training history: configured, the DaemonSet's $NODE_NAME, or the host name."""
+    return config.node or environ.get("NODE_NAME", "") or platform.node()
+
+
+def choose_state_directory(config: AgentConfig, environ: Mapping[str, str]) -> Path | None:
+    """Where to keep state, or None if nowhere is writable and nowhere was asked for.
+
+    Raises ConfigError if the configured directory cannot be written.
+    """
+    chosen = writable_directory(state_directories(config.state_directory, environ))
+    if chosen is None and config.state_directory is not None:
+        raise ConfigError(
+            f"state.directory: {config.state_directory} cannot be written by this user",
+            "change its owner, or choose another directory",
+        )
+    return chosen
+
+
+def choose_bundle_directory(config: AgentConfig, state_directory: Path | None) -> Path:
+    """Where bundles arrive: configured, or beside the state."""
+    return config.bundle_directory or (state_directory or SYSTEM_DIRECTORY) / BUNDLES
+
+
+def load_other(version: str, bundles: Path, config: AgentConfig, node: str) -> Candidate | None:
+    """A bundle besides the one on offer: by its version, or the starter for an empty one; None if absent.
+
+    Raises BundleError if it is refused.
+    """
+    path = bundles / version if version else starter_bundle()
+    if not path.is_dir():
+        return None
+    return load_candidate(path, CATALOGUE, config.interval_s, node)
+
+
+def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = os.environ) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code.
+
+    Raises AnomalyError if a setting cannot be used or the address is taken, before anything else has started.
+    """
+    log = configure_logging(config.log_level, config.log_format)
+    state_directory = choose_state_directory(config, environ)
+    bundles = choose_bundle_directory(config, state_directory)
+    node = node_name(config, environ)
+    clock = SystemClock()
+    own_process = ProcessCollector(registry=None)
+
+    def process() -> tuple[Metric, ...]:
+        return tuple(own_process.collect())
+
+    sampler = build_sampler(config)
+    reloader = Reloader(
+        bundles,
+        lambda path: load_candidate(path, CATALOGUE, config.interval_s, node),
+        config.bundle_poll_interval_s,
+        clock,
+        log,
+    )
+    daemon = Daemon(
+        Parts(
+            sampler=sampler,
+            reloader=reloader,
+            keeper=StateKeeper(state_directory, clock, log),
+            fallback=lambda wanted: load_other(wanted, bundles, config, node),
+            clock=clock,
+            log=log,
+            interval_s=config.interval_s,
+            process=process,
+        )
+    )
+    registry = build_registry(lambda: daemon.snapshot, version)
+    application = Application(
+        lambda: daemon.snapshot, registry, config.telemetry_path, clock.time, clock.monotonic
+    )
+    web = WebServer(config.listen_address, application)
+    with handle_signals(daemon, reloader):
+        web.start()
+        log.info(
+            "started",
+            version=version,
+            port=web.port,
+            interval_seconds=config.interval_s,
+            bundles=str(bundles),
+            state=str(state_directory),
+            node=node,
+        )
+        daemon.start()
+        reloader.start()
+        try:
+            daemon.run()
+        finally:
+            log.info("stopping")
+            reloader.stop()
+            daemon.stop()
+            web.stop()
+            sampler.close()
+    return 0

@@ -1,0 +1,59 @@
+"""`anomaly-agent bundle verify|show`: what the agent would say of a bundle, before it is published."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from node_anomaly_agent.scorer import align
+from node_anomaly_agent.units import format_value
+from node_anomaly_core.bundle import Bundle, resolve_current, verify_bundle
+from node_anomaly_core.features import CATALOGUE
+
+
+def verify_line(path: Path) -> str:
+    """One line for a bundle that this agent accepts. Raises BundleError for any other."""
+    started = time.perf_counter()
+    bundle = _verified(path)
+    took = time.perf_counter() - started
+    models = ", ".join(model.name for model in bundle.manifest.models)
+    return (
+        f"ok: bundle {bundle.version} ({bundle.origin}): {models}; {len(bundle.manifest.features)} features; "
+        f"golden vectors agree; {took:.2f} s\n"
+    )
+
+
+def show_table(path: Path) -> str:
+    """Everything the manifest says, readable. Raises BundleError for a bundle that is refused."""
+    bundle = _verified(path)
+    manifest = bundle.manifest
+    trained = datetime.fromtimestamp(manifest.trained_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    rows = [
+        ("version", bundle.version),
+        ("path", str(bundle.path)),
+        ("origin", bundle.origin),
+        ("format version", str(manifest.format_version)),
+        ("trained", trained),
+        ("interval", f"{manifest.interval_s:g} s"),
+        ("budget", f"{manifest.budget_per_week:g} false alarms per node and week"),
+        ("known nodes", str(len(manifest.nodes))),
+        *((str(key), str(value)) for key, value in sorted(manifest.provenance.items())),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    lines += ["", "Models"]
+    lines += [f"  {m.name}  {m.type}  on {m.input}  {m.file}" for m in manifest.models]
+    lines += ["", "Files"]
+    for name, entry in sorted(manifest.files.items()):
+        lines.append(f"  {format_value(float(entry.size), 'bytes'):>10}  {entry.sha256[:16]}  {name}")
+    lines += ["", f"Features ({len(manifest.features)})"]
+    lines += [f"  {feature.name}  {feature.help}" for feature in manifest.features]
+    return "\n".join(lines) + "\n"
+
+
+def _verified(path: Path) -> Bundle:
+    """The bundle in a directory, or the current one of a root of bundles, if this agent accepts it."""
+    bundle = verify_bundle(resolve_current(path) or path)
+    align(bundle.manifest.features, CATALOGUE)
+    return bundle

@@ -1,0 +1,197 @@
+"""The command line: an exporter's flags, and a few commands for people."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NoReturn
+
+from node_anomaly_agent.assembly import choose_bundle_directory, choose_state_directory, collector_switches
+from node_anomaly_agent.config import KEYS, AgentConfig, format_duration, load_config
+from node_anomaly_core.errors import AnomalyError
+
+FAILED = 1
+_OVERRIDE = "override:"  # namespace keys of settings, apart from everything else argparse stores
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse exits with 2 for a wrong flag, which `--once` gives for an anomalous node."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(FAILED, f"error: {message}\ntry: {self.prog.split()[0]} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parsed = vars(build_parser().parse_args(arguments))
+    try:
+        return _run(parsed)
+    except AnomalyError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"try: {error.hint}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has gone; Python must not complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; settings are the table in config.py, so that flags and file cannot differ."""
+    settings = _Parser(add_help=False, allow_abbrev=False)
+    _add_settings(settings)
+    parser = _Parser(
+        prog="anomaly-agent",
+        description="Scores this node with a published bundle and exposes the result to Prometheus.",
+        epilog="Without a command it runs as a daemon. Exit codes of --once: 0 normal, 1 error, 2 anomalous, "
+        "3 not warm.",
+        allow_abbrev=False,
+        parents=[settings],
+    )
+    parser.add_argument("--version", action="version", version=f"anomaly-agent {agent_version()}")
+    parser.add_argument("--once", action="store_true", help="evaluate once, print why, and exit")
+    parser.add_argument(
+        "--output", choices=("table", "json", "prom"), default="table", help="form of --once (default: table)"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands.add_parser(
+        "check-config", parents=[settings], allow_abbrev=False, help="check the settings, print them and exit"
+    )
+    features = commands.add_parser(
+        "features",
+        parents=[settings],
+        allow_abbrev=False,
+        help="list the features and what this host has of them",
+    )
+    features.add_argument("--output", choices=("table", "json"), default="table")
+    features.add_argument(
+        "--promql.matchers", dest="matchers", default="", metavar="MATCHERS", help='such as job="node"'
+    )
+    bundle = commands.add_parser("bundle", allow_abbrev=False, help="verify or show a bundle")
+    actions = bundle.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in (
+        ("verify", "say whether this agent accepts it"),
+        ("show", "print its manifest"),
+    ):
+        action = actions.add_parser(name, allow_abbrev=False, help=text)
+        action.add_argument("path", type=Path, metavar="PATH", help="a bundle, or a directory of bundles")
+    return parser
+
+
+def agent_version() -> str:
+    """The installed distribution's version."""
+    try:
+        return version("node-anomaly")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings (each also a key of the config file)")
+    group.add_argument(
+        "--config.file",
+        dest="config_file",
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="YAML file of settings",
+    )
+    for setting in KEYS:
+        default = "" if setting.default in (None, "") else f" (default: {_show(setting.default)})"
+        group.add_argument(
+            f"--{setting.path}",
+            dest=_OVERRIDE + setting.path,
+            default=argparse.SUPPRESS,
+            metavar=setting.metavar,
+            help=(setting.help + default).replace("%", "%%"),
+        )
+    for name, enabled in collector_switches().items():
+        group.add_argument(
+            f"--collector.{name}",
+            dest=f"{_OVERRIDE}collector.{name}",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help=f"collect {name} (default: {'on' if enabled else 'off'})",
+        )
+        group.add_argument(
+            f"--no-collector.{name}",
+            dest=f"{_OVERRIDE}collector.{name}",
+            action="store_false",
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
+
+
+def _show(value: object) -> str:
+    return format_duration(value) if isinstance(value, float) else str(value)
+
+
+def _run(parsed: Mapping[str, object]) -> int:
+    command = parsed["command"]
+    if command == "bundle":
+        return _bundle(str(parsed["action"]), Path(str(parsed["path"])))
+    file = parsed.get("config_file")
+    overrides = {key.removeprefix(_OVERRIDE): v for key, v in parsed.items() if key.startswith(_OVERRIDE)}
+    config = load_config(None if file is None else Path(str(file)), overrides, collector_switches())
+    if command == "check-config":
+        print(_describe(config), end="")
+        return 0
+    if command == "features":
+        return _features(config, str(parsed["output"]), str(parsed["matchers"]))
+    if parsed["once"]:
+        from node_anomaly_agent.clock import SystemClock
+        from node_anomaly_agent.once import run_once
+
+        return run_once(config, str(parsed["output"]), agent_version(), SystemClock(), os.environ)
+    from node_anomaly_agent.assembly import run_daemon
+
+    return run_daemon(config, agent_version())
+
+
+def _describe(config: AgentConfig) -> str:
+    state = choose_state_directory(config, os.environ)
+    off = [name for name, enabled in config.collectors.items() if not enabled]
+    rows = [
+        ("interval", format_duration(config.interval_s)),
+        ("web.listen-address", config.listen_address),
+        ("web.telemetry-path", config.telemetry_path),
+        ("path.procfs", config.procfs),
+        ("path.sysfs", config.sysfs),
+        ("path.rootfs", config.rootfs),
+        ("log.level", config.log_level),
+        ("log.format", config.log_format),
+        ("state.directory", state or "none: nowhere is writable, so history ends with the process"),
+        ("bundle.directory", choose_bundle_directory(config, state)),
+        ("bundle.poll-interval", format_duration(config.bundle_poll_interval_s)),
+        ("collectors off", ", ".join(off) or "none"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([f"ok: {config.file or 'no config file, defaults and flags'}", *lines]) + "\n"
+
+
+def _features(config: AgentConfig, output: str, matchers: str) -> int:
+    from node_anomaly_agent.assembly import build_sampler
+    from node_anomaly_agent.clock import SystemClock
+    from node_anomaly_agent.features_command import look_at_features, render_features
+
+    sampler = build_sampler(config)
+    try:
+        found = look_at_features(sampler, SystemClock())
+    finally:
+        sampler.close()
+    print(render_features(found, output, format_duration(config.window_s), matchers), end="")
+    return 0
+
+
+def _bundle(action: str, path: Path) -> int:
+    from node_anomaly_agent.bundle_commands import show_table, verify_line
+
+    print(verify_line(path) if action == "verify" else show_table(path), end="")
+    return 0
