@@ -15,8 +15,10 @@ from node_anomaly_trainer.gate import GateLimits
 from node_anomaly_trainer.publish import KEEP
 from node_anomaly_trainer.settings import Bounds, Choice, InvalidValueError, build
 
+SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 1.0, 300.0
+
 Seconds = Annotated[float, Bounds(0.0, duration=True)]
-Interval = Annotated[float, Bounds(1.0, 300.0, duration=True)]
+Interval = Annotated[float, Bounds(SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S, duration=True)]
 Share = Annotated[float, Bounds(0.0, 1.0)]
 Positive = Annotated[int, Bounds(1)]
 

@@ -15,6 +15,9 @@ from rich.progress import Progress as RichProgress
 Report = Callable[[float, str], None]
 """`report(done, note)`: share done in 0..1 and a few words on what is being done now."""
 
+Note = Callable[[str], None]
+"""`note(line)`: one line that stays on the screen (a warning, a finding)."""
+
 PLAIN_STEP = 0.1  # a plain line at most every tenth of a phase ...
 PLAIN_SECONDS = 15.0  # ... but one at least this often, so that a log shows the run is alive
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_core.features import CATALOGUE, FEATURES_BY_NAME, Feature
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import History
-from node_anomaly_trainer.labels import apply_incidents, read_incidents
-from node_anomaly_trainer.progress import Progress
+from node_anomaly_trainer.progress import Note, Report
 from node_anomaly_trainer.settings import nearest
 
 
@@ -27,30 +23,20 @@ def wanted_features(config: TrainConfig) -> tuple[Feature, ...]:
     return tuple(FEATURES_BY_NAME[name] for name in config.features if name in FEATURES_BY_NAME)
 
 
-def read_history(config: TrainConfig, progress: Progress) -> History:
-    """The history that the configuration asks for, with known incidents labelled.
-
-    Raises SourceError or ConfigError.
-    """
-    history = _read(config, wanted_features(config), progress)
-    if config.labels.incidents:
-        incidents = read_incidents(Path(config.labels.incidents))
-        history = apply_incidents(history, incidents, config.labels.guard, progress.note)
-    return history
-
-
-def _read(config: TrainConfig, features: Sequence[Feature], progress: Progress) -> History:
+def fetch(config: TrainConfig, report: Report, note: Note) -> History:
+    """The history that the configuration asks for. Raises SourceError or ConfigError."""
     # Each source is imported when it is asked for: pandas and an HTTP client are slow to load.
-    source = config.source
+    source, interval_s = config.source, config.interval
+    features = wanted_features(config)
     if source.type == "file":
         from node_anomaly_trainer.sources.file import read_file
 
-        history = read_file(source.file, CATALOGUE, config.interval, progress)
+        history = read_file(source.file, CATALOGUE, interval_s, report, note)
         return history.select_features(config.features) if config.features else history
     if source.type == "prometheus":
         from node_anomaly_trainer.sources.prometheus import read_prometheus
 
-        return read_prometheus(source.prometheus, features, config.interval, progress)
+        return read_prometheus(source.prometheus, features, interval_s, report, note)
     from node_anomaly_trainer.sources.synthetic import read_synthetic
 
-    return read_synthetic(source.synthetic, features, config.interval, config.training.seed, progress)
+    return read_synthetic(source.synthetic, features, interval_s, config.training.seed, report)

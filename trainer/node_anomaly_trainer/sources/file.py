@@ -14,7 +14,7 @@ from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import FileConfig
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
-from node_anomaly_trainer.progress import Progress
+from node_anomaly_trainer.progress import Note, Report
 
 TIMESTAMP, NODE, LABEL = "timestamp", "node", "label"
 LABELS = (ANOMALOUS, NORMAL, UNKNOWN)
@@ -24,7 +24,7 @@ SPARSEST_GRID = 50  # cells per row of the file
 
 
 def read_file(
-    config: FileConfig, features: Sequence[Feature], interval_s: float, progress: Progress
+    config: FileConfig, features: Sequence[Feature], interval_s: float, report: Report, note: Note
 ) -> History:
     """History on a grid of `interval_s`; the last sample of a tick counts, gaps stay missing.
 
@@ -32,19 +32,18 @@ def read_file(
     that are not finite are missing. Raises SourceError with row (line of a CSV, header included) and column.
     """
     path = Path(config.path)
-    with progress.phase(f"Reading {path.name}") as report:
-        frame = _frame(path)
-        report(0.4, f"{len(frame):,} rows")
-        names = [str(name) for name in frame.columns]
-        times = _timestamps(frame, path)
-        nodes, node_of_row = _nodes(frame, config.node)
-        known = {feature.name: feature for feature in features}
-        columns = [name for name in names if name not in (TIMESTAMP, NODE, LABEL)]
-        if not columns:
-            raise SourceError(f"{path}: no feature column", "add one column per feature beside timestamp")
-        report(0.6, "checking numbers")
-        table = np.stack([_numbers(frame, name, path) for name in columns], axis=1)
-        labels = _labels(frame, path)
+    frame = _frame(path)
+    report(0.4, f"{len(frame):,} rows")
+    names = [str(name) for name in frame.columns]
+    times = _timestamps(frame, path)
+    nodes, node_of_row = _nodes(frame, config.node)
+    known = {feature.name: feature for feature in features}
+    columns = [name for name in names if name not in (TIMESTAMP, NODE, LABEL)]
+    if not columns:
+        raise SourceError(f"{path}: no feature column", "add one column per feature beside timestamp")
+    report(0.6, "checking numbers")
+    table = np.stack([_numbers(frame, name, path) for name in columns], axis=1)
+    labels = _labels(frame, path)
     start, tick = _grid(times, node_of_row, interval_s, path)
     shape = (int(tick.max()) + 1, len(nodes))
     _check_size(shape, len(columns), times, path)
@@ -57,12 +56,12 @@ def read_file(
     grid_labels = np.full(shape, UNKNOWN, dtype=np.int8)
     grid_labels[tick[chosen], node_of_row[chosen]] = labels[chosen]
     if len(chosen) < len(frame):
-        progress.note(
+        note(
             f"{path.name}: {len(frame) - len(chosen):,} of {len(frame):,} rows share their node and "
             f"tick with a later one and were left out"
         )
     if unknown := [name for name in columns if name not in known]:
-        progress.note(f"{path.name}: features not in the catalogue: {', '.join(unknown)}")
+        note(f"{path.name}: features not in the catalogue: {', '.join(unknown)}")
     return History(
         features=tuple(known.get(name) or unknown_feature(name) for name in columns),
         interval_s=interval_s,

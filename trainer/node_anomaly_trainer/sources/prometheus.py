@@ -16,7 +16,7 @@ from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import PrometheusConfig
 from node_anomaly_trainer.dataset import UNKNOWN, History, coverage
-from node_anomaly_trainer.progress import Progress
+from node_anomaly_trainer.progress import Note, Report
 from node_anomaly_trainer.sources.prometheus_api import BACKOFF_S, PrometheusApi, Series
 
 RATE_WINDOW_INTERVALS = 4
@@ -45,7 +45,8 @@ def read_prometheus(
     config: PrometheusConfig,
     features: Sequence[Feature],
     interval_s: float,
-    progress: Progress,
+    report: Report,
+    note: Note,
     now: float | None = None,
     backoff_s: float = BACKOFF_S,
 ) -> History:
@@ -74,24 +75,21 @@ def read_prometheus(
         for first, stop in chunk_ranges(ticks, config.points_per_query)
     ]
     columns: dict[str, NDArray[np.float64]] = {}
-    with progress.phase("Reading Prometheus") as report:
-        begun, samples = time.monotonic(), 0
-        for done, piece in enumerate(_in_parallel(reader, chunks, config.parallel), start=1):
-            for node, (indices, values) in piece.nodes.items():
-                if node not in columns:
-                    columns[node] = np.full((ticks, len(features)), np.nan)
-                columns[node][indices, piece.chunk.feature] = values
-            samples += piece.samples
-            rate = samples / max(time.monotonic() - begun, 1e-3)
-            report(done / len(chunks), f"{features[piece.chunk.feature].name}, {rate:,.0f} samples/s")
+    begun, samples = time.monotonic(), 0
+    for done, piece in enumerate(_in_parallel(reader, chunks, config.parallel), start=1):
+        for node, (indices, values) in piece.nodes.items():
+            if node not in columns:
+                columns[node] = np.full((ticks, len(features)), np.nan)
+            columns[node][indices, piece.chunk.feature] = values
+        samples += piece.samples
+        rate = samples / max(time.monotonic() - begun, 1e-3)
+        report(done / len(chunks), f"{features[piece.chunk.feature].name}, {rate:,.0f} samples/s")
     if not columns:
         raise reader.nothing_found(end)
     history = _assemble(config, features, start, step, columns)
     for feature, missing in zip(features, coverage(history).missing.min(axis=0) == 1.0, strict=True):
         if missing:
-            progress.note(
-                f"no series for {feature.name}: {_query(feature, config, step) or 'no PromQL known'}"
-            )
+            note(f"no series for {feature.name}: {_query(feature, config, step) or 'no PromQL known'}")
     return history
 
 

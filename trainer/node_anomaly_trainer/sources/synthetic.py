@@ -13,7 +13,7 @@ from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import SyntheticConfig
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, History
 from node_anomaly_trainer.faults import Fault
-from node_anomaly_trainer.progress import Progress
+from node_anomaly_trainer.progress import Report
 from node_anomaly_trainer.sources.demand import build_demand
 from node_anomaly_trainer.sources.fleet import Machine, build_fleet
 from node_anomaly_trainer.sources.incidents import add_incidents
@@ -30,14 +30,14 @@ LONGEST_GAP_TICKS = 20
 
 
 def read_synthetic(
-    config: SyntheticConfig, features: Sequence[Feature], interval_s: float, seed: int, progress: Progress
+    config: SyntheticConfig, features: Sequence[Feature], interval_s: float, seed: int, report: Report
 ) -> History:
     """The history of a simulated fleet; only that, see `simulate` for the incidents too."""
-    return simulate(config, features, interval_s, seed, progress)[0]
+    return simulate(config, features, interval_s, seed, report)[0]
 
 
 def simulate(
-    config: SyntheticConfig, features: Sequence[Feature], interval_s: float, seed: int, progress: Progress
+    config: SyntheticConfig, features: Sequence[Feature], interval_s: float, seed: int, report: Report
 ) -> tuple[History, list[Fault]]:
     """History of `config.nodes` nodes and the incidents in it, in time order per node; labels are all known.
 
@@ -56,29 +56,28 @@ def simulate(
     values = np.empty((ticks, len(machines), len(features)))
     labels = np.full((ticks, len(machines)), NORMAL, dtype=np.int8)
     incidents: list[Fault] = []
-    with progress.phase("Simulating a fleet") as report:
-        for at, machine in enumerate(machines):
-            demand = build_demand(machine, timestamps, interval_s, np.random.default_rng([seed, at, 1]))
-            happened = add_incidents(
-                machine,
-                demand,
-                interval_s,
-                config.incidents_per_node_day,
-                np.random.default_rng([seed, at, 2]),
-            )
-            state = run_node(machine, demand, interval_s, np.random.default_rng([seed, at, 3]))
-            for column, feature in enumerate(features):
-                # Its own stream for each signal, so that a shorter list of features changes no other.
-                number = list(SIGNALS).index(feature.name)
-                own = replace(state, rng=np.random.default_rng([seed, at, 4, number]))
-                signal = SIGNALS[feature.name](own)
-                rate = feature.kind == "rate"
-                values[:, at, column] = trailing_mean(signal, RATE_TICKS) if rate else signal
-            values[_gaps(ticks, interval_s, np.random.default_rng([seed, at, 5])), at] = np.nan
-            for incident in happened:
-                labels[incident.start : incident.stop, at] = ANOMALOUS
-            incidents += happened
-            report((at + 1) / len(machines), machine.name)
+    for at, machine in enumerate(machines):
+        demand = build_demand(machine, timestamps, interval_s, np.random.default_rng([seed, at, 1]))
+        happened = add_incidents(
+            machine,
+            demand,
+            interval_s,
+            config.incidents_per_node_day,
+            np.random.default_rng([seed, at, 2]),
+        )
+        state = run_node(machine, demand, interval_s, np.random.default_rng([seed, at, 3]))
+        for column, feature in enumerate(features):
+            # Its own stream for each signal, so that a shorter list of features changes no other.
+            number = list(SIGNALS).index(feature.name)
+            own = replace(state, rng=np.random.default_rng([seed, at, 4, number]))
+            signal = SIGNALS[feature.name](own)
+            rate = feature.kind == "rate"
+            values[:, at, column] = trailing_mean(signal, RATE_TICKS) if rate else signal
+        values[_gaps(ticks, interval_s, np.random.default_rng([seed, at, 5])), at] = np.nan
+        for incident in happened:
+            labels[incident.start : incident.stop, at] = ANOMALOUS
+        incidents += happened
+        report((at + 1) / len(machines), machine.name)
     history = History(
         features=tuple(features),
         interval_s=interval_s,

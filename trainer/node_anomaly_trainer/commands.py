@@ -1,0 +1,128 @@
+"""The commands of `anomaly-trainer`, their options, what they print and how they exit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from node_anomaly_core.errors import AnomalyError, ConfigError
+from node_anomaly_trainer.config import (
+    LONGEST_INTERVAL_S,
+    SHORTEST_INTERVAL_S,
+    TrainConfig,
+    load_config,
+    with_options,
+)
+from node_anomaly_trainer.progress import open_progress
+from node_anomaly_trainer.settings import InvalidValueError, parse_duration
+
+ACCEPTED, FAILED, USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="anomaly-trainer",
+    help="Train the models that anomaly-agent runs on every node.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Output(StrEnum):
+    """How the result is printed."""
+
+    table = "table"
+    json = "json"
+
+
+class Source(StrEnum):
+    """Where history comes from."""
+
+    synthetic = "synthetic"
+    file = "file"
+    prometheus = "prometheus"
+
+
+@app.callback()
+def root() -> None:
+    """Train the models that anomaly-agent runs on every node."""
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Option(help="YAML configuration; defaults without one.")] = None,
+    data: Annotated[Path | None, typer.Option(help="CSV or Parquet file to train on.")] = None,
+    source: Annotated[Source | None, typer.Option(help="Where history comes from.")] = None,
+    interval: Annotated[str | None, typer.Option(help="Tick of the models, e.g. 15s.")] = None,
+    publish: Annotated[Path | None, typer.Option(help="Directory for accepted bundles.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Same seed and history, same models.")
+    ] = None,
+    output: Annotated[Output, typer.Option(help="How to print the result.")] = Output.table,
+) -> None:
+    """Train on history, judge the result, and publish it if it passes.
+
+    Exit codes: 0 accepted and published, 3 rejected by the gate, 1 failed, 2 wrong usage or configuration.
+    """
+    # TensorFlow logs to standard error from native code before any Python setting reaches it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        settings = with_options(
+            load_config(config, os.environ),
+            data=str(data) if data else None,
+            source=source.value if source else None,
+            interval=_interval(interval),
+            publish=str(publish) if publish else None,
+            seed=seed,
+        )
+        raise typer.Exit(_train(settings, output))
+    except ConfigError as error:
+        _fail(error, USAGE)
+    except AnomalyError as error:
+        _fail(error, FAILED)
+    except KeyboardInterrupt:
+        sys.stderr.write("anomaly-trainer: interrupted, nothing was published\n")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _train(settings: TrainConfig, output: Output) -> int:
+    # The pipeline brings scikit-learn with it; a typo in the configuration should not wait for that.
+    from node_anomaly_trainer.outcome import as_json, print_outcome
+    from node_anomaly_trainer.pipeline import train as run
+
+    report = run(settings, open_progress())
+    if output is Output.json:
+        sys.stdout.write(as_json(report) + "\n")
+    else:
+        print_outcome(report, Console())
+    return ACCEPTED if report.outcome == "accepted" else REJECTED
+
+
+def _interval(text: str | None) -> float | None:
+    """Seconds of `--interval`, within the limits of the configuration's key of that name."""
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(text)
+    except InvalidValueError as invalid:
+        raise ConfigError(
+            f"--interval {text}: expected {invalid.expected}", "for example --interval 15s"
+        ) from None
+    if not SHORTEST_INTERVAL_S <= seconds <= LONGEST_INTERVAL_S:
+        raise ConfigError(
+            f"--interval {text}: expected {SHORTEST_INTERVAL_S:g} to {LONGEST_INTERVAL_S:g} seconds",
+            "for example --interval 15s",
+        )
+    return seconds
+
+
+def _fail(error: AnomalyError, code: int) -> NoReturn:
+    sys.stderr.write("".join(f"Error: {line}\n" for line in error.message.splitlines()))
+    if error.hint:
+        sys.stderr.write(f"Try: {error.hint}\n")
+    raise typer.Exit(code) from error
