@@ -1,0 +1,154 @@
+"""What is particular to one member or baseline; what all members share is in tests/contract."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from node_anomaly_core.errors import TrainingError
+from node_anomaly_trainer.config import IsolationForestConfig, LstmConfig, RandomForestConfig
+from node_anomaly_trainer.models import TrainingSet
+from node_anomaly_trainer.models.baselines import BASELINES, PCABaseline, WindowedKMeans
+from node_anomaly_trainer.models.isolation_forest import MAX_ROWS, IsolationForestModel
+from node_anomaly_trainer.models.lstm import LSTMModel
+from node_anomaly_trainer.models.random_forest import MAX_NORMAL_ROWS, RandomForestModel
+
+
+def silent(done: float, note: str) -> None:
+    """A report that goes nowhere."""
+
+
+def fleet(seed: int, ticks: int = 500, nodes: int = 3, features: int = 6) -> NDArray[np.float32]:
+    """Compressed values (t, m, f) of a few shared rhythms."""
+    rng = np.random.default_rng(seed)
+    phase = np.arange(nodes)[None, :, None] + np.linspace(0.0, 2.0, features)
+    wave = np.sin(2.0 * np.pi * np.arange(ticks)[:, None, None] / 25.0 + phase)
+    return (wave + rng.normal(scale=0.1, size=wave.shape)).astype(np.float32)
+
+
+def training_set(rows: int = 600) -> TrainingSet:
+    rng = np.random.default_rng(0)
+    summary = rng.normal(size=(rows, 8)).astype(np.float32)
+    labels = (np.arange(rows) % 10 == 0).astype(np.int8)
+    compressed = fleet(0)
+    return TrainingSet(
+        summary, summary, summary, summary, labels, compressed, np.ones(compressed.shape, dtype=np.bool_)
+    )
+
+
+@pytest.mark.parametrize("labels", [0, 1, -1], ids=["all normal", "all anomalous", "all unknown"])
+def test_a_random_forest_needs_both_kinds_of_ticks(labels: int) -> None:
+    """Labels of one kind are a clear error, not a model that always says the same."""
+    data = replace(training_set(), fault_labels=np.full(600, labels, dtype=np.int8))
+    with pytest.raises(TrainingError, match="both are needed"):
+        RandomForestModel(RandomForestConfig()).fit(data, 0, silent)
+
+
+def test_forests_take_a_bounded_number_of_rows() -> None:
+    """A longer history makes training neither slower nor larger, and keeps every anomalous tick."""
+    rows = MAX_ROWS + 500
+    summary = np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32)
+    labels = (np.arange(rows) % 100 == 0).astype(np.int8)
+    data = replace(training_set(), normalised=summary, fault_summary=summary, fault_labels=labels)
+    notes: list[str] = []
+    forest = IsolationForestModel(IsolationForestConfig(n_estimators=2, max_samples=64))
+    forest.fit(data, 0, lambda _, note: notes.append(note))
+    assert notes[-1].endswith(f"{MAX_ROWS} rows")
+    classifier = RandomForestModel(RandomForestConfig(n_estimators=2))
+    classifier.fit(data, 0, lambda _, note: notes.append(note))
+    anomalous = int(labels.sum())
+    assert notes[-1] == f"2 trees on {MAX_NORMAL_ROWS + anomalous} rows, {anomalous} anomalous"
+
+
+def test_the_lstm_learns_nothing_from_missing_values() -> None:
+    """Whatever stands where nothing was observed, the weights come out the same."""
+    config = LstmConfig(units=(6, 4), sequence_length=16, epochs=1, batch_size=32)
+    data = training_set()
+    mask = np.random.default_rng(1).random(data.compressed.shape) > 0.2
+    files = []
+    for filler in (np.nan, 1e6):
+        model = LSTMModel(config)
+        compressed = np.where(mask, data.compressed, np.float32(filler))
+        model.fit(replace(data, compressed=compressed, mask=mask), 0, silent)
+        files.append(model.export())
+    assert files[0] == files[1]
+
+
+def test_the_lstm_beats_saying_nothing() -> None:
+    """On a rhythm it forecasts the next tick better than the mean does."""
+    model = LSTMModel(LstmConfig(units=(16, 8), sequence_length=24, epochs=6, batch_size=16))
+    model.fit(training_set(), 0, silent)
+    ticks = fleet(1, ticks=200)
+    forecast = model.reference_score(ticks)
+    assert np.abs(ticks[1:] - forecast[:-1]).mean() < 0.8 * np.abs(ticks[1:]).mean()
+
+
+def test_the_lstm_refuses_a_history_without_a_single_value() -> None:
+    """All missing is an error that says how much is needed."""
+    data = training_set()
+    with pytest.raises(TrainingError, match="lstm") as caught:
+        LSTMModel(LstmConfig()).fit(replace(data, mask=np.zeros_like(data.mask)), 0, silent)
+    assert "at least" in caught.value.hint
+
+
+@pytest.fixture(params=BASELINES, ids=lambda baseline: baseline.name)
+def baseline(request):
+    return request.param()
+
+
+def test_a_baseline_sees_an_obvious_fault(baseline) -> None:
+    """A level that leaves its rhythm scores above all that came before it."""
+    history, trial = fleet(0), fleet(1, ticks=200)
+    mask = np.ones_like(history, dtype=np.bool_)
+    baseline.fit(history, mask, 0)
+    trial[150:, 1, :2] += 3.0
+    scores = baseline.score(trial, mask[:200])
+    assert scores.shape == (200, 3)
+    assert np.nanmax(scores[:150]) < scores[199, 1]
+    assert np.nanmax(scores[150:, [0, 2]]) < scores[199, 1]
+
+
+def test_a_baseline_is_causal(baseline) -> None:
+    """What comes later changes no earlier score."""
+    history = fleet(0)
+    mask = np.ones_like(history, dtype=np.bool_)
+    baseline.fit(history, mask, 0)
+    whole = baseline.score(history[:200], mask[:200])
+    np.testing.assert_allclose(baseline.score(history[:120], mask[:120]), whole[:120], rtol=1e-4)
+
+
+def test_a_baseline_is_reproducible_and_reads_only(baseline) -> None:
+    """The same seed gives the same scores, and its input stays as it was; missing values may be NaN."""
+    history = fleet(0)
+    mask = np.random.default_rng(1).random(history.shape) > 0.1
+    history[~mask] = np.nan
+    before = history.copy()
+    runs = []
+    for fresh in (type(baseline)(), type(baseline)()):
+        fresh.fit(history, mask, 3)
+        runs.append(fresh.score(history, mask))
+    np.testing.assert_array_equal(runs[0], runs[1])
+    np.testing.assert_array_equal(history, before)
+    assert np.isfinite(runs[0][-1]).all()
+
+
+def test_a_baseline_refuses_too_little_history(baseline) -> None:
+    """One tick is an error with a hint."""
+    history = fleet(0)[:1, :1]
+    with pytest.raises(TrainingError) as caught:
+        baseline.fit(history, np.ones_like(history, dtype=np.bool_), 0)
+    assert caught.value.hint
+
+
+def test_what_a_baseline_cannot_know_is_nan() -> None:
+    """A node without any value has no PCA residual, and a window that has not passed no distance."""
+    history = fleet(0)
+    mask = np.ones_like(history, dtype=np.bool_)
+    pca, kmeans = PCABaseline(), WindowedKMeans(window=40)
+    pca.fit(history, mask, 0)
+    kmeans.fit(history, mask, 0)
+    blind = mask.copy()
+    blind[5, 1] = False
+    assert np.argwhere(np.isnan(pca.score(history, blind))).tolist() == [[5, 1]]
+    assert np.isnan(kmeans.score(history, mask)).sum() == 39 * 3
