@@ -1,8 +1,8 @@
 """Why: what a member credits to the summary flows back to the features that made it.
 
-A summary number is a mean over known features of a known block at this tick, so its credit goes to exactly those
-features in proportion to their share (recipe, "Attribution through the summary"). Forests credit summary numbers along
-their decision paths (Saabas, 2014); the forecaster's surprise is per feature already.
+A summary number is a mean over known features of a known block at this tick, so its credit goes to exactly
+those features in proportion to their share (recipe, "Attribution through the summary"). Forests credit
+summary numbers along their decision paths (Saabas, 2014); the forecaster's surprise is per feature already.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ Array = NDArray[np.float64]
 def features_behind(credit: Array, scaled: Array) -> Array:
     """Shares (f,) that sum to 1 (or all 0 when nothing was credited) of summary credit (SUMMARY_WIDTH,).
 
-    `scaled` (blocks, f) are the residuals the summary was made of. Only credit that speaks for an anomaly counts.
-    Every summary number covers the largest k residuals of its block for some k, so one sort serves all of them.
+    `scaled` (blocks, f) are the residuals the summary was made of. Only credit that speaks for an anomaly
+    counts. Every summary number covers the largest k residuals of its block for some k, so one sort serves
+    all of them.
     """
     blocks, features = scaled.shape
     size = np.abs(scaled)
@@ -28,17 +29,22 @@ def features_behind(credit: Array, scaled: Array) -> Array:
     order = np.argsort(-size, axis=-1)
     ranked = np.take_along_axis(size, order, axis=-1)
     covered = np.concatenate(
-        [top_counts(known.sum(axis=-1)), (size[:, None] > np.log1p(EXCEEDANCES)[:, None]).sum(axis=-1)], axis=-1
+        [top_counts(known.sum(axis=-1)), (size[:, None] > np.log1p(EXCEEDANCES)[:, None]).sum(axis=-1)],
+        axis=-1,
     )
     last = np.maximum(covered - 1, 0)
     whole = np.take_along_axis(np.cumsum(ranked, axis=-1), last, axis=-1)
     given = np.fmax(credit, 0.0).reshape(blocks, WIDTH_PER_BLOCK)
     per_size = np.where((covered > 0) & (whole > 0), given / np.maximum(whole, 1e-300), 0.0)
     at_rank = np.bincount(
-        (np.arange(blocks)[:, None] * features + last).ravel(), weights=per_size.ravel(), minlength=blocks * features
+        (np.arange(blocks)[:, None] * features + last).ravel(),
+        weights=per_size.ravel(),
+        minlength=blocks * features,
     ).reshape(blocks, features)
     reaching = np.cumsum(at_rank[:, ::-1], axis=-1)[:, ::-1]  # a number reaches every rank before its last
-    shares = np.bincount(order.ravel(), weights=(reaching * ranked).ravel(), minlength=features)
+    shares = np.asarray(
+        np.bincount(order.ravel(), weights=(reaching * ranked).ravel(), minlength=features), dtype=np.float64
+    )
     total = shares.sum()
     return shares / total if total > 0 else shares
 
@@ -52,4 +58,3 @@ def surprises(share: Array) -> Array:
     kept = np.where(filled >= cut, filled, 0.0)
     total = kept.sum()
     return kept / total if total > 0 else kept
-

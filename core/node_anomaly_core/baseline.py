@@ -1,7 +1,8 @@
 """What is normal for one node: a robust centre and scale per feature, and the usual size of its residuals.
 
-Used by the trainer on a node's history and by the agent on what it has seen so far; with few rows the estimate leans
-on what the cohort of the bundle was like (`Prior`), so a fresh node neither screams nor sleeps.
+Used by the trainer on a node's history and by the agent on what it has seen so far; with few rows the
+estimate leans on what the cohort of the bundle was like (`Prior`), so a fresh node neither screams nor
+sleeps.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The cohort: typical absolute scale (f,), scale relative to the centre (f,), residual scales (blocks, f)."""
+    """The cohort's typical scale (f,), scale relative to the centre (f,) and residual scales (blocks, f)."""
 
     spread: Array
     relative: Array
@@ -39,7 +40,10 @@ class Prior:
 
 
 def compress(values: Array, centre: Array, scale: Array) -> Array:
-    """`sign(z) log1p|z|` of the standardised values; a first move of a flat metric is large, but bounded in effect."""
+    """`sign(z) log1p|z|` of the standardised values.
+
+    A first move of a flat metric is large, but bounded in effect.
+    """
     z = (values - centre) / scale
     return np.sign(z) * np.log1p(np.abs(z))
 
@@ -50,9 +54,10 @@ def expand(compressed: Array, centre: Array, scale: Array) -> Array:
 
 
 def robust_scale(values: Array, floor: Array) -> tuple[Array, Array]:
-    """Centre and scale (f,) of rows (n, f), NaN ignored: `max(IQR/1.349, 0.5 std, 0.01 range, 0.01|median|, floor)`.
+    """Centre and scale (f,) of rows (n, f), NaN ignored; step 1 of the recipe.
 
-    A feature that was never observed gets centre NaN and its floor as scale.
+    The scale is `max(IQR / 1.349, 0.5 std, 0.01 range, 0.01 |median|, floor)`. A feature
+    that was never observed gets centre NaN and its floor as scale.
     """
     centre = np.full(values.shape[1], np.nan)
     scale = np.array(floor, dtype=np.float64, copy=True)
@@ -108,7 +113,9 @@ def fit_level(values: Array, floor: Array, prior: Prior | None) -> tuple[Array, 
     """Centre and scale (f,) of rows (n, f), leaning on the prior while rows are few."""
     centre, scale = robust_scale(values, floor)
     if prior is not None:
-        expected = np.maximum.reduce([prior.relative * np.abs(np.nan_to_num(centre)), 0.5 * prior.spread, floor])
+        expected = np.maximum.reduce(
+            [prior.relative * np.abs(np.nan_to_num(centre)), 0.5 * prior.spread, floor]
+        )
         scale = np.maximum(lean(scale, expected, len(values)), floor)
     return centre, scale
 

@@ -1,8 +1,9 @@
 """Bundles as users of core see them: verify one, write one, switch to one.
 
-`verify_bundle` is the only door: digests before parsing (bundle_store), strict structure (manifest, tensors, forest,
-lstm), then the golden vectors: a short history with the scores that the trainer got for it. A runtime that computes
-something else - another CPU's rounding is allowed for, a damaged or misread model is not - is refused here.
+`verify_bundle` is the only door: digests before parsing (bundle_store), strict structure (manifest, tensors,
+forest, lstm), then the golden vectors: a short history with the scores that the trainer got for it. A runtime
+that computes something else - another CPU's rounding is allowed for, a damaged or misread model is not - is
+refused here.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.tensors import read_tensors
 
-
 __all__ = [
     "CURRENT",
     "DIGEST",
@@ -48,7 +48,10 @@ __all__ = [
 
 GOLDEN_FILE = "golden.safetensors"
 GOLDEN_TOLERANCE = 0.05
-"""Largest difference of any golden score: int8 kernels of two CPUs may differ, a wrong model differs by more."""
+"""Largest difference of any golden score.
+
+Int8 kernels of two CPUs may differ, a wrong model differs by more.
+"""
 
 _MOST_GOLDEN_ROWS = 256
 _GOLDEN_START = 1_700_000_000.0
@@ -63,7 +66,9 @@ def verify_bundle(path: Path) -> Bundle:
     width = len(bundle.manifest.features)
     values, recorded = golden.get("values"), golden.get("scores")
     if values is None or recorded is None or values.ndim != 2 or values.shape[1] != width:
-        raise BundleError("model", f"{path / GOLDEN_FILE} has no values for {width} features", "publish again")
+        raise BundleError(
+            "model", f"{path / GOLDEN_FILE} has no values for {width} features", "publish again"
+        )
     if not 0 < len(values) <= _MOST_GOLDEN_ROWS:
         raise BundleError("model", f"{path / GOLDEN_FILE} has {len(values)} rows", "publish again")
     computed = golden_scores(bundle, values.astype(np.float64))

@@ -1,8 +1,8 @@
 """Bundles as files: read nothing before its digest, write nothing under its final name before it is whole.
 
-Layout: `root/<version>/` holds manifest.json, manifest.sha256 and the files that the manifest lists; `root/current` is a
-symlink to one version and is swapped atomically. The version is the first 16 hex digits of the manifest's sha256, and the
-manifest holds the sha256 of every file, so the version names the content.
+Layout: `root/<version>/` holds manifest.json, manifest.sha256 and the files that the manifest lists;
+`root/current` is a symlink to one version and is swapped atomically. The version is the first 16 hex digits
+of the manifest's sha256, and the manifest holds the sha256 of every file, so the version names the content.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _AGAIN = "publish the bundle again with anomaly-trainer"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose every byte has been checked against its digest; nothing in `files` has been parsed yet."""
+    """A bundle whose every byte has been checked against its digest.
+
+    Nothing in `files` has been parsed yet.
+    """
 
     path: Path
     version: str
@@ -48,7 +51,9 @@ class Bundle:
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle directory: sizes, digests, then the manifest. Raises BundleError, see BUNDLE_REASONS."""
     if not path.is_dir():
-        raise BundleError("missing", f"{path} is not a bundle directory", "point at a directory with a manifest.json")
+        raise BundleError(
+            "missing", f"{path} is not a bundle directory", "point at a directory with a manifest.json"
+        )
     recorded = _read(path, DIGEST, 200).decode("ascii", errors="replace").split()
     if not recorded or len(recorded[0]) != 64:
         raise BundleError("digest", f"{path / DIGEST} does not hold a sha256", _AGAIN)
@@ -58,7 +63,9 @@ def read_bundle(path: Path) -> Bundle:
         raise BundleError("digest", f"{path / MANIFEST} does not match {DIGEST}", _AGAIN)
     manifest = parse_manifest(content)
     if sum(entry.size for entry in manifest.files.values()) > MAX_BUNDLE_BYTES:
-        raise BundleError("size", f"{path} claims more than {MAX_BUNDLE_BYTES >> 20} MiB", "train smaller models")
+        raise BundleError(
+            "size", f"{path} claims more than {MAX_BUNDLE_BYTES >> 20} MiB", "train smaller models"
+        )
     files = {}
     for name, entry in manifest.files.items():
         _check_name(path, name)
@@ -66,7 +73,9 @@ def read_bundle(path: Path) -> Bundle:
             raise BundleError("size", f"{path / name} claims {entry.size} bytes", "train smaller models")
         data = _read(path, name, entry.size)
         if len(data) != entry.size:
-            raise BundleError("size", f"{path / name} has {len(data)} bytes, the manifest says {entry.size}", _AGAIN)
+            raise BundleError(
+                "size", f"{path / name} has {len(data)} bytes, the manifest says {entry.size}", _AGAIN
+            )
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleError("digest", f"{path / name} does not match its sha256 in the manifest", _AGAIN)
         files[name] = data
@@ -77,11 +86,14 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def write_bundle(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
-    """Write `root/<version>/` whole or not at all and return it; an equal bundle that is already there is kept.
+    """Write `root/<version>/` whole or not at all and return it.
 
-    Raises OSError when the disk refuses; nothing is left behind then.
+    An equal bundle that is already there is kept. Raises OSError when the disk refuses; nothing is left
+    behind then.
     """
-    entries = {name: FileEntry(len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(files.items())}
+    entries = {
+        name: FileEntry(len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(files.items())
+    }
     content = replace(manifest, files=entries).to_bytes()
     digest = hashlib.sha256(content).hexdigest()
     target = root / digest[:VERSION_DIGITS]
@@ -104,10 +116,15 @@ def write_bundle(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
 
 
 def activate(root: Path, version: str) -> None:
-    """Point `root/current` at a version in one atomic step. Raises BundleError("missing") if it is not there."""
+    """Point `root/current` at a version in one atomic step.
+
+    Raises BundleError("missing") if it is not there.
+    """
     _check_name(root, version)
     if not (root / version / MANIFEST).is_file():
-        raise BundleError("missing", f"{root} holds no bundle {version}", "list the directory for its versions")
+        raise BundleError(
+            "missing", f"{root} holds no bundle {version}", "list the directory for its versions"
+        )
     staging = root / f".{CURRENT}-{os.getpid()}"
     staging.unlink(missing_ok=True)
     staging.symlink_to(version, target_is_directory=True)
@@ -116,16 +133,19 @@ def activate(root: Path, version: str) -> None:
 
 
 def resolve_current(root: Path) -> Path | None:
-    """The real directory of the bundle a root offers now, or None: `current`, a ConfigMap's `..data`, or the root.
+    """The real directory of the bundle that a root offers now, or None.
 
-    Raises BundleError("path") when a link leaves the root.
+    Tried in order: `current`, a ConfigMap's `..data`, the root itself. Raises BundleError("path") when a
+    link leaves the root.
     """
     real = root.resolve()
     for candidate in (root / CURRENT, root / "..data", root):
         if (candidate / MANIFEST).is_file():
             target = candidate.resolve()
             if target != real and real not in target.parents:
-                raise BundleError("path", f"{candidate} leads out of {root}", "link to a directory inside the root")
+                raise BundleError(
+                    "path", f"{candidate} leads out of {root}", "link to a directory inside the root"
+                )
             return target
     return None
 
@@ -138,7 +158,9 @@ def starter_bundle() -> Path:
 def _check_name(path: Path, name: str) -> None:
     plain = name and name[0] != "." and all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
     if not plain or len(name) > 100:
-        raise BundleError("path", f"{path} names a file {name!r} that is not a plain name in its directory", _AGAIN)
+        raise BundleError(
+            "path", f"{path} names a file {name!r} that is not a plain name in its directory", _AGAIN
+        )
 
 
 def _read(directory: Path, name: str, limit: int) -> bytes:
@@ -150,7 +172,9 @@ def _read(directory: Path, name: str, limit: int) -> bytes:
         raise BundleError("missing", f"{path} is missing", _AGAIN) from error
     except OSError as error:
         reason = "path" if path.is_symlink() else "io"
-        raise BundleError(reason, f"{path} cannot be opened: {error.strerror}", "check its permissions") from error
+        raise BundleError(
+            reason, f"{path} cannot be opened: {error.strerror}", "check its permissions"
+        ) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -160,7 +184,9 @@ def _read(directory: Path, name: str, limit: int) -> bytes:
         with os.fdopen(os.dup(descriptor), "rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise BundleError("io", f"{path} cannot be read: {error.strerror}", "check the file system") from error
+        raise BundleError(
+            "io", f"{path} cannot be read: {error.strerror}", "check the file system"
+        ) from error
     finally:
         os.close(descriptor)
     if len(data) > limit:

@@ -1,9 +1,10 @@
 """From evidence to `anomaly_score`: how rare is this on normal data, measured against the false-alarm budget.
 
-`score = log10(p) / log10(p_alarm)`, where p is the share of normal ticks with at least this much evidence and p_alarm
-belongs to the level that normal operation holds for HOLD_TICKS consecutive ticks once per budget. So 1.0 is the alarm
-threshold on every node and for every model. Beyond the data a generalised-Pareto tail is fitted to the peaks of
-separate episodes (Pickands-Balkema-de Haan; probability-weighted moments after Hosking & Wallis, 1987).
+`score = log10(p) / log10(p_alarm)`, where p is the share of normal ticks with at least this much evidence and
+p_alarm belongs to the level that normal operation holds for HOLD_TICKS consecutive ticks once per budget. So
+1.0 is the alarm threshold on every node and for every model. Beyond the data a generalised-Pareto tail is
+fitted to the peaks of separate episodes (Pickands-Balkema-de Haan; probability-weighted moments after Hosking
+& Wallis, 1987).
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Evidence -> log10 tail probability, as knots (k,) that rise and their log10 p (k,) that falls; linear beyond."""
+    """Evidence -> log10 tail probability, as knots (k,) that rise and their log10 p (k,) that falls.
+
+    Linear beyond.
+    """
 
     knots: tuple[float, ...]
     log10p: tuple[float, ...]
@@ -125,7 +129,10 @@ def fit_tail(series: Sequence[Array], interval_s: float, budget_per_week: float)
 
 
 def _alarm_level(levels: list[Array], interval_s: float, budget_per_week: float) -> float:
-    """Level that is held once per budget: counted where the data reach, extrapolated by a Pareto tail where not."""
+    """Level that is held once per budget.
+
+    Counted where the data reach, extrapolated by a Pareto tail where not.
+    """
     weeks = sum(len(level) for level in levels) * interval_s / WEEK
     flat = np.concatenate(levels)
     flat = np.sort(flat[np.isfinite(flat)])

@@ -1,7 +1,8 @@
 """From values to what the members are fed: the two running paths of a scorer, for a batch of nodes.
 
-`ResidualPath` carries scaling, residual blocks, summary and its online normalisation; `ForecastPath` carries the LSTM
-and how much it was surprised. The agent steps them with one node, the trainer's replay with a fleet: the same lines.
+`ResidualPath` carries scaling, residual blocks, summary and its online normalisation; `ForecastPath` carries
+the LSTM and how much it was surprised. The agent steps them with one node, the trainer's replay with a fleet:
+the same lines.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """What the fleet in training was like; the arrays of `cohort.safetensors`, shapes f features, b blocks, n nodes."""
+    """What the fleet in training was like.
+
+    The arrays of `cohort.safetensors`, shapes f features, b blocks, n nodes.
+    """
 
     prior: Prior
     summary_mean: Array  # (SUMMARY_WIDTH,)
@@ -114,13 +118,17 @@ class Residual:
 class ResidualPath:
     """Scaling, residual blocks, summary and online normalisation."""
 
-    def __init__(self, baselines: Sequence[Baseline], sides: Array, cohort: Cohort, interval_s: float) -> None:
+    def __init__(
+        self, baselines: Sequence[Baseline], sides: Array, cohort: Cohort, interval_s: float
+    ) -> None:
         self._centre = np.stack([baseline.centre for baseline in baselines])
         self._scale = np.stack([baseline.scale for baseline in baselines])
         self._residual_scale = np.stack([baseline.residual_scale for baseline in baselines])
         self._sides = sides
         self.blocks = ResidualBlocks(len(baselines), len(sides), interval_s)
-        self.normaliser = OnlineNormaliser(len(baselines), cohort.summary_mean, cohort.summary_scale, interval_s)
+        self.normaliser = OnlineNormaliser(
+            len(baselines), cohort.summary_mean, cohort.summary_scale, interval_s
+        )
 
     def step(self, values: Array) -> Residual:
         """Values (m, f) in the features' units, NaN = missing."""
@@ -147,7 +155,7 @@ class Surprise:
 
 
 class ForecastPath:
-    """The LSTM stepped once a tick; its smoothed surprise over the tenth of the features that surprised most."""
+    """The LSTM stepped once a tick, and its smoothed surprise over the tenth that surprised most."""
 
     def __init__(self, lstm: StepLSTM, nodes: int, sides: Array, scale: Array, interval_s: float) -> None:
         self._lstm = lstm
@@ -172,7 +180,10 @@ class ForecastPath:
 
 
 def mean_of_top(values: Array, share: float) -> Array:
-    """Mean (m,) over the largest `share` of the known values (m, f), at least one; NaN where none is known."""
+    """Mean (m,) over the largest `share` of the known values (m, f), at least one.
+
+    NaN where none is known.
+    """
     known = np.isfinite(values)
     counts = known.sum(axis=-1)
     ordered = -np.sort(np.where(known, -values, np.inf), axis=-1)

@@ -1,7 +1,7 @@
 """The manifest of a bundle: what is inside, for which features, and how scores are to be read.
 
-Parsing is strict: a manifest that was not written by `Manifest.to_bytes` of a known format version is refused with the
-path of the first thing that is wrong. See docs/bundle-format.md.
+Parsing is strict: a manifest that was not written by `Manifest.to_bytes` of a known format version is refused
+with the path of the first thing that is wrong. See docs/bundle-format.md.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 from node_anomaly_core.calibration import MemberScale, Tail
@@ -83,7 +84,9 @@ class Manifest:
             "tail": _tail_document(self.tail),
             "nodes": list(self.nodes),
             "provenance": dict(self.provenance),
-            "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
+            "files": {
+                name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()
+            },
         }
         return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
 
@@ -119,10 +122,16 @@ def parse_manifest(content: bytes) -> Manifest:
     if not models or len({model.name for model in models}) != len(models):
         raise _wrong("models", "must be a list of uniquely named models")
     nodes = root.value("nodes")
-    if not isinstance(nodes, list) or len(nodes) > MAX_NODES or not all(isinstance(node, str) for node in nodes):
+    if (
+        not isinstance(nodes, list)
+        or len(nodes) > MAX_NODES
+        or not all(isinstance(node, str) for node in nodes)
+    ):
         raise _wrong("nodes", f"must be a list of at most {MAX_NODES} names")
     provenance = root.value("provenance")
-    if not isinstance(provenance, dict) or not all(isinstance(v, str | int | float) for v in provenance.values()):
+    if not isinstance(provenance, dict) or not all(
+        isinstance(v, str | int | float) for v in provenance.values()
+    ):
         raise _wrong("provenance", "must map names to text or numbers")
     return Manifest(
         features=features,
@@ -176,9 +185,9 @@ def _tail(item: _Reader) -> Tail:
     knots, log10p = item.numbers("knots", 512), item.numbers("log10p", 512)
     if len(knots) != len(log10p) or len(knots) < 2:
         raise _wrong(item.path, "needs as many knots as probabilities, at least two")
-    if any(b <= a for a, b in zip(knots, knots[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(knots)):
         raise _wrong(f"{item.path}.knots", "must rise")
-    if any(b > a for a, b in zip(log10p, log10p[1:], strict=False)) or log10p[-1] >= log10p[0]:
+    if any(b > a for a, b in pairwise(log10p)) or log10p[-1] >= log10p[0]:
         raise _wrong(f"{item.path}.log10p", "must fall")
     alarm = item.number("alarm_log10p")
     if not alarm < 0:
@@ -188,7 +197,9 @@ def _tail(item: _Reader) -> Tail:
 
 def _wrong(path: str, what: str) -> BundleError:
     return BundleError(
-        "manifest", f"manifest.json: {path or 'the document'} {what}", "publish the bundle again with anomaly-trainer"
+        "manifest",
+        f"manifest.json: {path or 'the document'} {what}",
+        "publish the bundle again with anomaly-trainer",
     )
 
 

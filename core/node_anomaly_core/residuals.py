@@ -48,7 +48,8 @@ class ResidualBlocks:
     def __init__(self, nodes: int, features: int, interval_s: float) -> None:
         lengths = sorted({ticks_in(seconds, interval_s, least) for pair in _MEANS for seconds, least in pair})
         self._pairs = [
-            tuple(lengths.index(ticks_in(seconds, interval_s, least)) for seconds, least in pair) for pair in _MEANS
+            tuple(lengths.index(ticks_in(seconds, interval_s, least)) for seconds, least in pair)
+            for pair in _MEANS
         ]
         self._means = RunningMeans(lengths, (nodes, features))
         self._previous = np.full((nodes, features), np.nan)
@@ -80,7 +81,9 @@ class ResidualBlocks:
         first = known & np.isnan(self._level)
         self._level[first] = np.broadcast_to(compressed, first.shape)[first]
         move = known & ~first
-        weight = np.maximum(self._weight, 1.0 / np.maximum(self._seen, 1.0))  # a plain mean until there is a past
+        weight = np.maximum(
+            self._weight, 1.0 / np.maximum(self._seen, 1.0)
+        )  # a plain mean until there is a past
         limit = _INNOVATION_CLIP * self._deviation
         clipped = np.clip(innovation, -limit, limit)
         np.add(self._level, weight * clipped, out=self._level, where=move)

@@ -1,8 +1,9 @@
-"""Scoring one node with one bundle: the only way a score comes about, on a node and in the trainer's judgement.
+"""Scoring one node with one bundle: the only way a score comes about, on a node and in the trainer.
 
-scale and compress -> residual blocks -> summary -> members -> linear combination -> `anomaly_score`, 1.0 = threshold.
-A node that the bundle knows by name starts with its own baseline; any other node is learnt: the first baseline after
-`warmup_ticks`, then anew each time its past has doubled, up to a day, leaning on the cohort while rows are few.
+scale and compress -> residual blocks -> summary -> members -> linear combination -> `anomaly_score`, 1.0 =
+threshold. A node that the bundle knows by name starts with its own baseline; any other node is learnt: the
+first baseline after `warmup_ticks`, then anew each time its past has doubled, up to a day, leaning on the
+cohort while rows are few.
 """
 
 from __future__ import annotations
@@ -16,27 +17,17 @@ from numpy.typing import NDArray
 from node_anomaly_core.attribution import features_behind, surprises
 from node_anomaly_core.baseline import Baseline, expand, fit_level, lean
 from node_anomaly_core.bundle_store import Bundle
-from node_anomaly_core.calibration import combine
-from node_anomaly_core.errors import BundleError
 from node_anomaly_core.evidence import (
-    Cohort,
     ForecastPath,
     Residual,
     ResidualPath,
     Surprise,
     feature_sides,
     measure_residuals,
-    parse_cohort,
 )
-from node_anomaly_core.forest import Forest
-from node_anomaly_core.lstm import StepLSTM
-from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.members import Models, judge
 from node_anomaly_core.residuals import longest_window
-from node_anomaly_core.summary import SUMMARY_WIDTH
-from node_anomaly_core.tensors import read_tensors
 from node_anomaly_core.windows import RowRing, ThinnedRows, ticks_in
-
-COHORT_FILE = "cohort.safetensors"
 
 _MOST_RECENT_ROWS = 960  # consecutive rows kept to rebuild windows from: 4 h at 15 s
 _THINNED_ROWS = 512
@@ -65,54 +56,6 @@ class Score:
     states: tuple[str, ...]
 
 
-class Models:
-    """The members of a bundle, loaded; raises BundleError("model") for a file that is structurally wrong."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self.manifest = bundle.manifest
-        self.features = len(bundle.manifest.features)
-        self.forests: dict[str, Forest] = {}
-        self.forecaster: str | None = None
-        self._lstm = b""
-        for model in bundle.manifest.models:
-            content = bundle.files[model.file]
-            if model.type == "lstm":
-                self.forecaster, self._lstm = model.name, content
-                StepLSTM(content, self.features)  # refuse now, not at the first tick
-            else:
-                self.forests[model.name] = Forest.from_tensors(read_tensors(content), model.type, SUMMARY_WIDTH)
-        if COHORT_FILE not in bundle.files:
-            raise BundleError("manifest", f"{bundle.path} has no {COHORT_FILE}", "publish the bundle again")
-        self.cohort: Cohort = parse_cohort(
-            read_tensors(bundle.files[COHORT_FILE]), self.features, len(bundle.manifest.nodes)
-        )
-
-    def forecast_path(self, nodes: int, interval_s: float) -> ForecastPath | None:
-        """A fresh forecaster for a batch of nodes, or None where the bundle has none."""
-        if self.forecaster is None:
-            return None
-        sides = feature_sides(self.manifest.features)
-        lstm = StepLSTM(self._lstm, self.features, nodes)
-        return ForecastPath(lstm, nodes, sides, self.cohort.forecast_scale, interval_s)
-
-    def forest_scores(self, summary: Array, normalised: Array) -> dict[str, Array]:
-        """Raw member scores (n,) of rows (n, SUMMARY_WIDTH); NaN where nothing was known."""
-        unknown = np.isnan(summary).all(axis=-1)
-        result = {}
-        for model in self.manifest.models:
-            if model.name in self.forests:
-                rows = normalised if model.input == "summary_normalised" else summary
-                result[model.name] = np.where(unknown, np.nan, self.forests[model.name].score(rows))
-        return result
-
-
-def judge(manifest: Manifest, raw: Mapping[str, Array]) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-    """Raw member scores (n,) -> `anomaly_score` (n,), each member's score on the same scale, and its evidence."""
-    evidence = {model.name: model.scale.evidence(raw[model.name]) for model in manifest.models}
-    members = {model.name: model.tail.score(evidence[model.name]) for model in manifest.models}
-    return manifest.tail.score(combine(list(evidence.values()))), members, evidence
-
-
 class NodeScorer:
     """Running state of one node under one bundle."""
 
@@ -125,7 +68,9 @@ class NodeScorer:
         self._floor = np.array([feature.floor for feature in bundle.manifest.features])
         self._sides = feature_sides(bundle.manifest.features)
         self.known = node != "" and node in bundle.manifest.nodes
-        self.warmup_ticks = _KNOWN_WARMUP_TICKS if self.known else ticks_in(_WARMUP_S, interval_s, _WARMUP_TICKS)
+        self.warmup_ticks = (
+            _KNOWN_WARMUP_TICKS if self.known else ticks_in(_WARMUP_S, interval_s, _WARMUP_TICKS)
+        )
         width = len(self.features)
         self._recent = RowRing(min(longest_window(interval_s), _MOST_RECENT_ROWS), width)
         self._thinned = ThinnedRows(_THINNED_ROWS, width, ticks_in(_LEARN_FOR_S, interval_s))
@@ -147,7 +92,7 @@ class NodeScorer:
         return self._baseline is not None and self._since_gap >= min(self.warmup_ticks, _KNOWN_WARMUP_TICKS)
 
     def step(self, timestamp: float, values: NDArray[np.floating]) -> Score:
-        """Score values (f,) in the bundle's feature order and units, NaN = missing, taken at unix `timestamp`."""
+        """Score values (f,), in the bundle's order and units, NaN = missing, taken at unix `timestamp`."""
         row = np.asarray(values, dtype=np.float64)
         advanced = self._advance(timestamp, row)
         if advanced is None:
@@ -167,7 +112,11 @@ class NodeScorer:
             self._restart_windows()
         self._last = timestamp
         self._remember(timestamp, row)
-        if not self.known and self.ticks >= self._learn_at and self.ticks * self.interval_s <= _LEARN_FOR_S * 1.01:
+        if (
+            not self.known
+            and self.ticks >= self._learn_at
+            and self.ticks * self.interval_s <= _LEARN_FOR_S * 1.01
+        ):
             return self._learn()
         if self._residuals is None:
             return None
@@ -189,7 +138,7 @@ class NodeScorer:
         self._since_gap += 1
 
     def _learn(self) -> tuple[Residual, Surprise | None]:
-        """Fit the node's baseline to what it has shown so far and run its recent past through fresh windows."""
+        """Fit the node's baseline to what it has shown and run its recent past through fresh windows."""
         while self._learn_at <= self.ticks:
             self._learn_at *= 2
         prior = self.models.cohort.prior
@@ -249,8 +198,13 @@ class NodeScorer:
             states=self._states(row),
         )
 
-    def _contributions(self, residual: Residual, surprise: Surprise | None, evidence: Mapping[str, Array]) -> Array:
-        """Each member's shares weighted by how much evidence it brought; sums to 1, NaN when nothing stands out."""
+    def _contributions(
+        self, residual: Residual, surprise: Surprise | None, evidence: Mapping[str, Array]
+    ) -> Array:
+        """Each member's shares weighted by how much evidence it brought.
+
+        Sums to 1, NaN when nothing stands out.
+        """
         total = np.zeros(len(self.features))
         for model in self.bundle.manifest.models:
             weight = max(float(np.nan_to_num(evidence[model.name][0])), 0.0) + 1e-3
@@ -276,7 +230,8 @@ class NodeScorer:
             "rows": rows,
             "thinned": self._thinned.values().copy(),
             "counts": np.array(
-                [self.ticks, self._learn_at, self._thinned.stride, self._thinned.offered, self._since_gap], dtype=np.int64
+                [self.ticks, self._learn_at, self._thinned.stride, self._thinned.offered, self._since_gap],
+                dtype=np.int64,
             ),
             "range": np.stack([self._lowest, self._highest]),
         }
@@ -303,28 +258,44 @@ class NodeScorer:
         width = len(self.features)
         times, rows, thinned = arrays["times"], arrays["rows"], arrays["thinned"]
         fits = rows.ndim == thinned.ndim == 2 and rows.shape[1] == thinned.shape[1] == width
-        if not fits or times.shape != (len(rows),) or len(thinned) > _THINNED_ROWS or not np.isfinite(times).all():
+        if (
+            not fits
+            or times.shape != (len(rows),)
+            or len(thinned) > _THINNED_ROWS
+            or not np.isfinite(times).all()
+        ):
             raise ValueError("saved rows do not fit this bundle")
-        if arrays["counts"].shape != (5,) or arrays["counts"].min() < 0 or arrays["range"].shape != (2, width):
+        if (
+            arrays["counts"].shape != (5,)
+            or arrays["counts"].min() < 0
+            or arrays["range"].shape != (2, width)
+        ):
             raise ValueError("saved counts do not fit this bundle")
         if "scale" in arrays:
-            good = (arrays["scale"] > 0).all() and (arrays["residual_scale"] > 0).all()
+            good = all((arrays[name].astype(np.float64) > 0).all() for name in ("scale", "residual_scale"))
             if arrays["centre"].shape != (width,) or arrays["scale"].shape != (width,) or not good:
                 raise ValueError("the saved baseline does not fit this bundle")
 
     def _take_over(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         times, rows = arrays["times"].astype(np.float64), arrays["rows"].astype(np.float64)
         if not self.known and "centre" in arrays:
-            baseline = Baseline(*(arrays[name].astype(np.float64) for name in ("centre", "scale", "residual_scale")))
+            baseline = Baseline(
+                *(arrays[name].astype(np.float64) for name in ("centre", "scale", "residual_scale"))
+            )
             self._start(baseline)
         for timestamp, row in zip(times, rows, strict=True):
             self._recent.push(float(timestamp), row)
         if self._residuals is not None and len(rows):
             self._run(rows[-self._recent_length() :])
             if "level_level" in arrays:
-                for part, prefix in ((self._residuals.blocks, "level_"), (self._residuals.normaliser, "summary_")):
+                for part, prefix in (
+                    (self._residuals.blocks, "level_"),
+                    (self._residuals.normaliser, "summary_"),
+                ):
                     names = [name for name in arrays if name.startswith(prefix)]
-                    part.restore({name.removeprefix(prefix): arrays[name].astype(np.float64) for name in names})
+                    part.restore(
+                        {name.removeprefix(prefix): arrays[name].astype(np.float64) for name in names}
+                    )
         self._thinned.rows[: len(arrays["thinned"])] = arrays["thinned"]
         self._thinned.kept = len(arrays["thinned"])
         self.ticks, self._learn_at, self._thinned.stride, self._thinned.offered, self._since_gap = (
@@ -340,12 +311,15 @@ class NodeScorer:
     def replay(self, other: NodeScorer) -> None:
         """Hot reload: live through what the scorer before has seen, so that this one is warm at once.
 
-        Features are matched by name; what the old bundle did not have was not kept and is missing in the past.
+        Features are matched by name; what the old bundle did not have was not kept and is missing in the
+        past.
         """
         times, rows = other._recent.ordered()
         index = {name: position for position, name in enumerate(other.features)}
         columns = [index.get(name, -1) for name in self.features]
-        self._thinned = ThinnedRows(_THINNED_ROWS, len(self.features), ticks_in(_LEARN_FOR_S, self.interval_s))
+        self._thinned = ThinnedRows(
+            _THINNED_ROWS, len(self.features), ticks_in(_LEARN_FOR_S, self.interval_s)
+        )
         for row in _columns(other._thinned.values(), columns):
             self._thinned.push(row)
         self._thinned.stride, self._thinned.offered = other._thinned.stride, other._thinned.offered

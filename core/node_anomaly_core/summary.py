@@ -1,8 +1,9 @@
-"""The summary that forgets which feature is which: residuals of any number of features -> a fixed row of numbers.
+"""The summary that forgets which feature is which: residuals of any features -> a fixed row of numbers.
 
-Per block: mean of the top 1, 5 %, 10 %, 20 %, 40 % and of all `log1p|r|`, and the share of features above 3 and 6.
-One model therefore fits nodes with other devices, missing features and users' own (recipe, step 3). The online
-variant sets each number against its own slow mean and scale, which is what keeps drift from becoming an alarm.
+Per block: mean of the top 1, 5 %, 10 %, 20 %, 40 % and of all `log1p|r|`, and the share of features above 3
+and 6. One model therefore fits nodes with other devices, missing features and users' own (recipe, step 3).
+The online variant sets each number against its own slow mean and scale, which is what keeps drift from
+becoming an alarm.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ def one_sided(residuals: Array, sides: Array) -> Array:
 def top_counts(known: NDArray[np.integer]) -> NDArray[np.int64]:
     """How many features each top share covers (..., len(TOP_SHARES)), given how many are known (...)."""
     shares = np.array(TOP_SHARES)
-    return np.maximum(1, np.rint(shares * known[..., None])).astype(np.int64)
+    counts: NDArray[np.int64] = np.maximum(1, np.rint(shares * known[..., None])).astype(np.int64)
+    return counts
 
 
 def summarise(scaled: Array) -> Array:
-    """Summary (m, SUMMARY_WIDTH) of scaled one-sided residuals (m, blocks, f); NaN where a block knows nothing.
+    """Summary (m, SUMMARY_WIDTH) of scaled one-sided residuals (m, blocks, f), NaN for an empty block.
 
     A feature that is missing weighs nothing: the row equals that of a node which never had it.
     """
@@ -64,7 +66,10 @@ def summarise(scaled: Array) -> Array:
 
 
 class OnlineNormaliser:
-    """Each summary number against its own slow mean (half-life 1 day) and scale (3 days), clipped to -10..20."""
+    """Each summary number against its own slow mean (half-life 1 day) and scale (3 days).
+
+    Clipped to -10..20.
+    """
 
     def __init__(self, nodes: int, mean: Array, scale: Array, interval_s: float) -> None:
         self._mean = np.repeat(mean[None], nodes, axis=0)
@@ -87,7 +92,9 @@ class OnlineNormaliser:
             where=known,
         )
         size = 1.25 * np.minimum(np.abs(deviation), limit)
-        np.add(self._scale, max(self._scale_weight, start) * (size - self._scale), out=self._scale, where=known)
+        np.add(
+            self._scale, max(self._scale_weight, start) * (size - self._scale), out=self._scale, where=known
+        )
         np.maximum(self._scale, 1e-3, out=self._scale)
         self._ticks += 1.0
         return result

@@ -1,8 +1,9 @@
 """Arrays as data, never as code: a strict reader and writer of the safetensors layout.
 
 Layout (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length, a JSON header
-`{name: {"dtype", "shape", "data_offsets": [begin, end]}}`, then the raw little-endian bytes. The reader accepts
-less than the format allows: known dtypes, gapless and in-order data, no metadata beyond strings, bounded sizes.
+`{name: {"dtype", "shape", "data_offsets": [begin, end]}}`, then the raw little-endian bytes. The reader
+accepts less than the format allows: known dtypes, gapless and in-order data, no metadata beyond strings,
+bounded sizes.
 """
 
 from __future__ import annotations

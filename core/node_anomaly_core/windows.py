@@ -1,7 +1,7 @@
 """Windows over ticks that are never recomputed: every update costs O(features), however long the window.
 
-A window is defined in seconds and becomes a number of ticks, but never fewer than the recipe was measured with,
-so that a 5-minute scrape interval still averages several samples.
+A window is defined in seconds and becomes a number of ticks, but never fewer than the recipe was measured
+with, so that a 5-minute scrape interval still averages several samples.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class RunningMeans:
         self._pushed = 0
 
     def push(self, row: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Add one row (shape `shape`, NaN = missing); means (len(lengths), *shape), NaN where a window is empty."""
+        """Add one row (shape `shape`, NaN = missing).
+
+        Means (len(lengths), *shape), NaN where a window is empty.
+        """
         size = len(self._ring)
         position = self._pushed % size
         leaving = np.stack([self._ring[(self._pushed - length) % size] for length in self.lengths])
@@ -77,7 +80,10 @@ class RowRing:
         return min(self._pushed, len(self._rows))
 
     def push(self, timestamp: float, row: NDArray[np.floating]) -> None:
-        """Add one row (width,) taken at `timestamp` (unix seconds); the oldest leaves when the ring is full."""
+        """Add one row (width,) taken at `timestamp` (unix seconds).
+
+        The oldest leaves when the ring is full.
+        """
         position = self._pushed % len(self._rows)
         self._rows[position] = row
         self._times[position] = timestamp

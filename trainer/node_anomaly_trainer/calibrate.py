@@ -6,11 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from node_anomaly_core.calibration import MemberScale, Tail, combine, fit_member, fit_tail
-from node_anomaly_core.manifest import Manifest
 from numpy.typing import NDArray
 
+from node_anomaly_core.calibration import MemberScale, Tail, combine, fit_member, fit_tail
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.manifest import Manifest
+from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores
+from node_anomaly_trainer.config import TrainConfig
+from node_anomaly_trainer.progress import Progress
+from node_anomaly_trainer.replay import replay_fresh, stretches
+
+FRESH_TICKS = 1_200
+FRESH_STRETCHES = 16
 
 Array = NDArray[np.float64]
 Raw = Mapping[str, Array]
@@ -18,6 +25,31 @@ Raw = Mapping[str, Array]
 PLACEHOLDER_SCALE = MemberScale(0.0, 1.0)
 PLACEHOLDER_TAIL = Tail((0.0, 1.0), (0.0, -1.0), -1.0)
 """Stand in for a calibration while the raw scores that it is made of are being measured."""
+
+
+def calibrate(parts: Parts, candidate: Candidate, config: TrainConfig, progress: Progress) -> Manifest:
+    """1.0 = the budget, on normal data that no member was fitted on.
+
+    A simulated fleet has no node of yours, so its bundle is calibrated as it will be used: by scorers that
+    have never seen the node. History of your own nodes is calibrated with the baselines that the bundle
+    carries for them.
+    """
+    if parts.clean.origin.get("source") == "synthetic":
+        with progress.phase("calibrate on fresh nodes") as report:
+            late = parts.clean.between(parts.fit.stop / parts.clean.ticks, 1.0)
+            pieces = stretches(late, FRESH_TICKS, FRESH_STRETCHES, config.training.seed)
+            return calibrated(candidate.manifest, replay_fresh(candidate.bundle(), late, pieces, report))
+    with progress.phase("calibrate") as report:
+        raw = raw_scores(candidate, candidate.clean, parts.clean.interval_s, parts.calibration, report)
+    normal = parts.normal[parts.calibration]
+    series = [
+        {
+            name: np.where(normal[:, node], scores[parts.calibration, node], np.nan)
+            for name, scores in raw.items()
+        }
+        for node in range(len(parts.clean.nodes))
+    ]
+    return calibrated(candidate.manifest, series)
 
 
 def calibrated(manifest: Manifest, series: Sequence[Raw]) -> Manifest:

@@ -1,8 +1,8 @@
 """What a candidate is worth: alarms on normal data, recall on faults, both at the same false-alarm budget.
 
-An alarm is judged as the shipped rule raises it: HOLD_TICKS consecutive ticks at or above the threshold, episodes
-closer than MERGE_TICKS are one, raised once. A fault is caught by an alarm raised inside it (or MERGE_TICKS before);
-an alarm that already stands catches nothing.
+An alarm is judged as the shipped rule raises it: HOLD_TICKS consecutive ticks at or above the threshold,
+episodes closer than MERGE_TICKS are one, raised once. A fault is caught by an alarm raised inside it (or
+MERGE_TICKS before); an alarm that already stands catches nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from node_anomaly_core.bundle_store import Bundle
-from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, fit_tail, held
-from node_anomaly_core.scoring import NodeScorer
 from numpy.typing import NDArray
 
+from node_anomaly_core.bundle_store import Bundle
+from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, held
+from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_trainer.dataset import History
 from node_anomaly_trainer.faults import Fault
 
@@ -76,14 +76,6 @@ def caught(scores: Mapping[str, Array], faults: Sequence[Fault], first: int = 0)
 def recall(hits: Sequence[bool]) -> float:
     """Share of faults that were caught, NaN without any."""
     return float(np.mean(hits)) if hits else float("nan")
-
-
-def baseline_scores(
-    raw: Array, normal: NDArray[np.bool_], calibration: slice, interval_s: float, budget_per_week: float
-) -> Array:
-    """A baseline's raw scores (t, m) on the scale of `anomaly_score`, calibrated like our own on the same ticks."""
-    series = [np.where(normal[calibration, node], raw[calibration, node], np.nan) for node in range(raw.shape[1])]
-    return fit_tail(series, interval_s, budget_per_week).score(raw)
 
 
 def measure_cost(bundle: Bundle, history: History, ticks: int = 400) -> tuple[float, int]:

@@ -1,13 +1,13 @@
 """History through core, tick by tick, as a node would live it.
 
-A fleet is stepped as one batch by the very classes that an agent steps with one node; nothing here computes a feature,
-a residual or a score of its own.
+A fleet is stepped as one batch by the very classes that an agent steps with one node; nothing here computes a
+feature, a residual or a score of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,9 @@ def fit_cohort(history: History, report: Report) -> Cohort:
         rows = np.where((history.labels[:, index] != ANOMALOUS)[:, None], history.values[:, index], np.nan)
         centre, scale = fit_level(rows, floor, None)
         recent = history.values[-_MOST_RESIDUAL_ROWS:, index]
-        baselines.append(Baseline(centre, scale, measure_residuals(recent, centre, scale, history.interval_s)))
+        baselines.append(
+            Baseline(centre, scale, measure_residuals(recent, centre, scale, history.interval_s))
+        )
         report((index + 1) / len(history.nodes), node)
     prior = fit_prior(baselines, floor)
     return Cohort(
@@ -61,7 +63,10 @@ def fit_cohort(history: History, report: Report) -> Cohort:
 
 
 def _filled(residual_scale: Array, prior: Prior) -> Array:
-    """A feature this node never had gets the cohort's residual size; it is missing and weighs nothing anyway."""
+    """A feature this node never had gets the cohort's residual size.
+
+    It is missing and weighs nothing anyway.
+    """
     return np.where(np.isfinite(residual_scale), residual_scale, prior.residual_scale)
 
 
@@ -69,7 +74,10 @@ def replay_residuals(history: History, cohort: Cohort, report: Report) -> Replay
     """The residual path over the whole history, all nodes at once."""
     nodes = len(history.nodes)
     path = ResidualPath(
-        [cohort.node(index) for index in range(nodes)], feature_sides(history.features), cohort, history.interval_s
+        [cohort.node(index) for index in range(nodes)],
+        feature_sides(history.features),
+        cohort,
+        history.interval_s,
     )
     shape = (history.ticks, nodes)
     compressed = np.empty((*shape, len(history.features)), dtype=np.float32)
@@ -77,23 +85,29 @@ def replay_residuals(history: History, cohort: Cohort, report: Report) -> Replay
     normalised = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
     for tick, values in enumerate(history.values):
         residual = path.step(values)
-        compressed[tick], summary[tick], normalised[tick] = residual.compressed, residual.summary, residual.normalised
+        compressed[tick], summary[tick], normalised[tick] = (
+            residual.compressed,
+            residual.summary,
+            residual.normalised,
+        )
         if tick % _REPORT_EVERY == 0:
             report(tick / history.ticks, f"tick {tick:,} of {history.ticks:,}")
     return Replayed(compressed, summary, normalised)
 
 
-def with_summary(replayed: Replayed, cohort: Cohort, fit_ticks: int, interval_s: float) -> tuple[Replayed, Cohort]:
-    """Learn the summary's mean and scale from the fit part and normalise the whole replay online from there."""
+def with_summary(
+    replayed: Replayed, cohort: Cohort, fit_ticks: int, interval_s: float
+) -> tuple[Replayed, Cohort]:
+    """Learn the summary's mean and scale from the fit part, and normalise the whole replay online."""
     rows = replayed.summary[:fit_ticks].reshape(-1, SUMMARY_WIDTH).astype(np.float64)
     rows = rows[np.isfinite(rows).all(axis=1)]
     mean = rows.mean(axis=0)
     scale = np.maximum(1.25 * np.abs(rows - mean).mean(axis=0), 1e-3)
-    learnt = Cohort(
-        cohort.prior, mean, scale, cohort.forecast_scale, cohort.node_centre, cohort.node_scale, cohort.node_residual
-    )
+    learnt = replace(cohort, summary_mean=mean, summary_scale=scale)
     normaliser = OnlineNormaliser(replayed.summary.shape[1], mean, scale, interval_s)
-    normalised = np.stack([normaliser.step(row.astype(np.float64)).astype(np.float32) for row in replayed.summary])
+    normalised = np.stack(
+        [normaliser.step(row.astype(np.float64)).astype(np.float32) for row in replayed.summary]
+    )
     return Replayed(replayed.compressed, replayed.summary, normalised), learnt
 
 
@@ -143,5 +157,3 @@ def replay_fresh(
         result.append(scores)
         report((number + 1) / len(pieces), f"fresh node {number + 1} of {len(pieces)}")
     return result
-
-

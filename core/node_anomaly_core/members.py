@@ -1,0 +1,72 @@
+"""The members of a bundle, loaded, and how their raw scores become one `anomaly_score`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.bundle_store import Bundle
+from node_anomaly_core.calibration import combine
+from node_anomaly_core.errors import BundleError
+from node_anomaly_core.evidence import Cohort, ForecastPath, feature_sides, parse_cohort
+from node_anomaly_core.forest import Forest
+from node_anomaly_core.lstm import StepLSTM
+from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.summary import SUMMARY_WIDTH
+from node_anomaly_core.tensors import read_tensors
+
+COHORT_FILE = "cohort.safetensors"
+
+Array = NDArray[np.float64]
+
+
+class Models:
+    """The members of a bundle, loaded; raises BundleError("model") for a file that is structurally wrong."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.manifest = bundle.manifest
+        self.features = len(bundle.manifest.features)
+        self.forests: dict[str, Forest] = {}
+        self.forecaster: str | None = None
+        self._lstm = b""
+        for model in bundle.manifest.models:
+            content = bundle.files[model.file]
+            if model.type == "lstm":
+                self.forecaster, self._lstm = model.name, content
+                StepLSTM(content, self.features)  # refuse now, not at the first tick
+            else:
+                self.forests[model.name] = Forest.from_tensors(
+                    read_tensors(content), model.type, SUMMARY_WIDTH
+                )
+        if COHORT_FILE not in bundle.files:
+            raise BundleError("manifest", f"{bundle.path} has no {COHORT_FILE}", "publish the bundle again")
+        self.cohort: Cohort = parse_cohort(
+            read_tensors(bundle.files[COHORT_FILE]), self.features, len(bundle.manifest.nodes)
+        )
+
+    def forecast_path(self, nodes: int, interval_s: float) -> ForecastPath | None:
+        """A fresh forecaster for a batch of nodes, or None where the bundle has none."""
+        if self.forecaster is None:
+            return None
+        sides = feature_sides(self.manifest.features)
+        lstm = StepLSTM(self._lstm, self.features, nodes)
+        return ForecastPath(lstm, nodes, sides, self.cohort.forecast_scale, interval_s)
+
+    def forest_scores(self, summary: Array, normalised: Array) -> dict[str, Array]:
+        """Raw member scores (n,) of rows (n, SUMMARY_WIDTH); NaN where nothing was known."""
+        unknown = np.isnan(summary).all(axis=-1)
+        result = {}
+        for model in self.manifest.models:
+            if model.name in self.forests:
+                rows = normalised if model.input == "summary_normalised" else summary
+                result[model.name] = np.where(unknown, np.nan, self.forests[model.name].score(rows))
+        return result
+
+
+def judge(manifest: Manifest, raw: Mapping[str, Array]) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    """Raw member scores (n,) -> `anomaly_score` (n,), each member's own score, each member's evidence."""
+    evidence = {model.name: model.scale.evidence(raw[model.name]) for model in manifest.models}
+    members = {model.name: model.tail.score(evidence[model.name]) for model in manifest.models}
+    return manifest.tail.score(combine(list(evidence.values()))), members, evidence

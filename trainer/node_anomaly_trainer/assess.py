@@ -1,0 +1,124 @@
+"""Judge a candidate on history it has not seen, through core and from its exported files.
+
+Beside two baselines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.calibration import fit_tail
+from node_anomaly_core.evidence import FORECAST_CLIP
+from node_anomaly_core.lstm import StepLSTM
+from node_anomaly_core.members import Models
+from node_anomaly_trainer import evaluate
+from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_of
+from node_anomaly_trainer.evaluate import Evaluation
+from node_anomaly_trainer.models.baselines import BASELINES, Baseline
+
+MOST_BASELINE_TICKS = 20_000
+PARITY_ROWS = 2_000
+PARITY_TICKS = 200
+
+Array = NDArray[np.float64]
+Report = Callable[[float, str], None]
+
+
+def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> Evaluation:
+    """Everything the gate asks, on the judged part."""
+    interval, budget = parts.clean.interval_s, candidate.manifest.budget_per_week
+    report(0.0, "normal data")
+    clean = scores_of(candidate, raw_scores(candidate, candidate.clean, interval, parts.judged, report))
+    report(0.3, "injected faults")
+    faulted = scores_of(candidate, raw_scores(candidate, candidate.faulted, interval, parts.judged, report))
+    for number, make in enumerate(BASELINES):
+        baseline = make()
+        report(0.5 + 0.2 * number, baseline.name)
+        clean[baseline.name], faulted[baseline.name] = _baseline(baseline, parts, candidate, budget, seed)
+    report(0.9, "parity and cost")
+    faults = [fault for fault in parts.faults if fault.start >= parts.judged.start]
+    hits = {
+        name: evaluate.caught(dict(zip(parts.clean.nodes, scores.T, strict=True)), faults)
+        for name, scores in faulted.items()
+    }
+    normal = {
+        name: list(np.where(parts.normal, scores, np.nan)[parts.judged].T) for name, scores in clean.items()
+    }
+    cost, ticks = evaluate.measure_cost(candidate.bundle(), parts.clean)
+    return Evaluation(
+        false_alarms_per_node_week=evaluate.false_alarm_rate(normal["combined"], interval),
+        node_weeks=evaluate.known_weeks(normal["combined"], interval),
+        budget=budget,
+        fault_recall={name: evaluate.recall(found) for name, found in hits.items()},
+        false_alarms={name: evaluate.false_alarm_rate(scores, interval) for name, scores in normal.items()},
+        recall_by_kind={
+            kind: evaluate.recall(
+                [hit for hit, fault in zip(hits["combined"], faults, strict=True) if fault.kind == kind]
+            )
+            for kind in sorted({fault.kind for fault in faults})
+        },
+        faults=len(faults),
+        parity_forest_max=forest_parity(candidate),
+        parity_lstm_max=lstm_parity(candidate),
+        tick_cpu_seconds=cost,
+        ticks=ticks,
+        bundle_bytes=sum(len(data) for data in candidate.files.values()),
+    )
+
+
+def _baseline(
+    baseline: Baseline, parts: Parts, candidate: Candidate, budget: float, seed: int
+) -> tuple[Array, Array]:
+    """A baseline's scores (t, m) on clean and faulted history.
+
+    Fitted and calibrated on the same parts as ours.
+    """
+    early = candidate.clean.compressed[parts.fit][-MOST_BASELINE_TICKS:]
+    baseline.fit(early, np.isfinite(early), seed)
+    clean, faulted = (
+        _late_scores(baseline, replayed.compressed, parts.late)
+        for replayed in (candidate.clean, candidate.faulted)
+    )
+    normal = np.where(parts.normal, clean, np.nan)[parts.calibration]
+    tail = fit_tail(list(normal.T), parts.clean.interval_s, budget)
+    return tail.score(clean), tail.score(faulted)
+
+
+def _late_scores(baseline: Baseline, compressed: NDArray[np.float32], late: slice) -> Array:
+    scores = np.full(compressed.shape[:2], np.nan)
+    rows = compressed[late]
+    scores[late] = baseline.score(rows, np.isfinite(rows))
+    return scores
+
+
+def forest_parity(candidate: Candidate) -> float:
+    """Largest difference between the exported forests and scikit-learn over rows of faulted history.
+
+    0 without any.
+    """
+    width = candidate.faulted.summary.shape[-1]
+    rows = candidate.faulted.summary.reshape(-1, width)[-PARITY_ROWS:]
+    normalised = candidate.faulted.normalised.reshape(-1, width)[-PARITY_ROWS:]
+    known = np.isfinite(rows).any(axis=1)
+    scores = Models(candidate.bundle()).forest_scores(rows.astype(np.float64), normalised.astype(np.float64))
+    differences = [0.0]
+    for name, score in scores.items():
+        model = candidate.models[name]
+        reference = model.reference_score(normalised if model.input == "summary_normalised" else rows)
+        differences.append(float(np.abs(score - reference)[known].max(initial=0.0)))
+    return max(differences)
+
+
+def lstm_parity(candidate: Candidate) -> float:
+    """Largest difference between the exported step and Keras from a fresh start; 0 without an LSTM."""
+    model = next((model for model in candidate.models.values() if model.type == "lstm"), None)
+    if model is None:
+        return 0.0
+    ticks = np.clip(candidate.clean.compressed[:PARITY_TICKS], -FORECAST_CLIP, FORECAST_CLIP)
+    rows = np.where(np.isfinite(ticks), ticks, np.float32(0.0))
+    step = StepLSTM(candidate.files[model.filename], rows.shape[2], rows.shape[1])
+    exported = np.stack([step.step(row) for row in rows])
+    return float(np.abs(exported - model.reference_score(rows)).max())

@@ -1,0 +1,128 @@
+"""A candidate bundle on its way: the history it is made of, its members, and what an agent would read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.bundle import GOLDEN_FILE, golden_scores
+from node_anomaly_core.bundle_store import Bundle
+from node_anomaly_core.evidence import Cohort
+from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.members import Models, judge
+from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_core.tensors import write_tensors
+from node_anomaly_trainer.config import TrainConfig
+from node_anomaly_trainer.dataset import ANOMALOUS, History
+from node_anomaly_trainer.faults import Fault, inject_faults
+from node_anomaly_trainer.models import Model
+from node_anomaly_trainer.replay import Replayed, replay_forecasts
+
+Array = NDArray[np.float64]
+Report = Callable[[float, str], None]
+
+GOLDEN_TAIL_TICKS = 24
+LEAD_IN_TICKS = 240  # ticks before the scored part in which the forecaster finds its feet
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """History twice, as it was and with faults in it, and where its parts end (in ticks)."""
+
+    clean: History
+    faulted: History
+    faults: list[Fault]
+    fit: slice
+    calibration: slice
+    judged: slice
+
+    @property
+    def late(self) -> slice:
+        """Everything that no member was fitted on."""
+        return slice(self.calibration.start, self.judged.stop)
+
+    @property
+    def normal(self) -> NDArray[np.bool_]:
+        """Ticks and nodes (t, m) that are not known to be anomalous."""
+        return np.asarray(self.clean.labels != ANOMALOUS)
+
+
+def split(history: History, config: TrainConfig) -> Parts:
+    """Time-ordered: fit first, then calibrate, then judge on the latest.
+
+    Faults go into a copy of all three.
+    """
+    faulted, faults = inject_faults(history, config.training.faults_per_node_day, config.training.seed)
+    fit_end = int(history.ticks * config.training.fit_fraction)
+    calibration_end = fit_end + (history.ticks - fit_end) // 2
+    return Parts(
+        history,
+        faulted,
+        faults,
+        slice(0, fit_end),
+        slice(fit_end, calibration_end),
+        slice(calibration_end, history.ticks),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Fitted members, what they were fed, and the files of the bundle they make."""
+
+    models: Mapping[str, Model]
+    cohort: Cohort
+    clean: Replayed
+    faulted: Replayed
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+    def bundle(self) -> Bundle:
+        """In memory, as an agent would have read it from disk."""
+        return Bundle(Path("candidate"), "candidate", self.manifest, self.files)
+
+
+def raw_scores(
+    candidate: Candidate, replayed: Replayed, interval_s: float, part: slice, report: Report
+) -> dict[str, Array]:
+    """Raw score of every exported member over a part of a replay.
+
+    Arrays as long as the replay, NaN outside the part.
+    """
+    models = Models(candidate.bundle())
+    ticks, nodes, width = replayed.summary.shape
+    rows = replayed.summary[part].reshape(-1, width).astype(np.float64)
+    normalised = replayed.normalised[part].reshape(-1, width).astype(np.float64)
+    raw = {}
+    for name, scores in models.forest_scores(rows, normalised).items():
+        raw[name] = np.full((ticks, nodes), np.nan)
+        raw[name][part] = scores.reshape(-1, nodes)
+    path = models.forecast_path(nodes, interval_s)
+    if path is not None and models.forecaster is not None:
+        begin = max(0, part.start - LEAD_IN_TICKS)
+        scores = replay_forecasts(path, replayed.compressed[begin : part.stop], report)
+        raw[models.forecaster] = np.full((ticks, nodes), np.nan)
+        raw[models.forecaster][part] = scores[part.start - begin :]
+    return raw
+
+
+def scores_of(candidate: Candidate, raw: Mapping[str, Array]) -> dict[str, Array]:
+    """`anomaly_score` as "combined", and every member's own, from raw scores of any shape."""
+    combined, members, _ = judge(candidate.manifest, raw)
+    return {"combined": combined, **members}
+
+
+def golden_vectors(candidate: Candidate, history: History) -> dict[str, bytes]:
+    """The golden file: a short history with a fault at its end.
+
+    And the scores it gets from this candidate.
+    """
+    warmup = NodeScorer(candidate.bundle(), history.interval_s).warmup_ticks
+    rows = np.array(history.values[: warmup + GOLDEN_TAIL_TICKS, 0])
+    rows[-4:] *= 3.0
+    values = rows.astype(np.float32)
+    scores = golden_scores(candidate.bundle(), values.astype(np.float64))
+    return {GOLDEN_FILE: write_tensors({"values": values, "scores": scores})}

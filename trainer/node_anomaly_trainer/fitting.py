@@ -1,0 +1,121 @@
+"""Baselines, the summary's scale and every member, fitted on the early part of the history alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core import __version__
+from node_anomaly_core.baseline import residual_scale
+from node_anomaly_core.evidence import FORECAST_CLIP
+from node_anomaly_core.manifest import Manifest, ModelEntry
+from node_anomaly_core.members import COHORT_FILE, Models
+from node_anomaly_core.tensors import write_tensors
+from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL
+from node_anomaly_trainer.candidate import Candidate, Parts
+from node_anomaly_trainer.config import TrainConfig
+from node_anomaly_trainer.labels import guard_band
+from node_anomaly_trainer.models import MODELS, Model, TrainingSet
+from node_anomaly_trainer.progress import Progress
+from node_anomaly_trainer.replay import Replayed, fit_cohort, replay_residuals, with_summary
+
+BURN_IN_TICKS = 120  # windows that are still filling say nothing about normal
+MOST_FOREST_ROWS = 40_000
+FORECAST_SCALE_TICKS = 4_000
+
+Array = NDArray[np.float64]
+
+
+def fit(parts: Parts, config: TrainConfig, progress: Progress) -> Candidate:
+    """Everything but the calibration. Raises TrainingError where a member cannot be fitted."""
+    early = parts.clean.between(0.0, parts.fit.stop / parts.clean.ticks)
+    with progress.phase("baselines") as report:
+        cohort = fit_cohort(early, report)
+    with progress.phase("replay history") as report:
+        clean, cohort = with_summary(
+            replay_residuals(parts.clean, cohort, report), cohort, parts.fit.stop, parts.clean.interval_s
+        )
+    with progress.phase("replay faults") as report:
+        faulted = replay_residuals(parts.faulted, cohort, report)
+    data = training_set(parts, clean, faulted, config.training.seed)
+    models: dict[str, Model] = {}
+    for name in config.models.enabled:
+        models[name] = MODELS[name](config.models)
+        with progress.phase(f"fit {name}") as report:
+            models[name].fit(data, config.training.seed, report)
+    with progress.phase("export"):
+        files = {model.filename: model.export() for model in models.values()}
+    manifest = Manifest(
+        features=parts.clean.features,
+        interval_s=parts.clean.interval_s,
+        models=tuple(
+            ModelEntry(
+                model.name, model.type, model.filename, model.input, PLACEHOLDER_SCALE, PLACEHOLDER_TAIL
+            )
+            for model in models.values()
+        ),
+        tail=PLACEHOLDER_TAIL,
+        budget_per_week=config.budget.false_alarms_per_node_week,
+        trained_at=float(int(time.time())),
+        origin="trained",
+        nodes=parts.clean.nodes,
+        provenance=_provenance(parts, config),
+        files={},
+    )
+    files[COHORT_FILE] = write_tensors(cohort.tensors())
+    candidate = Candidate(models, cohort, clean, faulted, manifest, files)
+    cohort = replace(cohort, forecast_scale=_forecast_scale(candidate, parts))
+    return replace(candidate, cohort=cohort, files={**files, COHORT_FILE: write_tensors(cohort.tensors())})
+
+
+def training_set(parts: Parts, clean: Replayed, faulted: Replayed, seed: int) -> TrainingSet:
+    """Rows of the fit part: normal ones for the unsupervised members, labelled ones for the Random Forest."""
+    rows = slice(BURN_IN_TICKS, parts.fit.stop)
+    normal = np.flatnonzero(parts.normal[rows].ravel())
+    chosen = np.random.default_rng(seed).choice(normal, min(MOST_FOREST_ROWS, len(normal)), replace=False)
+    chosen.sort()
+    width = clean.summary.shape[-1]
+    compressed = clean.compressed[parts.fit]
+    return TrainingSet(
+        summary=clean.summary[rows].reshape(-1, width)[chosen],
+        normalised=clean.normalised[rows].reshape(-1, width)[chosen],
+        fault_summary=faulted.summary[rows].reshape(-1, width),
+        fault_normalised=faulted.normalised[rows].reshape(-1, width),
+        fault_labels=guard_band(parts.faulted.labels, 30)[rows].ravel(),
+        compressed=compressed,
+        mask=np.isfinite(compressed),
+    )
+
+
+def _forecast_scale(candidate: Candidate, parts: Parts) -> Array:
+    """Usual size (f,) of the exported forecaster's error on the fit part, all nodes pooled.
+
+    1 where there is none.
+    """
+    path = Models(candidate.bundle()).forecast_path(len(parts.clean.nodes), parts.clean.interval_s)
+    features = len(parts.clean.features)
+    if path is None:
+        return np.ones(features)
+    errors = []
+    for values in candidate.clean.compressed[parts.fit][-FORECAST_SCALE_TICKS:]:
+        bounded = np.clip(values.astype(np.float64), -FORECAST_CLIP, FORECAST_CLIP)
+        errors.append(bounded - path.step(bounded).forecast)
+    scale = residual_scale(np.concatenate(errors)[:, None])[0]
+    return np.where(np.isfinite(scale), scale, 1.0)
+
+
+def _provenance(parts: Parts, config: TrainConfig) -> dict[str, str | float]:
+    """Where the bundle comes from, for `bundle show` and the page of the agent."""
+    return {
+        **dict(parts.clean.origin),
+        "nodes": float(len(parts.clean.nodes)),
+        "from": float(parts.clean.timestamps[0]),
+        "to": float(parts.clean.timestamps[-1]),
+        "seed": float(config.training.seed),
+        "trainer": __version__,
+        "scikit_learn": version("scikit-learn"),
+    }
