@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import queue
 import shutil
@@ -233,6 +234,18 @@ def wait_until_warm(agent: Agent) -> None:
     say(f"warm: {describe(metrics)}")
 
 
+def wait_for_saved_state(since: float) -> None:
+    """Until the agent has saved its history after `since` (unix seconds): `--once` continues from that file."""
+    deadline, told = time.monotonic() + 75, False  # it saves every minute
+    while not any(file.stat().st_mtime > since for file in (RUN / "state").iterdir()):
+        if time.monotonic() > deadline:
+            return
+        if not told:
+            told = True
+            say("waiting for the agent to save its history (once a minute), which --once continues from")
+        time.sleep(0.5)
+
+
 def show_reasons(agent: Agent) -> None:
     """The table of `anomaly-agent --once`."""
     say("anomaly-agent --once:")
@@ -241,12 +254,11 @@ def show_reasons(agent: Agent) -> None:
         fail("anomaly-agent --once failed (see above)", f"read {agent.log}")
 
 
-def stay(agent: Agent) -> None:
-    """Until Ctrl-C, or for RUN_SECONDS."""
-    limit = os.environ.get("RUN_SECONDS", "")
-    deadline = time.monotonic() + float(limit) if limit else float("inf")
+def stay(agent: Agent, seconds: float) -> None:
+    """For so many seconds, or until Ctrl-C."""
+    deadline = time.monotonic() + seconds
     print(f"\n  status page  {agent.url}/\n  metrics      {agent.url}/metrics\n", flush=True)
-    say(f"staying for {limit} s" if limit else "staying until Ctrl-C")
+    say("staying until Ctrl-C" if math.isinf(seconds) else f"staying for {seconds:.0f} s")
     told = time.monotonic()
     while time.monotonic() < deadline:
         agent.check()
@@ -254,6 +266,15 @@ def stay(agent: Agent) -> None:
             told = time.monotonic()
             say(describe(agent.metrics()))
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+
+
+def seconds_to_stay() -> float:
+    """RUN_SECONDS, or forever."""
+    text = os.environ.get("RUN_SECONDS", "")
+    try:
+        return float(text) if text else float("inf")
+    except ValueError:
+        fail(f"RUN_SECONDS is {text!r}, not a number of seconds", "RUN_SECONDS=30 make run")
 
 
 def lock_directory() -> object:
@@ -279,6 +300,7 @@ def main() -> None:
     """The story, in order."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
+    seconds = seconds_to_stay()
     lock = lock_directory()
     try:
         say("starting the agent on this host")
@@ -294,8 +316,9 @@ def main() -> None:
                     f"training ended with exit code {outcome} (see above)", "correct what it names, run again"
                 )
             wait_until_warm(agent)
+            wait_for_saved_state(time.time())
             show_reasons(agent)
-            stay(agent)
+            stay(agent, seconds)
             say("stopping the agent")
     except Stopped:
         say("stopped")
