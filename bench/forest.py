@@ -112,7 +112,8 @@ def main() -> None:
     for r in results:
         print(
             f"| {r['forest']} | {r['nodes']} | {r['depth']} | {r['file_kib']} KiB "
-            f"| {r['max_abs_difference']:.1e} | {r['one_row_ms']:.3f} ms | {r['one_row_sklearn_ms']:.1f} ms | {r['times_faster']}x |"
+            f"| {r['max_abs_difference']:.1e} | {r['one_row_ms']:.3f} ms "
+            f"| {r['one_row_sklearn_ms']:.1f} ms | {r['times_faster']}x |"
         )
 
 

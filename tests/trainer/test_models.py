@@ -84,6 +84,20 @@ def test_the_lstm_beats_saying_nothing() -> None:
     assert np.abs(ticks[1:] - forecast[:-1]).mean() < 0.8 * np.abs(ticks[1:]).mean()
 
 
+def test_the_lstm_stops_when_it_no_longer_improves_and_keeps_its_best() -> None:
+    """On noise there is little to learn: training ends early, and the best epoch's weights are kept."""
+    noise = np.random.default_rng(0).normal(size=(300, 2, 4)).astype(np.float32)
+    mask = np.ones(noise.shape, dtype=np.bool_)
+    config = LstmConfig(units=(8, 4), sequence_length=16, epochs=60, batch_size=16, learning_rate=0.05)
+    notes: list[str] = []
+    LSTMModel(config).fit(
+        replace(training_set(), compressed=noise, mask=mask), 0, lambda _, note: notes.append(note)
+    )
+    losses = [float(note.split()[-1]) for note in notes[1:-1]]
+    assert len(losses) < 60
+    assert notes[-1] == f"validation loss {min(losses):.4f} after epoch {losses.index(min(losses)) + 1}"
+
+
 def test_the_lstm_refuses_a_history_without_a_single_value() -> None:
     """All missing is an error that says how much is needed."""
     data = training_set()
