@@ -247,11 +247,13 @@ def with_options(
     seed: int | None = None,
 ) -> TrainConfig:
     """The configuration with the command line's options on top; `data` implies the file source."""
+    if data is not None and source not in (None, "file"):
+        raise ConfigError(f"--data is for --source file, not {source}", "leave one of them out")
     if data is not None:
         config = replace(
             config, source=replace(config.source, type="file", file=replace(config.source.file, path=data))
         )
-    if source is not None and (data is None or source == "file"):
+    if source is not None:
         try:
             config = replace(config, source=replace(config.source, type=source))
         except InvalidValueError as invalid:

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
 DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -143,6 +144,8 @@ def _scalar(hint: Any, raw: object, rules: tuple[object, ...]) -> object:
         return raw
     if bounds.duration:
         return _bounded(parse_duration(raw), bounds)
+    if hint is float and isinstance(raw, str) and EXPONENT.fullmatch(raw):
+        raw = float(raw)  # YAML 1.1 reads 1e-9 as text, 1.0e-9 as a number
     if isinstance(raw, bool) or not isinstance(raw, int | float):
         raise InvalidValueError("a whole number" if hint is int else "a number")
     if hint is int and not (isinstance(raw, int) or raw.is_integer()):
