@@ -204,9 +204,7 @@ def wait_for_reload(agent: Agent, before: Mapping[str, float]) -> None:
             "anomaly_agent_bundle_reloads_total", 0
         ):
             say(f"hot reload: {bundle_in_use(before)} -> {bundle_in_use(now)}")
-            lost = sum(
-                value for key, value in now.items() if key.startswith("anomaly_agent_evaluation_skipped")
-            )
+            lost = sum(value for key, value in now.items() if "_skipped_total{" in key)
             say(f"the agent went on: {describe(now)}; ticks lost: {lost:.0f}")
             return
         refused = [
@@ -235,9 +233,10 @@ def wait_until_warm(agent: Agent) -> None:
 
 
 def wait_for_saved_state(since: float) -> None:
-    """Until the agent has saved its history after `since` (unix seconds): `--once` continues from that file."""
-    deadline, told = time.monotonic() + 75, False  # it saves every minute
-    while not any(file.stat().st_mtime > since for file in (RUN / "state").iterdir()):
+    """Until the agent has saved its history after `since` (unix seconds): `--once` continues from it."""
+    deadline, told = time.monotonic() + 75, False
+    saved = RUN / "state" / "agent.state"
+    while not saved.exists() or saved.stat().st_mtime < since:
         if time.monotonic() > deadline:
             return
         if not told:
