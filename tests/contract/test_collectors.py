@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def host(tmp_path: Path, fixtures: Path) -> Path:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,12 +112,9 @@ class TestEveryCollector:
             for path, content in whole.items():
                 path.write_bytes(content[: int(len(content) * share)])
             collector = build(name, host)
-            try:
+            with suppress(ValueError):
                 assert collector.read().keys() <= full.keys()
-            except ValueError as error:
-                assert str(error)
-            finally:
-                collector.close()
+            collector.close()
 
     def test_a_directory_instead_of_a_file_is_an_error_it_reports(self, name: str, host: Path) -> None:
         """What cannot be read raises OSError, CollectorMissing or leaves its readings out."""
@@ -124,9 +122,6 @@ class TestEveryCollector:
             path.unlink()
             path.mkdir()
         collector = build(name, host)
-        try:
+        with suppress(OSError, CollectorMissing):
             collector.read()
-        except (OSError, CollectorMissing) as error:
-            assert str(error)
-        finally:
-            collector.close()
+        collector.close()
