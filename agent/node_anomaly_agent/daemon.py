@@ -69,6 +69,7 @@ class Parts:
     Attributes:
         fallback: loads the starter bundle, or another one by its version.
         process: the agent's own process metrics.
+        trim: gives memory that a verification has freed back to the system.
     """
 
     sampler: Sampling
@@ -79,6 +80,7 @@ class Parts:
     interval_s: float
     keeper: StateKeeper
     process: Callable[[], tuple[Metric, ...]]
+    trim: Callable[[], None]
 
 
 class Daemon:
@@ -262,6 +264,7 @@ class Daemon:
                 self._log.exception("bundle could not take over")
                 self._refuse(BundleError("selftest", f"{candidate.info.path} cannot take over: {error!r}"))
                 return
+        self._parts.trim()
         counters = self.snapshot.counters
         self._update(
             bundle=self._scorer.info,

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node_anomaly_core.features import Feature
 from prometheus_client import Metric
 
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_core.errors import BUNDLE_REASONS
+from node_anomaly_core.features import Feature
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.scoring import Score
 

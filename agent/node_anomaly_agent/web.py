@@ -154,6 +154,11 @@ def _accepts_gzip(header: str) -> bool:
     return False
 
 
+class _Server(wsgi.Server):
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
+        """A client that misbehaves is no event of ours, and its bytes belong in no log."""
+
+
 class WebServer:
     """cheroot with a bounded number of threads and queued requests, on a thread of its own.
 
@@ -216,7 +221,7 @@ class WebServer:
         raise error
 
     def _make(self, host: str) -> Any:
-        server = wsgi.Server(
+        server = _Server(
             (host, self._address.port),
             self._application,
             numthreads=THREADS,
@@ -230,9 +235,4 @@ class WebServer:
         )
         server.max_request_header_size = 16 << 10
         server.max_request_body_size = 64 << 10
-        server.error_log = _discard
         return server
-
-
-def _discard(*_arguments: object, **_keywords: object) -> None:
-    """A client that misbehaves is no event of ours, and its bytes belong in no log."""

@@ -1,0 +1,105 @@
+"""A small but complete bundle, built from plain arrays: one isolation forest over the real summary.
+
+Large residuals end in short paths, so a node whose features jump scores high. It passes verify_bundle as any
+bundle does, in milliseconds, without a training library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from node_anomaly_core.bundle import GOLDEN_FILE, Bundle, activate, golden_scores, write_bundle
+from node_anomaly_core.calibration import MemberScale, Tail
+from node_anomaly_core.features import CATALOGUE, Feature
+from node_anomaly_core.manifest import Manifest, ModelEntry
+from node_anomaly_core.residuals import BLOCKS
+from node_anomaly_core.members import COHORT_FILE
+from node_anomaly_core.summary import SUMMARY_WIDTH
+from node_anomaly_core.tensors import write_tensors
+
+INTERVAL_S = 15.0
+
+
+def publish(
+    root: Path, *, trained_at: float = 1_700_000_000.0, features: Sequence[Feature] = CATALOGUE
+) -> str:
+    """Write a bundle below `root`, make it the current one, and return its version."""
+    path = make_bundle(root, trained_at=trained_at, features=features)
+    activate(root, path.name)
+    return path.name
+
+
+def make_bundle(
+    root: Path, *, trained_at: float = 1_700_000_000.0, features: Sequence[Feature] = CATALOGUE
+) -> Path:
+    """Write a bundle below `root`; bundles differ in version by `trained_at`."""
+    tail = Tail((0.0, 1.0, 2.0), (0.0, -2.0, -4.0), -5.0)
+    manifest = Manifest(
+        features=tuple(features),
+        interval_s=INTERVAL_S,
+        models=(
+            ModelEntry(
+                "isolation_forest",
+                "isolation_forest",
+                "forest.safetensors",
+                "summary",
+                MemberScale(0.5, 0.6),
+                tail,
+            ),
+        ),
+        tail=tail,
+        budget_per_week=1.0,
+        trained_at=trained_at,
+        origin="trained",
+        nodes=(),
+        provenance={"source": "a test"},
+        files={},
+    )
+    files = {"forest.safetensors": _forest(), COHORT_FILE: _cohort(len(features))}
+    values = np.random.default_rng(0).normal(10.0, 1.0, (40, len(features)))
+    values[-3:] *= 5.0
+    scores = golden_scores(Bundle(root, "", manifest, files), values)
+    files[GOLDEN_FILE] = write_tensors({"values": values, "scores": scores})
+    return write_bundle(root, manifest, files)
+
+
+def _forest(trees: int = 10) -> bytes:
+    """Stumps: the first number of a block's summary above 1.2 ends after 1 step, else after 10."""
+    left = np.full(3 * trees, -1, dtype=np.int32)
+    left[:trees] = trees + 2 * np.arange(trees)
+    feature = np.full(3 * trees, -1, dtype=np.int16)
+    feature[:trees] = (np.arange(trees) % len(BLOCKS)) * (SUMMARY_WIDTH // len(BLOCKS))
+    threshold = np.zeros(3 * trees, dtype=np.float32)
+    threshold[:trees] = 1.2
+    missing_left = np.zeros(3 * trees, dtype=np.uint8)
+    missing_left[:trees] = 1
+    value = np.empty(3 * trees)
+    value[:trees] = 9.0
+    value[trees::2], value[trees + 1 :: 2] = 10.0, 1.0
+    return write_tensors({
+        "left": left,
+        "feature": feature,
+        "threshold": threshold,
+        "missing_left": missing_left,
+        "value": value,
+        "trees": np.array([trees], dtype=np.int32),
+        "scale": np.array([10.0 * trees]),
+    })
+
+
+def _cohort(features: int) -> bytes:
+    blocks = len(BLOCKS)
+    return write_tensors({
+        "prior_spread": np.full(features, 1e-3),
+        "prior_relative": np.full(features, 0.05),
+        "prior_residual": np.ones((blocks, features)),
+        "summary_mean": np.full(SUMMARY_WIDTH, 0.3),
+        "summary_scale": np.ones(SUMMARY_WIDTH),
+        "forecast_scale": np.ones(features),
+        "node_centre": np.zeros((0, features)),
+        "node_scale": np.ones((0, features)),
+        "node_residual": np.ones((0, blocks, features)),
+    })
