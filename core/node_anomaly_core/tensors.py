@@ -2,8 +2,7 @@
 
 Layout (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length, a JSON header
 `{name: {"dtype", "shape", "data_offsets": [begin, end]}}`, then the raw little-endian bytes. The reader
-accepts less than the format allows: known dtypes, gapless and in-order data, no metadata beyond strings,
-bounded sizes.
+accepts less than the format allows: known dtypes, gapless and in-order data, no metadata, bounded sizes.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def read_tensors(content: bytes) -> dict[str, NDArray[Any]]:
     if length > MAX_HEADER_BYTES or 8 + length > len(content):
         raise _malformed(f"its header claims {length} bytes")
     try:
-        header = json.loads(content[8 : 8 + length])
+        header = json.loads(content[8 : 8 + length].decode())
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _malformed("its header is not JSON") from error
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
@@ -100,6 +99,8 @@ def _entry(name: str, entry: object) -> tuple[np.dtype[Any], tuple[int, ...], in
     shape, offsets = entry["shape"], entry["data_offsets"]
     if dtype is None or not _naturals(shape) or len(shape) > MAX_DIMENSIONS:
         raise _malformed(f"tensor {name!r} has an unknown dtype or shape")
+    if prod(max(size, 1) for size in shape) >= 2**40:  # empty, yet beyond what an array can be shaped to
+        raise _malformed(f"tensor {name!r} has an impossible shape")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[1] < offsets[0]:
         raise _malformed(f"tensor {name!r} has impossible offsets")
     return dtype, tuple(shape), offsets[0], offsets[1]
