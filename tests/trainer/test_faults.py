@@ -16,13 +16,14 @@ from node_anomaly_trainer.faults import (
     inject_faults,
     robust_scale,
 )
+from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.sources.synthetic import simulate
 
 
 @pytest.fixture(scope="module")
 def fleet():
     config = SyntheticConfig(nodes=4, range=2 * 86400.0)
-    return simulate(config, CATALOGUE, 60.0, 3, lambda done, note: None)[0]
+    return simulate(config, CATALOGUE, 60.0, 3, ignore_report)[0]
 
 
 def test_labels_are_one_exactly_where_a_fault_is_listed(fleet):
@@ -76,7 +77,7 @@ def test_the_same_seed_gives_the_same_faults_and_the_input_is_not_changed(fleet)
 
 def test_no_fault_lies_on_ticks_that_are_anomalous_already():
     config = SyntheticConfig(nodes=2, range=2 * 86400.0, incidents_per_node_day=20.0)
-    fleet, _ = simulate(config, CATALOGUE, 60.0, 3, lambda done, note: None)
+    fleet, _ = simulate(config, CATALOGUE, 60.0, 3, ignore_report)
     _, faults = inject_faults(fleet, 30.0, 5)
     assert faults
     for fault in faults:

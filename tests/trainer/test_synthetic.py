@@ -11,13 +11,14 @@ import pytest
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import CATALOGUE
 from node_anomaly_trainer.config import SyntheticConfig
+from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.sources.incidents import INCIDENTS
 from node_anomaly_trainer.sources.signals import SIGNALS
 from node_anomaly_trainer.sources.synthetic import simulate
 
 
 def simulated(interval_s=15.0, features=CATALOGUE, seed=7, **settings):
-    return simulate(SyntheticConfig(**settings), features, interval_s, seed, lambda done, note: None)
+    return simulate(SyntheticConfig(**settings), features, interval_s, seed, ignore_report)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ class Progress(Protocol):
         """One line that stays on the screen (a warning, a finding)."""
 
 
-def _ignore(done: float, note: str) -> None:
+def ignore_report(done: float, note: str) -> None:
     """A report that goes nowhere."""
 
 
@@ -42,7 +42,7 @@ class SilentProgress:
     @contextmanager
     def phase(self, name: str) -> Iterator[Report]:
         """See Progress.phase."""
-        yield _ignore
+        yield ignore_report
 
     def note(self, line: str) -> None:
         """See Progress.note."""

@@ -151,7 +151,8 @@ class _Reader:
     def nothing_found(self, end: int) -> SourceError:
         """What was looked for and what the server does have."""
         jobs = sorted(
-            str(series["metric"].get("job", "")) for series in self.api().query("count by (job) (up)", end)
+            str(series["metric"].get("job", ""))
+            for series in self.api().query("count by (job) (last_over_time(up[1h]))", end)
         )
         known = ", ".join(jobs[:10]) + (", ..." if len(jobs) > 10 else "")
         names = ", ".join(feature.name for feature in self._features[:3])

@@ -49,7 +49,8 @@ class PrometheusApi:
         self._client = PrometheusConnect(
             url=config.url.rstrip("/"),
             headers=_headers(config),
-            retry=Retry(total=0, redirect=False, raise_on_status=False),
+            # All retries are ours; read=False lets a timeout through as what it is.
+            retry=Retry(total=0, read=False, redirect=False, raise_on_status=False),
             auth=(config.username, _secret("password_file", config.password_file))
             if config.username
             else None,

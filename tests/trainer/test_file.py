@@ -1,0 +1,133 @@
+"""Histories from CSV and Parquet files, good and bad."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from node_anomaly_core.errors import SourceError
+from node_anomaly_core.features import CATALOGUE, FEATURES_BY_NAME
+from node_anomaly_trainer.config import FileConfig
+from node_anomaly_trainer.progress import ignore_report
+from node_anomaly_trainer.sources.file import read_file
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write text (or a frame as Parquet) to a file and read it; returns the history and the notes."""
+
+    def reader(content, interval_s=15.0, name="data.csv"):
+        path = tmp_path / name
+        if isinstance(content, pd.DataFrame):
+            content.to_parquet(path)
+        else:
+            path.write_text(content)
+        notes = []
+        history = read_file(FileConfig(path=str(path)), CATALOGUE, interval_s, ignore_report, notes.append)
+        return history, notes
+
+    return reader
+
+
+def test_iso_times_unix_times_milliseconds_and_parquet_give_the_same_history(read):
+    stamps = 1_700_000_100 + 15 * np.arange(4)
+    rows = [f"n1,{value}" for value in (0.1, 0.2, 0.3, 0.4)]
+    head = "timestamp,node,cpu_busy_ratio\n"
+    texts = [
+        [str(stamp) for stamp in stamps],
+        [str(stamp * 1000) for stamp in stamps],
+        [pd.Timestamp(stamp, unit="s").isoformat() for stamp in stamps],
+        [pd.Timestamp(stamp, unit="s", tz="UTC").tz_convert("Europe/Paris").isoformat() for stamp in stamps],
+    ]
+    histories = [
+        read(head + "".join(f"{time},{row}\n" for time, row in zip(times, rows, strict=True)))[0]
+        for times in texts
+    ]
+    frame = pd.DataFrame(
+        {"timestamp": pd.to_datetime(stamps, unit="s"), "node": "n1", "cpu_busy_ratio": [0.1, 0.2, 0.3, 0.4]}
+    )
+    histories.append(read(frame, name="data.parquet")[0])
+    for history in histories:
+        np.testing.assert_array_equal(history.timestamps, stamps)
+        np.testing.assert_array_equal(history.values[:, 0, 0], [0.1, 0.2, 0.3, 0.4])
+        assert history.nodes == ("n1",)
+
+
+def test_gaps_and_empty_cells_stay_missing_and_order_does_not_matter(read):
+    history, notes = read(
+        "timestamp,node,cpu_busy_ratio,load1_per_cpu_ratio\n"
+        "1700000160,b,0.5,1\n1700000100,a,0.1,\n1700000145,a,0.4,inf\n1700000115,b,NaN,2\n1700000130,b,0.3,2\n"
+    )
+    expected = [[0.1, np.nan], [np.nan, np.nan], [np.nan, 0.3], [0.4, np.nan], [np.nan, 0.5]]
+    np.testing.assert_array_equal(history.values[:, :, 0], expected)
+    assert np.isnan(history.values[:, 0, 1]).all()
+    assert notes == []
+
+
+def test_known_columns_are_catalogue_features_and_others_keep_their_name(read):
+    history, notes = read("timestamp,cpu_busy_ratio,queue_depth\n0,0.1,5\n15,0.2,6\n")
+    known, unknown = history.features
+    assert known is FEATURES_BY_NAME["cpu_busy_ratio"]
+    assert (unknown.name, unknown.expression) == ("queue_depth", None)
+    assert "queue_depth" in notes[0]
+    assert history.nodes == ("node",)
+
+
+def test_of_rows_in_one_tick_the_latest_counts_and_the_others_are_reported(read):
+    history, notes = read("timestamp,cpu_busy_ratio\n0,0.1\n16,0.2\n29,0.3\n16,0.9\n30,0.4\n")
+    np.testing.assert_array_equal(history.values[:, 0, 0], [0.1, 0.3, 0.4])
+    assert "2 of 5 rows" in notes[0]
+
+
+def test_labels_are_kept_and_absent_ones_are_unknown(read):
+    history, _ = read("timestamp,cpu_busy_ratio,label\n0,1,1\n15,1,0\n30,1,\n60,1,-1\n")
+    np.testing.assert_array_equal(history.labels[:, 0], [1, 0, -1, -1, -1])
+    assert (read("timestamp,cpu_busy_ratio\n0,1\n15,1\n")[0].labels == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param("", "the file is empty", id="empty"),
+        pytest.param("timestamp,cpu_busy_ratio\n", "a header but no row", id="no rows"),
+        pytest.param("time,cpu_busy_ratio\n0,1\n", "no column 'timestamp'", id="no timestamp"),
+        pytest.param("timestamp,node\n0,a\n", "no feature column", id="no feature"),
+        pytest.param("timestamp,a,a\n0,1,2\n", "column 'a' appears twice", id="doubled column"),
+        pytest.param(
+            "timestamp,a\n0,1\nsoon,2\n", "row 3, column timestamp: 'soon' is no time", id="bad time"
+        ),
+        pytest.param("timestamp,a\n0,1\n,2\n", "row 3, column timestamp", id="no time"),
+        pytest.param("timestamp,a\n0,1\n15,many\n", "row 3, column a: 'many' is no number", id="text"),
+        pytest.param("timestamp,a,label\n0,1,0\n15,1,7\n", "row 3, column label: 7 is no label", id="label"),
+        pytest.param("timestamp,a\n0,1\n15,2,3\n", "cannot be read", id="ragged"),
+        pytest.param("timestamp,a\n0,1\n60,2\n120,3\n", "60 s apart, the interval is 15 s", id="coarse"),
+    ],
+)
+def test_a_bad_file_says_where_and_what_to_do(read, content, said):
+    with pytest.raises(SourceError) as caught:
+        read(content)
+    assert said in caught.value.message
+    assert "data.csv" in caught.value.message
+    assert caught.value.hint
+
+
+def test_one_timestamp_far_off_is_named_instead_of_filling_memory(read):
+    rows = "".join(f"{1_700_000_000 + 15 * at},1\n" for at in range(100))
+    with pytest.raises(SourceError, match="the row furthest off is 102 at 0"):
+        read("timestamp,a\n" + rows + "0,1\n")
+
+
+def test_a_file_that_is_not_there_or_not_parquet_is_an_error_with_a_hint(read, tmp_path):
+    with pytest.raises(SourceError, match="No such file"):
+        read_file(FileConfig(path=str(tmp_path / "no.csv")), CATALOGUE, 15.0, ignore_report, print)
+    with pytest.raises(SourceError, match="cannot be read"):
+        read("timestamp,a\n", name="wrong.parquet")
+
+
+def test_a_million_values_are_read_in_seconds(read):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.random((25_000, 40)), columns=[feature.name for feature in CATALOGUE[:40]])
+    frame.insert(0, "timestamp", 1_700_000_100 + 15 * np.arange(25_000))
+    history, _ = read(frame, name="big.parquet")
+    np.testing.assert_array_equal(history.values[:, 0], frame.iloc[:, 1:].to_numpy())
