@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+_ZERO = np.float64(0.0)  # a plain 0.0 would leave the difference of two float32 rows in float32
+
 
 def ticks_in(seconds: float, interval_s: float, least: int = 1) -> int:
     """Number of ticks that a window of `seconds` covers, at least `least`."""
@@ -54,7 +56,7 @@ class RunningMeans:
         else:
             known = entering == entering  # NaN is the only value that differs from itself  # noqa: PLR0124
             gone = leaving == leaving  # noqa: PLR0124
-            self._sums += np.where(known, entering, 0.0) - np.where(gone, leaving, 0.0)
+            self._sums += np.where(known, entering, _ZERO) - np.where(gone, leaving, _ZERO)
             self._counts += known.astype(np.float64) - gone
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self._counts > 0, self._sums / self._counts, np.nan)
