@@ -13,6 +13,7 @@ import fcntl
 import math
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -35,6 +36,8 @@ BIN = Path(sys.executable).parent
 INTERVAL = "5s"  # three times as often as the default, so that the demonstration is warm sooner
 PORT = 9917
 STARTED = time.monotonic()
+PASSING_S = 5.0  # in a log, a line of progress at most this often
+PROGRESS = re.compile(r"\.\.\.$|\s\d{1,2}%\s")  # what the trainer prints while a step is under way
 ACCEPTED, REJECTED = 0, 3  # exit codes of `anomaly-trainer train`
 
 
@@ -42,9 +45,25 @@ class Stopped(Exception):  # noqa: N818 -- not an error: the user has seen enoug
     """Ctrl-C or SIGTERM."""
 
 
-def say(text: str) -> None:
-    """One line of progress with the time since the start."""
-    print(f"[{time.monotonic() - STARTED:6.1f}s] {text}", flush=True)
+class Screen:
+    """Lines with the time since the start; passing ones are overwritten on a terminal, rare in a log."""
+
+    def __init__(self) -> None:
+        self._passing = False
+        self._told = 0.0
+
+    def say(self, text: str, *, passing: bool = False) -> None:
+        """Print a line; a `passing` one makes room for the next."""
+        now = time.monotonic()
+        if passing and not sys.stdout.isatty() and now - self._told < PASSING_S:
+            return
+        self._told = now
+        back = "\r\x1b[K" if self._passing else ""
+        self._passing = passing and sys.stdout.isatty()
+        print(f"{back}[{now - STARTED:6.1f}s] {text}", end="" if self._passing else "\n", flush=True)
+
+
+say = Screen().say
 
 
 def fail(message: str, hint: str) -> NoReturn:
@@ -141,10 +160,13 @@ def running_agent() -> Iterator[Agent]:
         child([str(BIN / "anomaly-agent"), *flags], stdout=sink, stderr=sink) as process,
     ):
         agent = Agent(process, f"http://127.0.0.1:{port}", flags, log)
-        while not (metrics := agent.metrics()):
+        deadline = time.monotonic() + 30
+        while not (models := bundle_in_use(agent.metrics())):
             agent.check()
+            if time.monotonic() > deadline:
+                fail("the agent has loaded no bundle within 30 s", f"read {log}")
             time.sleep(0.1)
-        say(f"the agent answers at {agent.url}, models: {bundle_in_use(metrics) or 'none yet'} (log: {log})")
+        say(f"the agent scores this host with the {models} models (log: {log.relative_to(ROOT)})")
         yield agent
 
 
@@ -163,7 +185,7 @@ def train(agent: Agent) -> int:
                 line = lines.get(timeout=1.0)
                 if line is None:
                     return process.wait()
-                say(f"  train | {line}")
+                say(f"  train | {line}", passing=bool(PROGRESS.search(line)))
             if time.monotonic() - told > 20:
                 told = time.monotonic()
                 agent.check()

@@ -119,6 +119,11 @@ def until(agent: rig.Service, holds: Callable[[Scrape], bool], what: str, second
     pytest.fail(f"{what} was not seen within {seconds:.0f} s; the agent printed:\n{agent.output()[-4000:]}")
 
 
+def until_refused(agent: rig.Service, reason: str) -> Scrape:
+    """The first scrape that counts a bundle refused for `reason`."""
+    return until(agent, lambda seen: seen.refusals()[reason] == 1, f"a refusal for {reason}")
+
+
 @pytest.fixture
 def bundles(tmp_path: Path) -> Path:
     """The directory that bundles are published to; empty."""
@@ -131,7 +136,7 @@ def bundles(tmp_path: Path) -> Path:
 def agent(node: Path, bundles: Path, tmp_path: Path) -> Iterator[rig.Service]:
     """The installed agent on this host at a short interval."""
     port = rig.free_port()
-    command = [
+    command: list[str | Path] = [
         node / "anomaly-agent",
         f"--interval={INTERVAL_S}s",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -271,9 +276,8 @@ def test_bundles_are_reloaded_or_refused_and_no_tick_is_lost(agent: rig.Service,
         (with_unknown_feature, "features"),
         (with_escaping_file, "path"),
     ):
-        refused = scrape(agent).refusals()[reason]
         publish_damaged(bundles, good, damage)
-        seen = until(agent, lambda s, r=reason, n=refused: s.refusals()[r] > n, f"a refusal for {reason}")
+        seen = until_refused(agent, reason)
         assert seen.bundle() == {good}, f"{reason}: the good bundle was dropped"
         assert seen["anomaly_agent_bundle_last_reload_successful"] == 0
 
