@@ -85,8 +85,12 @@ def parse_cohort(tensors: Mapping[str, NDArray[np.generic]], features: int, node
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise _refused(f"{name} has shape {arrays[name].shape}, expected {shape}")
-        if name != "node_centre" and not np.isfinite(arrays[name]).all():
+        known = ~np.isinf(arrays[name]) if name == "node_centre" else np.isfinite(arrays[name])
+        if not known.all():  # only a centre may be unknown: NaN where a node never had the feature
             raise _refused(f"{name} holds a value that is not finite")
+    for name in ("prior_spread", "prior_relative"):
+        if (arrays[name] < 0).any():
+            raise _refused(f"{name} holds a spread below 0")
     for name in ("prior_residual", "summary_scale", "forecast_scale", "node_scale", "node_residual"):
         if not (arrays[name] > 0).all():
             raise _refused(f"{name} holds a scale that is not above 0")

@@ -1,4 +1,4 @@
-"""The summary forgets which feature is which, what is missing weighs nothing, and drift is set against itself."""
+"""The summary forgets which feature is which; what is missing weighs nothing, and drift becomes normal."""
 
 from __future__ import annotations
 
