@@ -187,6 +187,9 @@ def _moved(window: Floats, target: _Target, kind: str) -> NDArray[np.bool_]:
         return np.asarray((len(window) >= FLAT_TICKS) & (np.mean(moving, axis=0) > 0.8))
     if kind == "broken_correlation":
         return np.asarray(change.mean(axis=0) >= 0.5 * VISIBLE)
+    if kind == "drop":
+        # What is often near zero by itself has not dropped for being there.
+        return np.asarray(change.mean(axis=0) >= VISIBLE)
     return np.asarray(change.max(axis=0) >= VISIBLE)
 
 
