@@ -153,7 +153,7 @@ def make_score(
         warm=warm,
         score=score if warm else math.nan,
         model_scores={"isolation_forest": score if warm else math.nan, "lstm": math.nan},
-        contributions=shares / shares.sum() if warm else nothing,
+        contributions=shares / shares.sum() if warm and known.any() else nothing,
         expected=np.where(known, values / 2, np.nan) if warm else nothing,
         observed=values,
         states=tuple("active" if ok else "missing" for ok in known),

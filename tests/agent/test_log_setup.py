@@ -1,0 +1,70 @@
+"""Log lines: JSON for machines, one plain line for people."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from node_anomaly_agent.log_setup import configure_logging
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def lines():
+    return io.StringIO()
+
+
+def test_json_is_one_object_a_line(lines):
+    configure_logging("info", "json", lines).info("bundle loaded", version="abc", features=3)
+    document = json.loads(lines.getvalue())
+    assert document["event"] == "bundle loaded"
+    assert (document["level"], document["version"], document["features"]) == ("info", "abc", 3)
+    assert document["ts"].endswith("Z")
+
+
+def test_a_console_line_has_time_level_text_and_fields(lines):
+    configure_logging("info", "console", lines).warning("bundle refused", why="a b", empty="", rate=0.123456)
+    assert lines.getvalue()[8:] == " warning  bundle refused  why='a b'  empty=''  rate=0.1235\n"
+
+
+def test_a_traceback_is_shown_on_the_console_and_kept_in_json(lines):
+    for form in ("console", "json"):
+        log = configure_logging("info", form, lines)
+        try:
+            raise ValueError("boom")
+        except ValueError:
+            log.exception("evaluation failed")
+    console, _, last = lines.getvalue().rstrip().rpartition("\n")
+    assert "Traceback" in console
+    assert "boom" in json.loads(last)["exception"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "is_json"), [(io.StringIO(), True), (Terminal(), False)], ids=["pipe", "tty"]
+)
+def test_auto_chooses_by_where_it_writes(stream, is_json):
+    configure_logging("info", "auto", stream).info("hello")
+    assert stream.getvalue().startswith("{") is is_json
+
+
+def test_lines_below_the_level_are_dropped(lines):
+    configure_logging("error", "json", lines).warning("quiet")
+    assert lines.getvalue() == ""
+
+
+def test_logging_does_not_bring_rich_along():
+    """Where rich is installed structlog would import it: 4.5 MiB on every node."""
+    code = "import sys, node_anomaly_agent.log_setup; print('rich' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
+    code = "import rich, sys, node_anomaly_agent.log_setup; print('rich' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "True\n", "what somebody else has imported stays"
