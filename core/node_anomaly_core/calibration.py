@@ -66,8 +66,12 @@ class MemberScale:
 def fit_member(scores: Array) -> MemberScale:
     """Median and 99 % quantile of a member's scores on normal data, any shape, NaN ignored."""
     known = scores[np.isfinite(scores)]
-    median, high = np.quantile(known, [0.5, 0.99])
-    return MemberScale(float(median), float(max(high, median + 1e-6 * max(1.0, abs(median)))))
+    median, high = (float(value) for value in np.quantile(known, [0.5, 0.99]))
+    # the second is for a member that is flat but for rare jumps
+    spread = max(high - median, 0.01 * (float(known.max()) - median))
+    if spread < 1e-6 * max(1.0, abs(median)):
+        spread = 1.0  # it never moved: one unit of its own score, so that it cannot outshout the others
+    return MemberScale(median, median + spread)
 
 
 def combine(evidence: Sequence[Array]) -> Array:
@@ -99,10 +103,15 @@ def peaks_over(levels: Array, threshold: float) -> Array:
 
 
 def episode_rate(levels: Iterable[Array], threshold: float, interval_s: float) -> float:
-    """Alarm episodes per node-week of levels (t,) of one or more nodes at a threshold."""
+    """Alarm episodes per known node-week of levels (t,) of some nodes at a threshold; NaN without a week."""
     series = list(levels)
-    weeks = sum(len(level) for level in series) * interval_s / WEEK
-    return sum(len(peaks_over(level, threshold)) for level in series) / weeks
+    weeks = _weeks(series, interval_s)
+    return sum(len(peaks_over(level, threshold)) for level in series) / weeks if weeks > 0 else float("nan")
+
+
+def _weeks(levels: Sequence[Array], interval_s: float) -> float:
+    """Node-weeks in which something was known: time that nobody judged must not buy false alarms."""
+    return float(sum(int(np.isfinite(level).sum()) for level in levels)) * interval_s / WEEK
 
 
 def fit_tail(series: Sequence[Array], interval_s: float, budget_per_week: float) -> Tail:
@@ -133,9 +142,11 @@ def _alarm_level(levels: list[Array], interval_s: float, budget_per_week: float)
 
     Counted where the data reach, extrapolated by a Pareto tail where not.
     """
-    weeks = sum(len(level) for level in levels) * interval_s / WEEK
+    weeks = _weeks(levels, interval_s)
     flat = np.concatenate(levels)
     flat = np.sort(flat[np.isfinite(flat)])
+    if not len(flat):
+        raise ValueError(f"calibration needs {HOLD_TICKS} known ticks in a row, there are none")
     start = float(flat[-1])
     peaks = np.empty(0)
     for share in (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
@@ -177,14 +188,12 @@ def _excess(share: float, shape: float, scale: float) -> float:
 
 
 def _strictly_rising(knots: list[float], log10p: list[float]) -> tuple[list[float], list[float]]:
-    """Where several probabilities share one level, the lower one counts only when the level is passed."""
+    """Where several probabilities share one level, the lower ones count only when the level is passed."""
     rising, falling = [knots[0]], [log10p[0]]
     for knot, value in zip(knots[1:], log10p[1:], strict=True):
         if knot > rising[-1] + 1e-9:
             rising.append(knot)
             falling.append(value)
-        else:
-            falling[-1] = value if len(rising) > 1 else falling[-1]
     if len(rising) < 2:
         rising.append(rising[-1] + 1e-3)
         falling.append(log10p[-1])
