@@ -42,6 +42,7 @@ class Cohort:
     summary_mean: Array  # (SUMMARY_WIDTH,)
     summary_scale: Array  # (SUMMARY_WIDTH,)
     forecast_scale: Array  # (f,)
+    components: Array  # (k, f) principal components of compressed values
     node_centre: Array  # (n, f)
     node_scale: Array  # (n, f)
     node_residual: Array  # (n, b, f)
@@ -59,6 +60,7 @@ class Cohort:
             "summary_mean": self.summary_mean,
             "summary_scale": self.summary_scale,
             "forecast_scale": self.forecast_scale,
+            "components": self.components,
             "node_centre": self.node_centre,
             "node_scale": self.node_scale,
             "node_residual": self.node_residual,
@@ -75,6 +77,7 @@ def parse_cohort(tensors: Mapping[str, NDArray[np.generic]], features: int, node
         "summary_mean": (SUMMARY_WIDTH,),
         "summary_scale": (SUMMARY_WIDTH,),
         "forecast_scale": (features,),
+        "components": (_rows(tensors.get("components")), features),
         "node_centre": (nodes, features),
         "node_scale": (nodes, features),
         "node_residual": (nodes, blocks, features),
@@ -91,6 +94,11 @@ def parse_cohort(tensors: Mapping[str, NDArray[np.generic]], features: int, node
     for name in ("prior_spread", "prior_relative"):
         if (arrays[name] < 0).any():
             raise _refused(f"{name} holds a spread below 0")
+    directions = arrays["components"]
+    if len(directions) > features or not np.allclose(
+        directions @ directions.T, np.eye(len(directions)), atol=1e-4
+    ):
+        raise _refused("components are not orthonormal")
     for name in ("prior_residual", "summary_scale", "forecast_scale", "node_scale", "node_residual"):
         if not (arrays[name] > 0).all():
             raise _refused(f"{name} holds a scale that is not above 0")
@@ -98,6 +106,10 @@ def parse_cohort(tensors: Mapping[str, NDArray[np.generic]], features: int, node
         Prior(arrays["prior_spread"], arrays["prior_relative"], arrays["prior_residual"]),
         *(arrays[name] for name in list(shapes)[3:]),
     )
+
+
+def _rows(tensor: NDArray[np.generic] | None) -> int:
+    return len(tensor) if tensor is not None and tensor.ndim == 2 else 0
 
 
 def _refused(what: str) -> BundleError:
@@ -129,7 +141,7 @@ class ResidualPath:
         self._scale = np.stack([baseline.scale for baseline in baselines])
         self._residual_scale = np.stack([baseline.residual_scale for baseline in baselines])
         self._sides = sides
-        self.blocks = ResidualBlocks(len(baselines), len(sides), interval_s)
+        self.blocks = ResidualBlocks(len(baselines), len(sides), interval_s, cohort.components)
         self.normaliser = OnlineNormaliser(
             len(baselines), cohort.summary_mean, cohort.summary_scale, interval_s
         )
@@ -142,9 +154,11 @@ class ResidualPath:
         return Residual(compressed, scaled, summary, self.normaliser.step(summary))
 
 
-def measure_residuals(values: Array, centre: Array, scale: Array, interval_s: float) -> Array:
+def measure_residuals(
+    values: Array, centre: Array, scale: Array, interval_s: float, components: Array
+) -> Array:
     """Usual residual size (b, f) of one node over consecutive rows (n, f); NaN where never known."""
-    blocks = ResidualBlocks(1, values.shape[1], interval_s)
+    blocks = ResidualBlocks(1, values.shape[1], interval_s, components)
     compressed = compress(values, centre, scale)
     return residual_scale(np.concatenate([blocks.step(row[None]) for row in compressed]))
 

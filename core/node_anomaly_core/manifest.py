@@ -7,7 +7,6 @@ with the path of the first thing that is wrong. See docs/bundle-format.md.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +21,7 @@ from node_anomaly_core.summary import SUMMARY_WIDTH
 FORMAT_VERSION = 1
 MAX_FEATURES = 512
 MAX_NODES = 2_000
+SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.1, 3_600.0
 MODEL_TYPES: tuple[str, ...] = ("isolation_forest", "random_forest", "lstm")
 MODEL_INPUTS: tuple[str, ...] = ("summary", "summary_normalised", "compressed")
 ORIGINS: tuple[str, ...] = ("trained", "starter")
@@ -91,13 +91,15 @@ class Manifest:
         return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
+_LARGEST = 1e300  # an integer beyond it is no float any more
+
 _FEATURE_KEYS: tuple[str, ...] = ("name", "unit", "help", "group", "kind", "direction", "floor")
 
 
 def parse_manifest(content: bytes) -> Manifest:
     """Parse bytes whose digest has been checked. Raises BundleError("format" or "manifest")."""
     try:
-        document = json.loads(content)
+        document = json.loads(content.decode())
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _wrong("", "is not JSON") from error
     root = _Reader(document, "")
@@ -121,21 +123,26 @@ def parse_manifest(content: bytes) -> Manifest:
     models = tuple(_model(item) for item in root.children("models", 16))
     if not models or len({model.name for model in models}) != len(models):
         raise _wrong("models", "must be a list of uniquely named models")
+    if sum(model.type == "lstm" for model in models) > 1:
+        raise _wrong("models", "must have at most one of type lstm")
+    interval_s = root.positive("interval_seconds")
+    if not SHORTEST_INTERVAL_S <= interval_s <= LONGEST_INTERVAL_S:  # windows are allocated by it
+        raise _wrong("interval_seconds", f"must lie in {SHORTEST_INTERVAL_S:g}..{LONGEST_INTERVAL_S:g}")
     nodes = root.value("nodes")
     if (
         not isinstance(nodes, list)
         or len(nodes) > MAX_NODES
-        or not all(isinstance(node, str) for node in nodes)
+        or not all(isinstance(node, str) and node.isprintable() for node in nodes)
     ):
         raise _wrong("nodes", f"must be a list of at most {MAX_NODES} names")
     provenance = root.value("provenance")
     if not isinstance(provenance, dict) or not all(
-        isinstance(v, str | int | float) for v in provenance.values()
+        _shown(item) for pair in provenance.items() for item in pair
     ):
         raise _wrong("provenance", "must map names to text or numbers")
     return Manifest(
         features=features,
-        interval_s=root.positive("interval_seconds"),
+        interval_s=interval_s,
         models=models,
         tail=_tail(root.child("tail")),
         budget_per_week=root.positive("budget_false_alarms_per_node_week"),
@@ -148,6 +155,13 @@ def parse_manifest(content: bytes) -> Manifest:
             for name, item in root.child("files").items(32)
         },
     )
+
+
+def _shown(value: object) -> bool:
+    """Whether a value can be printed, exposed as a label and written again as JSON."""
+    if isinstance(value, str):
+        return value.isprintable()
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _feature(item: _Reader) -> Feature:
@@ -222,8 +236,8 @@ class _Reader:
 
     def text(self, key: str, longest: int) -> str:
         value = self.value(key)
-        if not isinstance(value, str) or not 0 < len(value) <= longest:
-            raise _wrong(self._at(key), f"must be text of 1 to {longest} characters")
+        if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
+            raise _wrong(self._at(key), f"must be printable text of 1 to {longest} characters")
         return value
 
     def one_of(self, key: str, choices: Sequence[str]) -> str:
@@ -234,7 +248,7 @@ class _Reader:
 
     def number(self, key: str) -> float:
         value = self.value(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
             raise _wrong(self._at(key), "must be a finite number")
         return float(value)
 

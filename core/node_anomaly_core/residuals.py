@@ -1,4 +1,4 @@
-"""Residual blocks: seven questions asked of every feature at every tick, as running updates.
+"""Residual blocks: eight questions asked of every feature at every tick, as running updates.
 
 Block order is part of the bundle format. `step` takes a batch of nodes; a node's agent is a batch of one, the
 trainer's replay a batch of the fleet, and both run these same lines.
@@ -22,6 +22,7 @@ BLOCKS: tuple[str, ...] = (
     "mean_5m_60m",  # short mean minus long mean
     "mean_15m_240m",
     "mean_3m_15m",
+    "unexplained",  # what the other features do not explain: outside the cohort's principal components
 )
 
 _MEANS: tuple[tuple[tuple[float, int], tuple[float, int]], ...] = (
@@ -32,6 +33,8 @@ _MEANS: tuple[tuple[tuple[float, int], tuple[float, int]], ...] = (
 )
 _LEVELS: tuple[float, ...] = (DAY, HOUR)
 _INNOVATION_CLIP = 3.0
+_CROSS_CLIP = 5.0
+_EXPLAINED = 0.9
 _DEVIATION_HALF_LIFE = 3 * DAY
 
 Array = NDArray[np.float64]
@@ -42,10 +45,30 @@ def longest_window(interval_s: float) -> int:
     return max(ticks_in(seconds, interval_s, least) for pair in _MEANS for seconds, least in pair)
 
 
+def principal_components(rows: Array) -> Array:
+    """Orthonormal directions (k, f) that hold 90 % of the second moment of compressed rows (n, f).
+
+    A missing value (NaN) counts as the node's centre, which is 0, both here and when residuals are taken.
+    """
+    filled = np.clip(np.where(np.isfinite(rows), rows, 0.0), -_CROSS_CLIP, _CROSS_CLIP)
+    power, directions = np.linalg.eigh(filled.T @ filled / max(len(rows), 1))
+    power, directions = power[::-1], directions[:, ::-1].T
+    total = power.sum()
+    if not total > 0:
+        return np.empty((0, rows.shape[1]))
+    count = int(np.searchsorted(np.cumsum(power) / total, _EXPLAINED)) + 1
+    return np.asarray(directions[: min(count, rows.shape[1] // 2)])
+
+
 class ResidualBlocks:
     """Running state of all blocks for a batch of `nodes` with `features` each."""
 
-    def __init__(self, nodes: int, features: int, interval_s: float) -> None:
+    def __init__(self, nodes: int, features: int, interval_s: float, components: Array | None = None) -> None:
+        """Start without a past; `components` (k, features) are orthonormal rows.
+
+        See `principal_components`.
+        """
+        self._components = np.empty((0, features)) if components is None else components
         lengths = sorted({ticks_in(seconds, interval_s, least) for pair in _MEANS for seconds, least in pair})
         self._pairs = [
             tuple(lengths.index(ticks_in(seconds, interval_s, least)) for seconds, least in pair)
@@ -70,6 +93,8 @@ class ResidualBlocks:
         means = self._means.push(compressed)
         for index, (short, long) in enumerate(self._pairs):
             np.subtract(means[short], means[long], out=result[:, 4 + index])
+        filled = np.clip(np.where(np.isnan(compressed), 0.0, compressed), -_CROSS_CLIP, _CROSS_CLIP)
+        np.subtract(filled, (filled @ self._components.T) @ self._components, out=result[:, 7])
         if np.isnan(compressed).any():
             result[:, 4:][np.broadcast_to(np.isnan(compressed)[:, None], result[:, 4:].shape)] = np.nan
         self._adapt(compressed, innovation)

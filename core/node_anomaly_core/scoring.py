@@ -144,7 +144,7 @@ class NodeScorer:
         prior = self.models.cohort.prior
         centre, scale = fit_level(self._thinned.values().astype(np.float64), self._floor, prior)
         recent = self._recent.ordered()[1].astype(np.float64)
-        own = measure_residuals(recent, centre, scale, self.interval_s)
+        own = measure_residuals(recent, centre, scale, self.interval_s, self.models.cohort.components)
         self._start(Baseline(centre, scale, lean(own, prior.residual_scale, len(recent))))
         return self._run(recent)
 

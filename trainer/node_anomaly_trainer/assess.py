@@ -5,7 +5,8 @@ Beside two baselines.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,10 @@ from node_anomaly_core.evidence import FORECAST_CLIP
 from node_anomaly_core.lstm import StepLSTM
 from node_anomaly_core.members import Models
 from node_anomaly_trainer import evaluate
+from node_anomaly_trainer.calibrate import calibrate_fresh, calibrate_known, comparison_budget, within
 from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_of
 from node_anomaly_trainer.evaluate import Evaluation
+from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.models.baselines import BASELINES, Baseline
 
 MOST_BASELINE_TICKS = 20_000
@@ -27,39 +30,60 @@ Array = NDArray[np.float64]
 Report = Callable[[float, str], None]
 
 
-def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> Evaluation:
-    """Everything the gate asks, on the judged part."""
+def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> tuple[Candidate, Evaluation]:
+    """Calibrate the candidate and answer everything the gate asks.
+
+    Detectors are compared on the judged part with thresholds set on the calibration part for the same budget;
+    the false alarms are those of the bundle as it will be published.
+    """
     interval, budget = parts.clean.interval_s, candidate.manifest.budget_per_week
     report(0.0, "normal data")
-    clean = scores_of(candidate, raw_scores(candidate, candidate.clean, interval, parts.judged, report))
-    report(0.3, "injected faults")
-    faulted = scores_of(candidate, raw_scores(candidate, candidate.faulted, interval, parts.judged, report))
+    raw = raw_scores(candidate, candidate.clean, interval, parts.late, within(report, 0.0, 0.1))
+    compared = comparison_budget(parts, budget)
+    rival = replace(
+        candidate,
+        manifest=calibrate_known(
+            parts, raw, replace(candidate.manifest, budget_per_week=compared), parts.late
+        ),
+    )
+    clean = scores_of(rival, raw)
+    report(0.1, "injected faults")
+    faulted = scores_of(
+        rival, raw_scores(candidate, candidate.faulted, interval, parts.judged, within(report, 0.1, 0.1))
+    )
     for number, make in enumerate(BASELINES):
         baseline = make()
-        report(0.5 + 0.2 * number, baseline.name)
-        clean[baseline.name], faulted[baseline.name] = _baseline(baseline, parts, candidate, budget, seed)
-    report(0.9, "parity and cost")
+        report(0.2 + 0.1 * number, baseline.name)
+        clean[baseline.name], faulted[baseline.name] = _baseline(baseline, parts, candidate, compared, seed)
+    if parts.clean.origin.get("source") == "synthetic":
+        manifest, judged = calibrate_fresh(parts, candidate, seed, within(report, 0.45, 0.5))
+    else:
+        manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration)
+        scores = np.where(
+            parts.normal, scores_of(replace(candidate, manifest=manifest), raw)["combined"], np.nan
+        )
+        judged = list(scores[parts.judged].T)
+    final = replace(candidate, manifest=manifest)
+    report(0.95, "parity and cost")
     faults = [fault for fault in parts.faults if fault.start >= parts.judged.start]
     hits = {
         name: evaluate.caught(dict(zip(parts.clean.nodes, scores.T, strict=True)), faults)
         for name, scores in faulted.items()
     }
-    normal = {
-        name: list(np.where(parts.normal, scores, np.nan)[parts.judged].T) for name, scores in clean.items()
-    }
-    cost, ticks = evaluate.measure_cost(candidate.bundle(), parts.clean)
-    return Evaluation(
-        false_alarms_per_node_week=evaluate.false_alarm_rate(normal["combined"], interval),
-        node_weeks=evaluate.known_weeks(normal["combined"], interval),
+    cost, ticks = evaluate.measure_cost(final.bundle(), parts.clean)
+    return final, Evaluation(
+        false_alarms_per_node_week=evaluate.false_alarm_rate(judged, interval),
+        node_weeks=evaluate.known_weeks(judged, interval),
         budget=budget,
+        comparison_budget=compared,
         fault_recall={name: evaluate.recall(found) for name, found in hits.items()},
-        false_alarms={name: evaluate.false_alarm_rate(scores, interval) for name, scores in normal.items()},
-        recall_by_kind={
-            kind: evaluate.recall(
-                [hit for hit, fault in zip(hits["combined"], faults, strict=True) if fault.kind == kind]
+        false_alarms={
+            name: evaluate.false_alarm_rate(
+                list(np.where(parts.normal, scores, np.nan)[parts.late].T), interval
             )
-            for kind in sorted({fault.kind for fault in faults})
+            for name, scores in clean.items()
         },
+        recall_by_kind=_by_kind(hits["combined"], faults),
         faults=len(faults),
         parity_forest_max=forest_parity(candidate),
         parity_lstm_max=lstm_parity(candidate),
@@ -67,6 +91,14 @@ def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> Eva
         ticks=ticks,
         bundle_bytes=sum(len(data) for data in candidate.files.values()),
     )
+
+
+def _by_kind(hits: Sequence[bool], faults: Sequence[Fault]) -> dict[str, float]:
+    """Recall per kind of fault."""
+    return {
+        kind: evaluate.recall([hit for hit, fault in zip(hits, faults, strict=True) if fault.kind == kind])
+        for kind in sorted({fault.kind for fault in faults})
+    }
 
 
 def _baseline(
@@ -82,7 +114,7 @@ def _baseline(
         _late_scores(baseline, replayed.compressed, parts.late)
         for replayed in (candidate.clean, candidate.faulted)
     )
-    normal = np.where(parts.normal, clean, np.nan)[parts.calibration]
+    normal = np.where(parts.normal, clean, np.nan)[parts.late]
     tail = fit_tail(list(normal.T), parts.clean.interval_s, budget)
     return tail.score(clean), tail.score(faulted)
 

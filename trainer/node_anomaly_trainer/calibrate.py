@@ -8,16 +8,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.calibration import MemberScale, Tail, combine, fit_member, fit_tail
+from node_anomaly_core.calibration import WEEK, MemberScale, Tail, combine, fit_member, fit_tail
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.manifest import Manifest
-from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores
-from node_anomaly_trainer.config import TrainConfig
-from node_anomaly_trainer.progress import Progress
+from node_anomaly_core.members import judge
+from node_anomaly_trainer.candidate import Candidate, Parts, part_of
+from node_anomaly_trainer.dataset import ANOMALOUS
+from node_anomaly_trainer.progress import Report
 from node_anomaly_trainer.replay import replay_fresh, stretches
 
-FRESH_TICKS = 1_200
-FRESH_STRETCHES = 16
+FRESH_TICKS = 960
+FRESH_STRETCHES = 14
+FRESH_JUDGED = 8
+COUNTED_EPISODES = 10
 
 Array = NDArray[np.float64]
 Raw = Mapping[str, Array]
@@ -27,29 +30,53 @@ PLACEHOLDER_TAIL = Tail((0.0, 1.0), (0.0, -1.0), -1.0)
 """Stand in for a calibration while the raw scores that it is made of are being measured."""
 
 
-def calibrate(parts: Parts, candidate: Candidate, config: TrainConfig, progress: Progress) -> Manifest:
-    """1.0 = the budget, on normal data that no member was fitted on.
+def comparison_budget(parts: Parts, budget_per_week: float) -> float:
+    """False alarms per node-week at which detectors are compared: the budget, or what the data can resolve.
 
-    A simulated fleet has no node of yours, so its bundle is calibrated as it will be used: by scorers that
-    have never seen the node. History of your own nodes is calibrated with the baselines that the bundle
-    carries for them.
+    A threshold for one alarm a week, set on two node-days, is a guess about the largest value; ten episodes
+    on held-back data are the least that set a threshold by counting.
     """
-    if parts.clean.origin.get("source") == "synthetic":
-        with progress.phase("calibrate on fresh nodes") as report:
-            late = parts.clean.between(parts.fit.stop / parts.clean.ticks, 1.0)
-            pieces = stretches(late, FRESH_TICKS, FRESH_STRETCHES, config.training.seed)
-            return calibrated(candidate.manifest, replay_fresh(candidate.bundle(), late, pieces, report))
-    with progress.phase("calibrate") as report:
-        raw = raw_scores(candidate, candidate.clean, parts.clean.interval_s, parts.calibration, report)
-    normal = parts.normal[parts.calibration]
+    weeks = float(parts.normal[parts.late].sum()) * parts.clean.interval_s / WEEK
+    return max(budget_per_week, COUNTED_EPISODES / weeks) if weeks > 0 else budget_per_week
+
+
+def calibrate_known(parts: Parts, raw: Raw, manifest: Manifest, part: slice) -> Manifest:
+    """Calibrate on one part of raw scores (t, m) of nodes whose baselines the bundle carries."""
+    normal = parts.normal[part]
     series = [
-        {
-            name: np.where(normal[:, node], scores[parts.calibration, node], np.nan)
-            for name, scores in raw.items()
-        }
+        {name: np.where(normal[:, node], scores[part, node], np.nan) for name, scores in raw.items()}
         for node in range(len(parts.clean.nodes))
     ]
-    return calibrated(candidate.manifest, series)
+    return calibrated(manifest, series)
+
+
+def calibrate_fresh(
+    parts: Parts, candidate: Candidate, seed: int, report: Report
+) -> tuple[Manifest, list[Array]]:
+    """Calibrate for nodes that the bundle has never seen; also the combined scores on the judged part.
+
+    A simulated fleet has no node of yours, so its bundle is calibrated as it will be used: by scorers that
+    start from nothing on stretches of the history, learn the node and judge it at the same time.
+    """
+    part = [part_of(parts, where) for where in (parts.calibration, parts.judged)]
+    series = []
+    for share, (history, count) in enumerate(zip(part, (FRESH_STRETCHES, FRESH_JUDGED), strict=True)):
+        pieces = stretches(history, FRESH_TICKS, count, seed + share)
+        raw = replay_fresh(candidate.bundle(), history, pieces, within(report, share / 2, 0.5))
+        normal = [history.labels[piece.start : piece.stop, piece.node] != ANOMALOUS for piece in pieces]
+        series.append(
+            [
+                {name: np.where(known, scores, np.nan) for name, scores in one.items()}
+                for one, known in zip(raw, normal, strict=True)
+            ]
+        )
+    manifest = calibrated(candidate.manifest, series[0])
+    return manifest, [judge(manifest, raw)[0] for raw in series[1]]
+
+
+def within(report: Report, start: float, share: float) -> Report:
+    """A report for a part of a phase."""
+    return lambda done, note: report(start + share * done, note)
 
 
 def calibrated(manifest: Manifest, series: Sequence[Raw]) -> Manifest:

@@ -69,6 +69,11 @@ def split(history: History, config: TrainConfig) -> Parts:
     )
 
 
+def part_of(parts: Parts, part: slice) -> History:
+    """The clean history of one part."""
+    return parts.clean.between(part.start / parts.clean.ticks, part.stop / parts.clean.ticks)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """Fitted members, what they were fed, and the files of the bundle they make."""

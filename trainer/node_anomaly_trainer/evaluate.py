@@ -30,9 +30,11 @@ class Evaluation:
     false_alarms_per_node_week: float
     node_weeks: float
     budget: float
+    comparison_budget: float
+    """False alarms per node-week at which `fault_recall` and `false_alarms` compare the detectors."""
     fault_recall: Mapping[str, float]
     false_alarms: Mapping[str, float]
-    """Per detector, per node-week, on held-back normal data."""
+    """Per detector, per node-week, realised with the thresholds of the comparison."""
     recall_by_kind: Mapping[str, float]
     """Of the combined score, per kind of fault."""
     faults: int

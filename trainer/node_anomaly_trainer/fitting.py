@@ -16,7 +16,7 @@ from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_core.members import COHORT_FILE, Models
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL
-from node_anomaly_trainer.candidate import Candidate, Parts
+from node_anomaly_trainer.candidate import Candidate, Parts, part_of
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.labels import guard_band
 from node_anomaly_trainer.models import MODELS, Model, TrainingSet
@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 
 def fit(parts: Parts, config: TrainConfig, progress: Progress) -> Candidate:
     """Everything but the calibration. Raises TrainingError where a member cannot be fitted."""
-    early = parts.clean.between(0.0, parts.fit.stop / parts.clean.ticks)
+    early = part_of(parts, parts.fit)
     with progress.phase("baselines") as report:
         cohort = fit_cohort(early, report)
     with progress.phase("replay history") as report:

@@ -10,8 +10,7 @@ import numpy as np
 
 from node_anomaly_trainer import gate
 from node_anomaly_trainer.assess import assess
-from node_anomaly_trainer.calibrate import calibrate
-from node_anomaly_trainer.candidate import Candidate, Parts, golden_vectors, split
+from node_anomaly_trainer.candidate import Candidate, golden_vectors, split
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import NORMAL, UNKNOWN, History, require_trainable
 from node_anomaly_trainer.evaluate import Evaluation
@@ -51,7 +50,7 @@ def train(config: TrainConfig, progress: Progress) -> TrainingReport:
     notes = require_trainable(history, MINIMUM_TICKS).lines()
     for line in notes:
         progress.note(line)
-    _, candidate, evaluation = build(history, config, progress)
+    candidate, evaluation = build(history, config, progress)
     reasons = gate.judge(evaluation, config.gate.limits)
     path = None
     if not reasons:
@@ -69,14 +68,14 @@ def train(config: TrainConfig, progress: Progress) -> TrainingReport:
     )
 
 
-def build(history: History, config: TrainConfig, progress: Progress) -> tuple[Parts, Candidate, Evaluation]:
+def build(history: History, config: TrainConfig, progress: Progress) -> tuple[Candidate, Evaluation]:
     """Fit, calibrate and judge a candidate on one history; publishes nothing."""
     parts = split(history, config)
     candidate = fit(parts, config, progress)
-    candidate = replace(candidate, manifest=calibrate(parts, candidate, config, progress))
-    candidate = replace(candidate, files={**candidate.files, **golden_vectors(candidate, history)})
-    with progress.phase("judge") as report:
-        return parts, candidate, assess(parts, candidate, config.training.seed, report)
+    with progress.phase("calibrate and judge") as report:
+        candidate, evaluation = assess(parts, candidate, config.training.seed, report)
+    golden = golden_vectors(candidate, history)
+    return replace(candidate, files={**candidate.files, **golden}), evaluation
 
 
 def labelled(history: History, config: TrainConfig, progress: Progress) -> History:

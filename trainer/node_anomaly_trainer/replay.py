@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.baseline import Baseline, Prior, fit_level, fit_prior
+from node_anomaly_core.baseline import Baseline, Prior, compress, fit_level, fit_prior
 from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.evidence import Cohort, ForecastPath, ResidualPath, feature_sides, measure_residuals
+from node_anomaly_core.residuals import principal_components
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.summary import SUMMARY_WIDTH, OnlineNormaliser
 from node_anomaly_trainer.dataset import ANOMALOUS, History
@@ -23,6 +24,7 @@ Array = NDArray[np.float64]
 Report = Callable[[float, str], None]
 
 _MOST_RESIDUAL_ROWS = 6_000  # ticks that a node's residual sizes are measured on; more changes nothing
+_COMPONENT_ROWS = 4_000  # ticks per node that correlations are learnt from
 _REPORT_EVERY = 500
 
 
@@ -41,21 +43,26 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     The summary's mean and scale are still those of nothing (0 and 1), see `with_summary`.
     """
     floor = np.array([feature.floor for feature in history.features])
+    nodes = range(len(history.nodes))
+    normal = np.where((history.labels != ANOMALOUS)[:, :, None], history.values, np.nan)
+    levels = [fit_level(normal[:, node], floor, None) for node in nodes]
+    every = max(1, history.ticks // _COMPONENT_ROWS)
+    components = principal_components(
+        np.concatenate([compress(normal[::every, node], *levels[node]) for node in nodes])
+    )
     baselines = []
-    for index, node in enumerate(history.nodes):
-        rows = np.where((history.labels[:, index] != ANOMALOUS)[:, None], history.values[:, index], np.nan)
-        centre, scale = fit_level(rows, floor, None)
-        recent = history.values[-_MOST_RESIDUAL_ROWS:, index]
-        baselines.append(
-            Baseline(centre, scale, measure_residuals(recent, centre, scale, history.interval_s))
-        )
-        report((index + 1) / len(history.nodes), node)
+    for node, (centre, scale) in enumerate(levels):
+        recent = history.values[-_MOST_RESIDUAL_ROWS:, node]
+        usual = measure_residuals(recent, centre, scale, history.interval_s, components)
+        baselines.append(Baseline(centre, scale, usual))
+        report((node + 1) / len(levels), history.nodes[node])
     prior = fit_prior(baselines, floor)
     return Cohort(
         prior=prior,
         summary_mean=np.zeros(SUMMARY_WIDTH),
         summary_scale=np.ones(SUMMARY_WIDTH),
         forecast_scale=np.ones(len(history.features)),
+        components=components,
         node_centre=np.stack([baseline.centre for baseline in baselines]),
         node_scale=np.stack([baseline.scale for baseline in baselines]),
         node_residual=np.stack([_filled(baseline.residual_scale, prior) for baseline in baselines]),
