@@ -99,6 +99,7 @@ def _cohort(features: int) -> bytes:
         "summary_mean": np.full(SUMMARY_WIDTH, 0.3),
         "summary_scale": np.ones(SUMMARY_WIDTH),
         "forecast_scale": np.ones(features),
+        "components": np.eye(1, features),
         "node_centre": np.zeros((0, features)),
         "node_scale": np.ones((0, features)),
         "node_residual": np.ones((0, blocks, features)),
