@@ -7,15 +7,18 @@ making one needs TensorFlow; `python tests/small_bundle.py` makes it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.bundle import GOLDEN_FILE, golden_scores
-from node_anomaly_core.bundle_store import Bundle
+from node_anomaly_core.bundle_store import DIGEST, MANIFEST, Bundle
 from node_anomaly_core.catalogue import FEATURES_BY_NAME, Feature
 from node_anomaly_core.evidence import Cohort
 from node_anomaly_core.manifest import Manifest, ModelEntry
@@ -153,6 +156,27 @@ def sealed(made: SmallBundle) -> SmallBundle:
     scores = golden_scores(made.bundle(), values.astype(np.float64))
     golden = write_tensors({"values": values, "scores": scores})
     return replace(made, files={**made.files, GOLDEN_FILE: golden})
+
+
+def resealed(path: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """Edit the manifest of a bundle on disk as its maker could have: with a digest that fits again."""
+    document = json.loads((path / MANIFEST).read_bytes())
+    edit(document)
+    return reseal(path, json.dumps(document).encode())
+
+
+def reseal(path: Path, manifest: bytes) -> Path:
+    """Put any bytes in the manifest's place, with their digest."""
+    (path / MANIFEST).write_bytes(manifest)
+    (path / DIGEST).write_text(hashlib.sha256(manifest).hexdigest() + f"  {MANIFEST}\n")
+    return path
+
+
+def refiled(path: Path, name: str, content: bytes) -> Path:
+    """Put another file into a bundle on disk, with size and digests that fit."""
+    (path / name).write_bytes(content)
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return resealed(path, lambda document: document["files"].update({name: entry}))
 
 
 def raw_scores(made: SmallBundle) -> dict[str, Array]:
