@@ -50,7 +50,11 @@ class Bundle:
 
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle directory: sizes, digests, then the manifest. Raises BundleError, see BUNDLE_REASONS."""
-    if not path.is_dir():
+    try:
+        found = path.is_dir()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not found:
         raise BundleError(
             "missing", f"{path} is not a bundle directory", "point at a directory with a manifest.json"
         )
@@ -118,7 +122,7 @@ def write_bundle(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
 def activate(root: Path, version: str) -> None:
     """Point `root/current` at a version in one atomic step.
 
-    Raises BundleError("missing") if it is not there.
+    Raises BundleError("missing") if it is not there, OSError when the disk refuses.
     """
     _check_name(root, version)
     if not (root / version / MANIFEST).is_file():
@@ -128,7 +132,11 @@ def activate(root: Path, version: str) -> None:
     staging = root / f".{CURRENT}-{os.getpid()}"
     staging.unlink(missing_ok=True)
     staging.symlink_to(version, target_is_directory=True)
-    staging.replace(root / CURRENT)
+    try:
+        staging.replace(root / CURRENT)
+    except OSError:
+        staging.unlink(missing_ok=True)
+        raise
     _sync_directory(root)
 
 
@@ -136,12 +144,15 @@ def resolve_current(root: Path) -> Path | None:
     """The real directory of the bundle that a root offers now, or None.
 
     Tried in order: `current`, a ConfigMap's `..data`, the root itself. Raises BundleError("path") when a
-    link leaves the root.
+    link leaves the root, and BundleError("io") when the file system refuses to say.
     """
-    real = root.resolve()
     for candidate in (root / CURRENT, root / "..data", root):
-        if (candidate / MANIFEST).is_file():
-            target = candidate.resolve()
+        try:
+            found = (candidate / MANIFEST).is_file()
+        except OSError as error:
+            raise _unreadable(candidate, error) from error
+        if found:
+            real, target = root.resolve(), candidate.resolve()
             if target != real and real not in target.parents:
                 raise BundleError(
                     "path", f"{candidate} leads out of {root}", "link to a directory inside the root"
@@ -153,6 +164,10 @@ def resolve_current(root: Path) -> Path | None:
 def starter_bundle() -> Path:
     """The bundle in the wheel, trained on the synthetic fleet, with which a fresh install scores at once."""
     return Path(__file__).parent / "starter"
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError("io", f"{path} cannot be read: {error.strerror}", "check the path and its permissions")
 
 
 def _check_name(path: Path, name: str) -> None:

@@ -186,7 +186,7 @@ PLACES: tuple[tuple[str | int, ...], ...] = (
 def test_anything_anywhere_is_refused_or_harmless(
     manifest: Manifest, place: tuple[str | int, ...], value: object
 ) -> None:
-    """The parser answers with a manifest that can be written again, or with a BundleError, and nothing else."""
+    """The parser answers with a manifest that can be written again, or with a BundleError."""
     document = json.loads(manifest.to_bytes())
     at(document, place[:-1])[place[-1]] = value
     try:
