@@ -149,6 +149,12 @@ def build(budget_per_week: float = 1.0) -> SmallBundle:
     return sealed(made)
 
 
+def only(made: SmallBundle, *names: str) -> SmallBundle:
+    """With some of its members."""
+    models = tuple(model for model in made.manifest.models if model.name in names)
+    return replace(made, manifest=replace(made.manifest, models=models))
+
+
 def sealed(made: SmallBundle) -> SmallBundle:
     """With the golden vectors that its scores give."""
     values = rows(77, 44).astype(np.float32)

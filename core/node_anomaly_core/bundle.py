@@ -94,4 +94,5 @@ def golden_scores(bundle: Bundle, values: NDArray[np.float64]) -> NDArray[np.flo
 def _agree(computed: NDArray[np.float64], recorded: NDArray[np.float64]) -> bool:
     allowed = GOLDEN_TOLERANCE * np.maximum(1.0, np.abs(recorded))
     same = (np.isnan(computed) & np.isnan(recorded)) | (np.abs(computed - recorded) <= allowed)
-    return bool(same.all() and np.isfinite(recorded).any())
+    # an infinite score would allow any other; nothing but NaN would show nothing
+    return bool(same.all() and np.isfinite(recorded).any() and not np.isinf(recorded).any())
