@@ -74,13 +74,14 @@ def fit_member(scores: Array) -> MemberScale:
     return MemberScale(median, median + spread)
 
 
-def combine(evidence: Sequence[Array]) -> Array:
-    """Mean over the members that know something; NaN where none does."""
+def combine(evidence: Sequence[Array], weights: Sequence[float]) -> Array:
+    """Weighted mean over the members that know something; NaN where none does. Weights are above 0."""
     stacked = np.stack(list(evidence))
     known = np.isfinite(stacked)
-    counts = known.sum(axis=0)
+    weight = np.array(weights).reshape(-1, *(1,) * (stacked.ndim - 1))
+    whole = (weight * known).sum(axis=0)
     with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, np.where(known, stacked, 0.0).sum(axis=0) / counts, np.nan)
+        return np.where(whole > 0, (weight * np.where(known, stacked, 0.0)).sum(axis=0) / whole, np.nan)
 
 
 def held(evidence: Array, ticks: int = HOLD_TICKS) -> Array:

@@ -37,7 +37,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One member: its file, what it is fed, and how its scores become evidence and a score of its own."""
+    """One member: its file, what it is fed, how its scores become evidence, and how much that weighs."""
 
     name: str
     type: str
@@ -45,6 +45,7 @@ class ModelEntry:
     input: str
     scale: MemberScale
     tail: Tail
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,12 @@ class Manifest:
             ],
             "models": [
                 {"name": model.name, "type": model.type, "file": model.file, "input": model.input}
-                | {"median": model.scale.median, "high": model.scale.high, "tail": _tail_document(model.tail)}
+                | {
+                    "median": model.scale.median,
+                    "high": model.scale.high,
+                    "weight": model.weight,
+                    "tail": _tail_document(model.tail),
+                }
                 for model in self.models
             ],
             "tail": _tail_document(self.tail),
@@ -188,6 +194,7 @@ def _model(item: _Reader) -> ModelEntry:
         input=item.one_of("input", MODEL_INPUTS),
         scale=scale,
         tail=_tail(item.child("tail")),
+        weight=item.positive("weight"),
     )
 
 

@@ -69,4 +69,5 @@ def judge(manifest: Manifest, raw: Mapping[str, Array]) -> tuple[Array, dict[str
     """Raw member scores (n,) -> `anomaly_score` (n,), each member's own score, each member's evidence."""
     evidence = {model.name: model.scale.evidence(raw[model.name]) for model in manifest.models}
     members = {model.name: model.tail.score(evidence[model.name]) for model in manifest.models}
-    return manifest.tail.score(combine(list(evidence.values()))), members, evidence
+    weights = [model.weight for model in manifest.models]
+    return manifest.tail.score(combine(list(evidence.values()), weights)), members, evidence

@@ -207,7 +207,7 @@ class NodeScorer:
         """
         total = np.zeros(len(self.features))
         for model in self.bundle.manifest.models:
-            weight = max(float(np.nan_to_num(evidence[model.name][0])), 0.0) + 1e-3
+            weight = model.weight * (max(float(np.nan_to_num(evidence[model.name][0])), 0.0) + 1e-3)
             if model.name in self.models.forests:
                 rows = residual.normalised if model.input == "summary_normalised" else residual.summary
                 credit = self.models.forests[model.name].credit(rows[0])

@@ -21,6 +21,7 @@ from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.models.baselines import BASELINES, Baseline
+from node_anomaly_trainer.weights import weighted
 
 MOST_BASELINE_TICKS = 20_000
 PARITY_ROWS = 2_000
@@ -40,6 +41,9 @@ def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> tup
     report(0.0, "normal data")
     raw = raw_scores(candidate, candidate.clean, interval, parts.late, within(report, 0.0, 0.1))
     compared = comparison_budget(parts, budget)
+    report(0.1, "injected faults")
+    disturbed = raw_scores(candidate, candidate.faulted, interval, parts.late, within(report, 0.1, 0.1))
+    candidate = replace(candidate, manifest=weighted(parts, candidate.manifest, raw, disturbed, 2 * compared))
     rival = replace(
         candidate,
         manifest=calibrate_known(
@@ -47,10 +51,7 @@ def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> tup
         ),
     )
     clean = scores_of(rival, raw)
-    report(0.1, "injected faults")
-    faulted = scores_of(
-        rival, raw_scores(candidate, candidate.faulted, interval, parts.judged, within(report, 0.1, 0.1))
-    )
+    faulted = scores_of(rival, disturbed)
     for number, make in enumerate(BASELINES):
         baseline = make()
         report(0.2 + 0.1 * number, baseline.name)
@@ -89,6 +90,7 @@ def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> tup
         parity_lstm_max=lstm_parity(candidate),
         tick_cpu_seconds=cost,
         ticks=ticks,
+        weights={model.name: model.weight for model in final.manifest.models},
         bundle_bytes=sum(len(data) for data in candidate.files.values()),
     )
 

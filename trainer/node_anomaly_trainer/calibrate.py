@@ -93,7 +93,7 @@ def calibrated(manifest: Manifest, series: Sequence[Raw]) -> Manifest:
         for collected, values in zip(evidence, own, strict=True):
             collected.append(values)
         models.append(replace(model, scale=scale, tail=_tail(own, manifest)))
-    combined = [combine(members) for members in evidence]
+    combined = [combine(members, [model.weight for model in models]) for members in evidence]
     return replace(manifest, models=tuple(models), tail=_tail(combined, manifest))
 
 

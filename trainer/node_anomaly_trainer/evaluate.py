@@ -42,6 +42,8 @@ class Evaluation:
     parity_lstm_max: float
     tick_cpu_seconds: float
     ticks: int
+    weights: Mapping[str, float]
+    """Per member, 1.0 on average."""
     bundle_bytes: int
 
 

@@ -1,4 +1,4 @@
-"""Make the starter bundle that ships in the wheel: `make starter`, or `python -m node_anomaly_trainer.starter`.
+"""Make the starter bundle that ships in the wheel: `python -m node_anomaly_trainer.starter`.
 
 Trained on the simulated fleet and calibrated for nodes it has never seen, so that a fresh install scores at
 once and adapts to its host. It passes the same gate as any bundle, or nothing is written.
@@ -39,7 +39,8 @@ def make(root: Path, config: TrainConfig, progress: Progress) -> Path:
     if reasons:
         raise AnomalyError(f"the starter was refused: {'; '.join(reasons)}", "change STARTER, not the gate")
     for name, figure in evaluation.fault_recall.items():
-        progress.note(f"{name}: {figure:.0%} of {evaluation.faults} faults")
+        weight = f", weight {evaluation.weights[name]:.2f}" if name in evaluation.weights else ""
+        progress.note(f"{name}: {figure:.0%} of {evaluation.faults} faults{weight}")
     # The simulated nodes are nobody's: carrying their baselines would only cost bytes.
     manifest = replace(candidate.manifest, origin="starter")
     with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
