@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from node_anomaly_agent.daemon import Daemon, Parts
+from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus, Sample
 from node_anomaly_agent.scorer import Candidate
 from node_anomaly_agent.snapshot import BundleInfo, ReloadStatus, Snapshot
@@ -263,7 +264,7 @@ def make_rig(first: Any = None, state: Path | None = None, interval_s: float = 1
             clock=clock,
             log=log,  # type: ignore[arg-type]
             interval_s=interval_s,
-            process=lambda: (),
+            process=ProcessStats,
             trim=lambda: None,
         )
     )

@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from prometheus_client import Metric, ProcessCollector
-
 from node_anomaly_agent.clock import SystemClock
 from node_anomaly_agent.collectors import COLLECTORS, build_collectors
 from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Daemon, Parts, handle_signals
-from node_anomaly_agent.exposition import build_registry
 from node_anomaly_agent.log_setup import configure_logging
+from node_anomaly_agent.process_stats import read_process_stats
 from node_anomaly_agent.reload import Reloader
 from node_anomaly_agent.sampler import Sampler
 from node_anomaly_agent.scorer import Candidate, load_candidate
@@ -98,11 +96,6 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
     bundles = choose_bundle_directory(config, state_directory)
     node = node_name(config, environ)
     clock = SystemClock()
-    own_process = ProcessCollector(registry=None)
-
-    def process() -> tuple[Metric, ...]:
-        return tuple(own_process.collect())
-
     sampler = build_sampler(config)
     reloader = Reloader(
         bundles,
@@ -120,13 +113,12 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
             clock=clock,
             log=log,
             interval_s=config.interval_s,
-            process=process,
+            process=read_process_stats,
             trim=_trim_memory,
         )
     )
-    registry = build_registry(lambda: daemon.snapshot, version)
     application = Application(
-        lambda: daemon.snapshot, registry, config.telemetry_path, clock.time, clock.monotonic
+        lambda: daemon.snapshot, version, config.telemetry_path, clock.time, clock.monotonic
     )
     web = WebServer(config.listen_address, application)
     with handle_signals(daemon, reloader):

@@ -20,6 +20,9 @@ MAX_FILE_BYTES = 1 << 20
 RATE_WINDOW_TICKS = 4
 """Rates span this many intervals: the trainer's PromQL uses the same."""
 
+OWN_PROC = Path("/proc")
+"""Where this process finds itself, whatever `path.procfs` says of the host."""
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TELEMETRY_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")

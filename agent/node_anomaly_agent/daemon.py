@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import Metric
 
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
+from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus, Sample
 from node_anomaly_agent.scorer import AgentScorer, Candidate
 from node_anomaly_agent.snapshot import Counters, ReloadStatus, Snapshot
@@ -68,7 +68,7 @@ class Parts:
 
     Attributes:
         fallback: loads the starter bundle, or another one by its version.
-        process: the agent's own process metrics.
+        process: what the agent itself costs now; never raises.
         trim: gives memory that a verification has freed back to the system.
     """
 
@@ -79,7 +79,7 @@ class Parts:
     log: Log
     interval_s: float
     keeper: StateKeeper
-    process: Callable[[], tuple[Metric, ...]]
+    process: Callable[[], ProcessStats]
     trim: Callable[[], None]
 
 
@@ -180,7 +180,7 @@ class Daemon:
             warmup_ticks=0 if scorer is None else scorer.warmup_ticks,
             warmup_done=0 if scorer is None else scorer.warmup_done,
             collectors=collectors,
-            process=self._own_process(),
+            process=self._parts.process(),
         )
 
     def _sample(self, timestamp: float) -> Sample | None:
@@ -223,12 +223,6 @@ class Daemon:
         failures = self._failing.pop(phase, 0)
         if failures:
             self._log.info("evaluation works again", phase=phase, failed=failures)
-
-    def _own_process(self) -> tuple[Metric, ...]:
-        try:
-            return self._parts.process()
-        except Exception:  # noqa: BLE001  # metrics about ourselves are the least of our duties
-            return ()
 
     def _count_overrun(self) -> None:
         """Ticks that have passed unnoticed are skipped, never made up for in a burst."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, MutableMapping
+from types import ModuleType
 from typing import Any, TextIO
 
-# structlog.dev imports rich where it is installed: 4.5 MiB that this agent never uses. None is the import
-# system's own spelling of "not importable".
-if "rich" not in sys.modules:
-    sys.modules["rich"] = None  # type: ignore[assignment]
+# structlog imports asyncio (1.4 MiB) for methods that this agent never calls, and rich (4.5 MiB) where it is
+# installed. While it is imported they are an empty module and, in the import system's own spelling, not
+# importable; who needs them later gets the real ones.
+_HIDDEN: Mapping[str, ModuleType | None] = {"asyncio": ModuleType("asyncio"), "rich": None}
+_hidden = [name for name in _HIDDEN if name not in sys.modules]
+for _name in _hidden:
+    sys.modules[_name] = _HIDDEN[_name]  # type: ignore[assignment]
+try:
     import structlog
-
-    del sys.modules["rich"]
-else:
-    import structlog
+finally:
+    for _name in _hidden:
+        del sys.modules[_name]
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 

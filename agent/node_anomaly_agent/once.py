@@ -14,13 +14,12 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import generate_latest
-
 from node_anomaly_agent.assembly import build_sampler, choose_bundle_directory, node_name
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Sampling
-from node_anomaly_agent.exposition import build_registry
+from node_anomaly_agent.exposition import expose
+from node_anomaly_agent.families import TEXT
 from node_anomaly_agent.sampler import Sample
 from node_anomaly_agent.scorer import AgentScorer, Candidate, load_candidate
 from node_anomaly_agent.snapshot import FEATURE_STATES, Snapshot, reasons
@@ -181,8 +180,7 @@ def _recorded_version(path: Path) -> str:
 
 def render_prom(outcome: Outcome, version: str) -> str:
     """For node_exporter's textfile collector: no process_* series, which would clash with its own."""
-    snapshot = outcome.snapshot
-    return generate_latest(build_registry(lambda: snapshot, version, whole_agent=False)).decode()
+    return expose(outcome.snapshot, version, TEXT, whole_agent=False)
 
 
 def render_json(outcome: Outcome, version: str) -> str:

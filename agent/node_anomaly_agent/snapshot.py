@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from prometheus_client import Metric
-
+from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import Feature
@@ -123,7 +122,7 @@ class Snapshot:
     bundle: BundleInfo | None = None
     reload: ReloadStatus = field(default_factory=ReloadStatus)
     collectors: Mapping[str, CollectorStatus] = field(default_factory=dict)
-    process: tuple[Metric, ...] = ()
+    process: ProcessStats = field(default_factory=ProcessStats)
 
     @property
     def warm(self) -> bool:

@@ -1,7 +1,7 @@
 """HTTP as an exporter has it: a WSGI application of five pages, and the bounded server below it.
 
-Every page renders the last snapshot. prometheus_client's own server is not used: it answers every path with
-metrics, so a probe on it always passes.
+Every page renders the last snapshot, and what is no page is 404: a server that answers every path with
+metrics would let every probe pass.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cheroot import wsgi
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from node_anomaly_agent.config import Address
+from node_anomaly_agent.exposition import expose
+from node_anomaly_agent.families import choose_format
 from node_anomaly_agent.page import render_page
 from node_anomaly_agent.snapshot import Snapshot
 from node_anomaly_core.errors import AnomalyError
@@ -51,11 +51,11 @@ class _Answer:
 
 
 class Application:
-    """The pages. Everything they show comes from `source` and the registry.
+    """The pages. Everything they show comes from `source`.
 
     Args:
         source: gives the last snapshot.
-        registry: what the telemetry path renders.
+        version: the agent's.
         telemetry_path: where the metrics are.
         time: unix seconds, for ages.
         monotonic: the clock of the snapshot's heartbeat.
@@ -64,13 +64,13 @@ class Application:
     def __init__(
         self,
         source: Callable[[], Snapshot],
-        registry: CollectorRegistry,
+        version: str,
         telemetry_path: str,
         time: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         self._source = source
-        self._registry = registry
+        self._version = version
         self._telemetry_path = telemetry_path
         self._time = time
         self._monotonic = monotonic
@@ -98,8 +98,9 @@ class Application:
         return [] if method == "HEAD" else [body]
 
     def _metrics(self, environ: Mapping[str, Any]) -> _Answer:
-        encode, content_type = choose_encoder(str(environ.get("HTTP_ACCEPT", "")))
-        return _Answer("200 OK", content_type, encode(self._registry), (("Vary", "Accept, Accept-Encoding"),))
+        content_type = choose_format(str(environ.get("HTTP_ACCEPT", "")))
+        text = expose(self._source(), self._version, content_type)
+        return _Answer("200 OK", content_type, text.encode(), (("Vary", "Accept, Accept-Encoding"),))
 
     def _status(self, _environ: Mapping[str, Any]) -> _Answer:
         page = render_page(self._source(), self._telemetry_path, self._time())

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prometheus_client import ProcessCollector, generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 import agent_bundle
@@ -18,7 +17,9 @@ from agent_fakes import FakeClock, FakeLog, FakeReloader, make_info, make_score,
 from node_anomaly_agent.collectors import COLLECTORS, build_collectors
 from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.daemon import Daemon, Parts
-from node_anomaly_agent.exposition import build_registry
+from node_anomaly_agent.exposition import expose
+from node_anomaly_agent.families import OPENMETRICS, TEXT
+from node_anomaly_agent.process_stats import read_process_stats
 from node_anomaly_agent.sampler import Sampler
 from node_anomaly_agent.scorer import load_candidate
 from node_anomaly_agent.snapshot import (
@@ -35,7 +36,7 @@ from node_anomaly_core.features import CATALOGUE
 
 
 def scrape(snapshot: Snapshot, **options: bool) -> str:
-    return generate_latest(build_registry(lambda: snapshot, "1.2.3", **options)).decode()
+    return expose(snapshot, "1.2.3", TEXT, **options)
 
 
 def samples(snapshot: Snapshot) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -141,16 +142,22 @@ def test_a_duration_falls_into_the_bucket_whose_bound_it_does_not_exceed(seconds
 
 
 def test_one_evaluation_without_a_daemon_has_no_counters_and_no_process():
-    text = scrape(make_snapshot(process=tuple(ProcessCollector(registry=None).collect())), whole_agent=False)
+    text = scrape(make_snapshot(process=read_process_stats()), whole_agent=False)
     assert "anomaly_score 0.4" in text
     assert "process_" not in text
     assert "evaluations_total" not in text
 
 
 def test_openmetrics_says_the_same():
-    text = generate_openmetrics(build_registry(make_snapshot, "1.2.3")).decode()
-    assert "anomaly_score 0.4" in text
-    assert text.endswith("# EOF\n")
+    counters = Counters().add("evaluations").observe("score", 0.003)
+    snapshot = make_snapshot(counters=counters, process=read_process_stats())
+    text = expose(snapshot, "1.2.3", OPENMETRICS)
+    found = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in parse_openmetrics(text)
+        for sample in family.samples
+    }
+    assert found == samples(snapshot)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +165,7 @@ def test_openmetrics_says_the_same():
     [
         Snapshot(started=1.0, interval_s=15.0, heartbeat=1.0),
         make_snapshot(score=make_score(warm=False)),
-        make_snapshot(process=tuple(ProcessCollector(registry=None).collect())),
+        make_snapshot(process=read_process_stats()),
         make_snapshot(reload=ReloadStatus(reason="digest", message="x")),
     ],
     ids=["fresh", "cold", "warm", "refused"],
@@ -216,7 +223,7 @@ def test_the_whole_scrape_of_the_frozen_machine_is_the_one_in_git(
             clock=clock,
             log=FakeLog(),
             interval_s=15.0,
-            process=lambda: tuple(ProcessCollector(registry=None).collect()),
+            process=read_process_stats,
             trim=lambda: None,
         )
     )

@@ -22,6 +22,7 @@ from node_anomaly_agent.once import (
     render_table,
     run_once,
 )
+from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.scorer import load_candidate
 from node_anomaly_agent.state import STATE_FILE
 from node_anomaly_agent.state_keeper import StateKeeper
@@ -56,7 +57,7 @@ class Node:
                 clock=self.clock,
                 log=FakeLog(),  # type: ignore[arg-type]
                 interval_s=15.0,
-                process=lambda: (),
+                process=ProcessStats,
                 trim=lambda: None,
             )
         )

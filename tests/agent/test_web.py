@@ -14,7 +14,6 @@ import pytest
 
 from agent_fakes import START, make_info, make_score, make_snapshot
 from node_anomaly_agent.config import Address
-from node_anomaly_agent.exposition import build_registry
 from node_anomaly_agent.snapshot import ReloadStatus, Snapshot
 from node_anomaly_agent.web import Application, WebError, WebServer
 
@@ -40,8 +39,7 @@ class Site:
 
 
 def application(site: Site) -> Application:
-    registry = build_registry(lambda: site.snapshot, "1.2.3")
-    return Application(lambda: site.snapshot, registry, "/metrics", lambda: START, lambda: site.monotonic)
+    return Application(lambda: site.snapshot, "1.2.3", "/metrics", lambda: START, lambda: site.monotonic)
 
 
 @pytest.fixture

@@ -1,0 +1,49 @@
+"""The agent's own cost, and what stays unknown."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+
+from node_anomaly_agent.process_stats import ProcessStats, read_process_stats
+
+
+def test_this_process_is_read():
+    stats = read_process_stats()
+    assert stats.cpu_s > 0
+    assert 1 << 20 < stats.resident_bytes < stats.virtual_bytes
+    assert 0 < time.time() - stats.start_time < 86400
+    assert 3 <= stats.open_fds <= stats.max_fds
+    assert abs(stats.cpu_s - sum(os.times()[:2])) < 1
+
+
+def frozen(tmp_path: Path, **files: str) -> Path:
+    (tmp_path / "self").mkdir()
+    for name, text in files.items():
+        (tmp_path / name.replace("_", "/")).write_text(text)
+    return tmp_path
+
+
+def test_a_name_with_spaces_and_brackets_does_not_shift_the_fields(tmp_path):
+    numbers = " ".join(str(number) for number in range(4, 53))
+    stats = read_process_stats(frozen(tmp_path, self_stat=f"7 (a ) b) S {numbers}", stat="btime 1000\n"))
+    assert stats.virtual_bytes == 23
+    assert stats.resident_bytes == 24 * os.sysconf("SC_PAGE_SIZE")
+    assert stats.start_time == 1000 + 22 / os.sysconf("SC_CLK_TCK")
+
+
+def test_what_cannot_be_read_is_unknown(tmp_path):
+    assert str(read_process_stats(tmp_path)) == str(ProcessStats())
+    short = read_process_stats(frozen(tmp_path, self_stat="7 (a) S 1 2"))
+    assert math.isnan(short.cpu_s)
+
+
+def test_no_limit_is_not_a_number(tmp_path):
+    numbers = " ".join(str(number) for number in range(4, 53))
+    limits = "Max open files            unlimited            unlimited            files\n"
+    stats = read_process_stats(frozen(tmp_path, self_stat=f"7 (a) S {numbers}", self_limits=limits))
+    assert math.isnan(stats.max_fds)
+    assert math.isnan(stats.open_fds)
+    assert math.isnan(stats.start_time)
