@@ -1,7 +1,7 @@
 """Metric families and the two text formats they are written in.
 
-prometheus_client would do both, at the price of 2.2 MiB of imports (HTTP server, TLS, urllib) and 2.2 ms for an
-OpenMetrics scrape of this agent; this takes 0.5 ms. See docs/adr/0005. The formats are specified at
+prometheus_client would do both, at the price of 2.2 MiB of imports (HTTP server, TLS, urllib) and 2.2 ms
+for an OpenMetrics scrape of this agent; this takes 0.5 ms. See docs/adr/0005. The formats are specified at
 https://prometheus.io/docs/instrumenting/exposition_formats and
 https://prometheus.io/docs/specs/om/open_metrics_spec.
 """
