@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import platform
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from node_anomaly_agent.clock import SystemClock
@@ -16,6 +13,7 @@ from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Daemon, Parts, handle_signals
 from node_anomaly_agent.log_setup import configure_logging
+from node_anomaly_agent.memory import map_large_blocks, trim
 from node_anomaly_agent.process_stats import read_process_stats
 from node_anomaly_agent.reload import Reloader
 from node_anomaly_agent.sampler import Sampler
@@ -76,21 +74,12 @@ def load_other(version: str, bundles: Path, config: AgentConfig, node: str) -> C
     return load_candidate(path, CATALOGUE, config.interval_s, node)
 
 
-def _trim_memory() -> None:
-    """Return freed memory to the system: a verified bundle leaves twice its size behind.
-
-    glibc keeps freed memory for later otherwise (malloc_trim(3)); other C libraries lack the call.
-    """
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = os.environ) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code.
 
     Raises AnomalyError if a setting cannot be used or the address is taken, before anything else has started.
     """
+    map_large_blocks()
     log = configure_logging(config.log_level, config.log_format)
     state_directory = choose_state_directory(config, environ)
     bundles = choose_bundle_directory(config, state_directory)
@@ -114,7 +103,7 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
             log=log,
             interval_s=config.interval_s,
             process=read_process_stats,
-            trim=_trim_memory,
+            trim=trim,
         )
     )
     application = Application(

@@ -28,6 +28,8 @@ from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.scoring import Score
 
+TRIM_EVERY_S = 60.0
+
 SWAP_ROOM_S = 2.0
 """A new bundle relives up to four hours of ticks when it takes over; with less time than this before the next
 deadline that waits until right after the tick."""
@@ -69,7 +71,7 @@ class Parts:
     Attributes:
         fallback: loads the starter bundle, or another one by its version.
         process: what the agent itself costs now; never raises.
-        trim: gives memory that a verification has freed back to the system.
+        trim: gives freed memory back to the system.
     """
 
     sampler: Sampling
@@ -98,6 +100,7 @@ class Daemon:
         self._stopping = False
         self._failing: dict[str, int] = {}
         self._deadline = math.nan
+        self._next_trim = -math.inf
         self.snapshot = Snapshot(
             started=self._clock.time(), interval_s=parts.interval_s, heartbeat=self._clock.monotonic()
         )
@@ -130,6 +133,7 @@ class Daemon:
                 self.tick()
                 self._deadline += self._parts.interval_s
                 self._swap_pending()
+            self._trim_if_due()
             self._check_reload()
             self._parts.keeper.save_if_due(self._state)
             self._count_state_failures()
@@ -327,6 +331,13 @@ class Daemon:
     def _count_state_failures(self) -> None:
         for operation in self._parts.keeper.take_failures():
             self._update(counters=self.snapshot.counters.add("state_failures", operation))
+
+    def _trim_if_due(self) -> None:
+        """Learning a baseline leaves as much freed memory as a reload; it happens ever more rarely."""
+        now = self._clock.monotonic()
+        if now >= self._next_trim:
+            self._next_trim = now + TRIM_EVERY_S
+            self._parts.trim()
 
     def _update(self, **changes: Any) -> None:
         self.snapshot = replace(self.snapshot, **changes)
