@@ -155,6 +155,11 @@ def only(made: SmallBundle, *names: str) -> SmallBundle:
     return replace(made, manifest=replace(made.manifest, models=models))
 
 
+def with_cohort(made: SmallBundle, cohort: Cohort) -> SmallBundle:
+    """With another cohort, in the file as well."""
+    return replace(made, cohort=cohort, files={**made.files, COHORT_FILE: write_tensors(cohort.tensors())})
+
+
 def sealed(made: SmallBundle) -> SmallBundle:
     """With the golden vectors that its scores give."""
     values = rows(77, 44).astype(np.float32)

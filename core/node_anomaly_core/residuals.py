@@ -31,7 +31,7 @@ _MEANS: tuple[tuple[tuple[float, int], tuple[float, int]], ...] = (
     ((900.0, 15), (14_400.0, 240)),
     ((180.0, 3), (900.0, 15)),
 )
-_LEVELS: tuple[float, ...] = (DAY, HOUR)
+LEVELS: tuple[float, ...] = (DAY, HOUR)
 _INNOVATION_CLIP = 3.0
 _CROSS_CLIP = 5.0
 _EXPLAINED = 0.9
@@ -76,10 +76,10 @@ class ResidualBlocks:
         ]
         self._means = RunningMeans(lengths, (nodes, features))
         self._previous = np.full((nodes, features), np.nan)
-        self._level = np.full((len(_LEVELS), nodes, features), np.nan)
-        self._deviation = np.full((len(_LEVELS), nodes, features), 0.25)
+        self._level = np.full((len(LEVELS), nodes, features), np.nan)
+        self._deviation = np.full((len(LEVELS), nodes, features), 0.25)
         self._seen = np.zeros((nodes, features))
-        self._weight = np.array([smoothing(half_life, interval_s) for half_life in _LEVELS])[:, None, None]
+        self._weight = np.array([smoothing(half_life, interval_s) for half_life in LEVELS])[:, None, None]
         self._deviation_weight = smoothing(_DEVIATION_HALF_LIFE, interval_s)
 
     def step(self, compressed: Array) -> Array:

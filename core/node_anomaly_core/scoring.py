@@ -27,6 +27,7 @@ from node_anomaly_core.evidence import (
 )
 from node_anomaly_core.members import Models, judge
 from node_anomaly_core.residuals import longest_window
+from node_anomaly_core.saved import checked
 from node_anomaly_core.windows import RowRing, ThinnedRows, ticks_in
 
 _MOST_RECENT_ROWS = 960  # consecutive rows kept to rebuild windows from: 4 h at 15 s
@@ -34,7 +35,8 @@ _THINNED_ROWS = 512
 _LEARN_FOR_S = 86_400.0
 _WARMUP_S, _WARMUP_TICKS = 60.0, 20
 _KNOWN_WARMUP_TICKS = 10
-_GAP_S = 3_600.0  # after a longer silence the windows start anew; what was learnt stays
+_GAP_S, _GAP_TICKS = 3_600.0, 3  # after a longer silence the windows start anew; what was learnt stays
+_LARGEST = 1e38  # about what a float32 holds; beyond it a value is no measurement
 
 STATES: tuple[str, ...] = ("missing", "imputed", "constant", "active")
 """Of a feature: never seen on this node; seen before but not now; never moved; moves."""
@@ -93,7 +95,7 @@ class NodeScorer:
 
     def step(self, timestamp: float, values: NDArray[np.floating]) -> Score:
         """Score values (f,), in the bundle's order and units, NaN = missing, taken at unix `timestamp`."""
-        row = np.asarray(values, dtype=np.float64)
+        row = _measured(values)
         advanced = self._advance(timestamp, row)
         if advanced is None:
             return self._cold(timestamp, row)
@@ -101,14 +103,14 @@ class NodeScorer:
 
     def measure(self, timestamp: float, values: NDArray[np.floating]) -> dict[str, float]:
         """Like `step`, but the members' raw scores, before any calibration; empty until warm."""
-        advanced = self._advance(timestamp, np.asarray(values, dtype=np.float64))
+        advanced = self._advance(timestamp, _measured(values))
         if advanced is None or not self.warm:
             return {}
         return {name: float(value[0]) for name, value in self._raw(*advanced).items()}
 
     def _advance(self, timestamp: float, row: Array) -> tuple[Residual, Surprise | None] | None:
         """Take one tick in; its evidence, or None while nothing is known about this node."""
-        if self._last is not None and timestamp - self._last > _GAP_S:
+        if self._last is not None and timestamp - self._last > max(_GAP_S, _GAP_TICKS * self.interval_s):
             self._restart_windows()
         self._last = timestamp
         self._remember(timestamp, row)
@@ -245,68 +247,32 @@ class NodeScorer:
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> bool:
         """Take over what `state` saved under the same bundle; False, and untouched, if it does not fit."""
         try:
-            arrays = {name: np.array(value) for name, value in state.items()}
-            self._check(arrays)
-            fresh = NodeScorer(self.bundle, self.interval_s, self.node)
-            fresh._take_over(arrays)
-        except (KeyError, ValueError, IndexError, TypeError):
+            arrays = checked(state, len(self.features), _THINNED_ROWS)
+        except (ValueError, TypeError):
             return False
+        fresh = NodeScorer(self.bundle, self.interval_s, self.node)
+        fresh._take_over(arrays)
         self.__dict__.update(fresh.__dict__)
         return True
 
-    def _check(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        width = len(self.features)
-        times, rows, thinned = arrays["times"], arrays["rows"], arrays["thinned"]
-        fits = rows.ndim == thinned.ndim == 2 and rows.shape[1] == thinned.shape[1] == width
-        if (
-            not fits
-            or times.shape != (len(rows),)
-            or len(thinned) > _THINNED_ROWS
-            or not np.isfinite(times).all()
-        ):
-            raise ValueError("saved rows do not fit this bundle")
-        if (
-            arrays["counts"].shape != (5,)
-            or arrays["counts"].min() < 0
-            or arrays["range"].shape != (2, width)
-        ):
-            raise ValueError("saved counts do not fit this bundle")
-        if "scale" in arrays:
-            good = all((arrays[name].astype(np.float64) > 0).all() for name in ("scale", "residual_scale"))
-            if arrays["centre"].shape != (width,) or arrays["scale"].shape != (width,) or not good:
-                raise ValueError("the saved baseline does not fit this bundle")
-
-    def _take_over(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        times, rows = arrays["times"].astype(np.float64), arrays["rows"].astype(np.float64)
+    def _take_over(self, arrays: Mapping[str, Array]) -> None:
         if not self.known and "centre" in arrays:
-            baseline = Baseline(
-                *(arrays[name].astype(np.float64) for name in ("centre", "scale", "residual_scale"))
-            )
-            self._start(baseline)
-        for timestamp, row in zip(times, rows, strict=True):
+            self._start(Baseline(arrays["centre"], arrays["scale"], arrays["residual_scale"]))
+        for timestamp, row in zip(arrays["times"], arrays["rows"], strict=True):
             self._recent.push(float(timestamp), row)
-        if self._residuals is not None and len(rows):
-            self._run(rows[-self._recent_length() :])
-            if "level_level" in arrays:
-                for part, prefix in (
-                    (self._residuals.blocks, "level_"),
-                    (self._residuals.normaliser, "summary_"),
-                ):
-                    names = [name for name in arrays if name.startswith(prefix)]
-                    part.restore(
-                        {name.removeprefix(prefix): arrays[name].astype(np.float64) for name in names}
-                    )
+            self._last = float(timestamp)
+        if self._residuals is not None and len(self._recent):
+            self._run(self._recent.ordered()[1].astype(np.float64))
+            if "centre" in arrays:
+                self._residuals.blocks.restore(_part(arrays, "level_"))
+                self._residuals.normaliser.restore(_part(arrays, "summary_"))
         self._thinned.rows[: len(arrays["thinned"])] = arrays["thinned"]
         self._thinned.kept = len(arrays["thinned"])
         self.ticks, self._learn_at, self._thinned.stride, self._thinned.offered, self._since_gap = (
             int(count) for count in arrays["counts"]
         )
         self._learn_at, self._thinned.stride = max(self._learn_at, 1), max(self._thinned.stride, 1)
-        self._lowest, self._highest = arrays["range"].astype(np.float64)
-        self._last = float(times[-1]) if len(times) else None
-
-    def _recent_length(self) -> int:
-        return max(1, len(self._recent))
+        self._lowest, self._highest = arrays["range"]
 
     def replay(self, other: NodeScorer) -> None:
         """Hot reload: live through what the scorer before has seen, so that this one is warm at once.
@@ -333,6 +299,16 @@ class NodeScorer:
             self._run(recent)
         elif self.ticks >= self.warmup_ticks and len(recent):
             self._learn()
+
+
+def _measured(values: NDArray[np.floating]) -> Array:
+    """Values (f,) with everything that is no measurement, infinities above all, as missing."""
+    row = np.asarray(values, dtype=np.float64)
+    return np.where(np.abs(row) < _LARGEST, row, np.nan)
+
+
+def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _columns(rows: NDArray[np.floating], columns: Sequence[int], otherwise: float = np.nan) -> Array:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import small_bundle
-from node_anomaly_core.bundle import GOLDEN_FILE, Bundle, golden_scores, verify_bundle
+from node_anomaly_core.bundle import GOLDEN_FILE, Bundle, golden_scores, starter_bundle, verify_bundle
 from node_anomaly_core.errors import BUNDLE_REASONS, BundleError
 from node_anomaly_core.members import COHORT_FILE, Models
 from node_anomaly_core.tensors import read_tensors, write_tensors
@@ -47,6 +47,11 @@ def test_golden_scores_say_something_about_every_member(bundle: Bundle) -> None:
     assert np.isnan(recorded[0]).all()
     assert np.isfinite(recorded[-1]).all()
     assert recorded[-1, 0] > 1.0
+
+
+def test_the_starter_bundle_is_taken_and_says_what_it_is() -> None:
+    starter = verify_bundle(starter_bundle())
+    assert starter.origin == "starter"
 
 
 def test_scores_are_the_same_every_time(bundle: Bundle) -> None:

@@ -226,8 +226,18 @@ def test_a_member_that_hardly_ever_moves_cannot_outshout_the_others() -> None:
 
 
 def test_members_that_know_nothing_are_left_out_of_the_mean() -> None:
-    combined = combine([np.array([1.0, NAN, NAN]), np.array([3.0, 5.0, NAN])])
-    np.testing.assert_array_equal(combined, [2.0, 5.0, NAN])
+    combined = combine([np.array([1.0, NAN, NAN]), np.array([3.0, 5.0, NAN])], [1.0, 3.0])
+    np.testing.assert_array_equal(combined, [2.5, 5.0, NAN])
+
+
+def test_members_are_combined_node_by_node_over_any_shape() -> None:
+    rng = np.random.default_rng(0)
+    members = [rng.normal(size=(4, 3)) for _ in range(3)]
+    members[1][2, 0] = NAN
+    joint = combine(members, [1.0, 2.0, 0.5])
+    for tick, node in itertools.product(range(4), range(3)):
+        alone = combine([member[tick : tick + 1, node] for member in members], [1.0, 2.0, 0.5])
+        assert joint[tick, node] == alone[0]
 
 
 def test_evidence_is_not_changed_by_being_held_or_scored(tail: Tail) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from node_anomaly_core.residuals import BLOCKS, ResidualBlocks, longest_window
+from node_anomaly_core.residuals import BLOCKS, ResidualBlocks, longest_window, principal_components
 
 Array = NDArray[np.float64]
 
@@ -106,6 +106,38 @@ def test_a_flat_metric_that_moves_is_large_but_finite_in_every_block() -> None:
     assert np.isfinite(last).all()
     assert (last > 0.3).all()
     assert last[BLOCKS.index("difference")] == 7.0
+
+
+def test_components_are_orthonormal_directions_of_what_moves_together() -> None:
+    rng = np.random.default_rng(5)
+    common = rng.normal(size=(2_000, 1))
+    rows = np.hstack([common, 2.0 * common, rng.normal(scale=0.05, size=(2_000, 4))])
+    components = principal_components(rows)
+    np.testing.assert_allclose(components @ components.T, np.eye(len(components)), atol=1e-9)
+    assert len(components) == 1
+    np.testing.assert_allclose(np.abs(components[0, :2]), [1 / np.sqrt(5), 2 / np.sqrt(5)], atol=0.05)
+
+
+@pytest.mark.parametrize("rows", [np.zeros((50, 4)), np.full((50, 4), np.nan), np.empty((0, 4))])
+def test_history_that_never_moves_has_no_components(rows: Array) -> None:
+    assert principal_components(rows).shape == (0, 4)
+
+
+def test_a_broken_relation_is_unexplained_and_a_kept_one_is_not() -> None:
+    """Two features that move together explain each other; one that moves alone does not."""
+    components = np.array([[np.sqrt(0.5), np.sqrt(0.5), 0.0]])
+    for moved, unexplained in (([3.0, 3.0, 0.0], 0.0), ([3.0, -3.0, 0.0], 3.0), ([0.0, 0.0, 2.0], 2.0)):
+        blocks = ResidualBlocks(1, 3, INTERVAL_S, components)
+        residual = blocks.step(np.array([moved]))[0, BLOCKS.index("unexplained")]
+        assert np.abs(residual).max() == pytest.approx(unexplained, abs=1e-9)
+
+
+def test_a_missing_feature_counts_as_its_centre_for_the_others() -> None:
+    components = np.array([[np.sqrt(0.5), np.sqrt(0.5)]])
+    gap = ResidualBlocks(1, 2, INTERVAL_S, components).step(np.array([[2.0, np.nan]]))[0, -1]
+    centre = ResidualBlocks(1, 2, INTERVAL_S, components).step(np.array([[2.0, 0.0]]))[0, -1]
+    assert np.isnan(gap[1])
+    assert gap[0] == centre[0]
 
 
 def test_adapted_levels_survive_a_restart() -> None:
