@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from node_anomaly_agent.scorer import align
-from node_anomaly_agent.units import format_value
+from node_anomaly_agent.units import format_fact, format_value
 from node_anomaly_core.bundle import Bundle, resolve_current, verify_bundle
 from node_anomaly_core.features import CATALOGUE
 
@@ -38,7 +38,7 @@ def show_table(path: Path) -> str:
         ("interval", f"{manifest.interval_s:g} s"),
         ("budget", f"{manifest.budget_per_week:g} false alarms per node and week"),
         ("known nodes", str(len(manifest.nodes))),
-        *((str(key), str(value)) for key, value in sorted(manifest.provenance.items())),
+        *((key, format_fact(key, value)) for key, value in sorted(manifest.provenance.items())),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]

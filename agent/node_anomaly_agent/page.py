@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 
 from node_anomaly_agent.snapshot import FEATURE_STATES, Snapshot, reasons
-from node_anomaly_agent.units import UNKNOWN, format_age, format_value
+from node_anomaly_agent.units import UNKNOWN, format_age, format_fact, format_value
 
 TOP_REASONS = 8
 _FULL_SCALE = 2.0  # the gauge ends at twice the threshold
@@ -32,6 +32,7 @@ th{font-weight:500;color:var(--dim)}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 code{font:.9em ui-monospace,monospace;overflow-wrap:anywhere}
 a{color:inherit}
+@media(max-width:36rem){td .dim,td br{display:none}th,td{padding-right:.5rem}table{font-size:.85rem}}
 """
 
 
@@ -134,7 +135,7 @@ def _bundle(snapshot: Snapshot, now: float) -> str:
         ("Origin", escape(bundle.origin)),
         ("Trained", f"{format_age(now - bundle.trained_at)} ago"),
         ("Path", f"<code>{escape(bundle.path)}</code>"),
-        *((escape(str(key)), escape(str(value))) for key, value in bundle.provenance.items()),
+        *((escape(key), escape(format_fact(key, value))) for key, value in bundle.provenance.items()),
     ]
     if bundle.origin == "starter":
         rows.append(("Note", "trained on a simulated fleet; publish one trained on your own history"))

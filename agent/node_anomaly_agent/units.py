@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 UNKNOWN = "\N{EN DASH}"
 
+_YEAR_3000 = 32_503_680_000.0
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _DECIMAL = ("", "k", "M", "G", "T")
 
@@ -39,6 +41,15 @@ def format_age(seconds: float) -> str:
         if abs(seconds) >= 2 * size:
             return f"{seconds / size:.0f} {name}"
     return f"{seconds:.0f} s"
+
+
+def format_fact(name: str, value: str | float) -> str:
+    """A value of a bundle's provenance: its times are unix seconds, its counts are whole."""
+    if isinstance(value, str):
+        return value
+    if name in ("from", "to") and 0 < value < _YEAR_3000:
+        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{value:.12g}"
 
 
 def _short(value: float) -> str:

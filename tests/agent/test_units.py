@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_anomaly_agent.units import format_age, format_value
+from node_anomaly_agent.units import format_age, format_fact, format_value
 from node_anomaly_core.catalogue import UNITS
 
 
@@ -55,3 +55,18 @@ def test_any_number_can_be_shown(value, unit):
 )
 def test_ages(seconds, text):
     assert format_age(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("source", "synthetic", "synthetic"),
+        ("nodes", 12.0, "12"),
+        ("from", 1.7e9, "2023-11-14 22:13 UTC"),
+        ("to", 1e300, "1e+300"),
+        ("share", 0.25, "0.25"),
+    ],
+    ids=str,
+)
+def test_facts_about_a_bundle(name, value, text):
+    assert format_fact(name, value) == text
