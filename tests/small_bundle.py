@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from node_anomaly_core.catalogue import FEATURES_BY_NAME, Feature
 from node_anomaly_core.evidence import Cohort
 from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_core.members import COHORT_FILE, Models
+from node_anomaly_core.scoring import NodeScorer, Score
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, calibrated
 from node_anomaly_trainer.dataset import History
@@ -34,6 +35,9 @@ LSTM_STEP = Path(__file__).parent / "fixtures" / "lstm_step.tflite"
 INTERVAL_S = 15.0
 TICKS = 500
 START = 1_700_000_000.0
+LIVE = 1_800_000_000.0
+"""When a test's scorer begins to live (unix seconds)."""
+
 NODES = ("alpha", "beta", "gamma")
 FEATURES: tuple[Feature, ...] = tuple(
     FEATURES_BY_NAME[name]
@@ -203,6 +207,16 @@ def raw_scores(made: SmallBundle) -> dict[str, Array]:
     if path is not None and models.forecaster is not None:
         raw[models.forecaster] = replay_forecasts(path, made.replayed.compressed, _silent)
     return raw
+
+
+def live(scorer: NodeScorer, node_rows: Iterable[Array], first: int = 0) -> list[Score]:
+    """A scorer's life over consecutive rows, the first of them at tick `first`."""
+    return [scorer.step(LIVE + (first + tick) * INTERVAL_S, row) for tick, row in enumerate(node_rows)]
+
+
+def numbers(scores: Iterable[Score]) -> Array:
+    """Everything scores say, one row each: score, members, contributions, expected."""
+    return np.array([[s.score, *s.model_scores.values(), *s.contributions, *s.expected] for s in scores])
 
 
 def lstm_weights(units: tuple[int, ...] = (8, 6)) -> list[NDArray[np.float32]]:
