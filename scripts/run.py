@@ -3,7 +3,7 @@
 Starts the agent with the starter bundle, trains on the synthetic fleet meanwhile (on your own history if
 PROMETHEUS_URL is set), lets the running agent reload what was published, waits until it is warm, prints why
 the score is what it is, and stays until Ctrl-C. RUN_SECONDS=30 ends it after that many seconds of staying.
-Everything it writes is below .run/.
+Everything it writes is below .run/, or below the directory given as argument.
 """
 
 from __future__ import annotations
@@ -31,18 +31,37 @@ from typing import NoReturn
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN = ROOT / ".run"
+RUN = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / ".run"
 BIN = Path(sys.executable).parent
 INTERVAL = "5s"  # three times as often as the default, so that the demonstration is warm sooner
 PORT = 9917
 STARTED = time.monotonic()
 PASSING_S = 5.0  # in a log, a line of progress at most this often
-PROGRESS = re.compile(r"\.\.\.$|\s\d{1,2}%\s")  # what the trainer prints while a step is under way
+PROGRESS = re.compile(r"^[a-z_ ]+(\.\.\.$|\s\d{1,2}%(\s|$))")  # what the trainer prints amid a step
 ACCEPTED, REJECTED = 0, 3  # exit codes of `anomaly-trainer train`
 
 
 class Stopped(Exception):  # noqa: N818 -- not an error: the user has seen enough
     """Ctrl-C or SIGTERM."""
+
+
+class Patience:
+    """Waiting that a signal ends; its handler only sets a flag, for raising there could lose a new child."""
+
+    def __init__(self) -> None:
+        self._over = False
+
+    def end(self, _number: int, _frame: FrameType | None) -> None:
+        """Signal handler."""
+        self._over = True
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raises Stopped once a signal has come."""
+        until = time.monotonic() + seconds
+        while not self._over and time.monotonic() < until:
+            time.sleep(max(0.0, min(0.1, until - time.monotonic())))
+        if self._over:
+            raise Stopped
 
 
 class Screen:
@@ -63,6 +82,8 @@ class Screen:
         print(f"{back}[{now - STARTED:6.1f}s] {text}", end="" if self._passing else "\n", flush=True)
 
 
+PATIENCE = Patience()
+pause = PATIENCE.pause
 say = Screen().say
 
 
@@ -165,8 +186,8 @@ def running_agent() -> Iterator[Agent]:
             agent.check()
             if time.monotonic() > deadline:
                 fail("the agent has loaded no bundle within 30 s", f"read {log}")
-            time.sleep(0.1)
-        say(f"the agent scores this host with the {models} models (log: {log.relative_to(ROOT)})")
+            pause(0.1)
+        say(f"the agent scores this host with the {models} models (log: {os.path.relpath(log)})")
         yield agent
 
 
@@ -181,8 +202,9 @@ def train(agent: Agent) -> int:
         lines = relay(process)
         told = time.monotonic()
         while True:
+            pause(0)
             with contextlib.suppress(queue.Empty):
-                line = lines.get(timeout=1.0)
+                line = lines.get(timeout=0.5)
                 if line is None:
                     return process.wait()
                 say(f"  train | {line}", passing=bool(PROGRESS.search(line)))
@@ -236,7 +258,7 @@ def wait_for_reload(agent: Agent, before: Mapping[str, float]) -> None:
         ]
         if refused:
             fail(f"the agent refused the bundle: {', '.join(refused)}", f"read {agent.log}")
-        time.sleep(0.2)
+        pause(0.2)
     fail("the agent has not noticed the published bundle within 45 s", f"read {agent.log}")
 
 
@@ -250,7 +272,7 @@ def wait_until_warm(agent: Agent) -> None:
         if time.monotonic() - told > 10:
             told = time.monotonic()
             say(describe(metrics))
-        time.sleep(0.5)
+        pause(0.5)
     say(f"warm: {describe(metrics)}")
 
 
@@ -264,7 +286,7 @@ def wait_for_saved_state(since: float) -> None:
         if not told:
             told = True
             say("waiting for the agent to save its history (once a minute), which --once continues from")
-        time.sleep(0.5)
+        pause(0.5)
 
 
 def show_reasons(agent: Agent) -> None:
@@ -286,7 +308,7 @@ def stay(agent: Agent, seconds: float) -> None:
         if time.monotonic() - told > 30:
             told = time.monotonic()
             say(describe(agent.metrics()))
-        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+        pause(min(1.0, max(0.0, deadline - time.monotonic())))
 
 
 def seconds_to_stay() -> float:
@@ -300,7 +322,7 @@ def seconds_to_stay() -> float:
 
 def lock_directory() -> object:
     """Hold .run/ for this run alone; the lock goes with the process."""
-    RUN.mkdir(exist_ok=True)
+    RUN.mkdir(parents=True, exist_ok=True)
     lock = (RUN / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -312,15 +334,10 @@ def lock_directory() -> object:
     return lock
 
 
-def stop(_number: int, _frame: FrameType | None) -> None:
-    """Signal handler: leave through the blocks that end the children."""
-    raise Stopped
-
-
 def main() -> None:
     """The story, in order."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        signal.signal(number, PATIENCE.end)
     seconds = seconds_to_stay()
     lock = lock_directory()
     try:
