@@ -1,4 +1,4 @@
-"""One node under one bundle: cold, warm, disturbed, with holes, after silence, and in the trainer's replay."""
+"""One node under one bundle: cold, warm, disturbed, with holes, after silence, and as it is replayed."""
 
 from __future__ import annotations
 
