@@ -28,8 +28,6 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from prometheus_client.parser import text_string_to_metric_families
-
 ROOT = Path(__file__).resolve().parent.parent
 RUN = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / ".run"
 BIN = Path(sys.executable).parent
@@ -102,29 +100,20 @@ class Agent:
     log: Path
 
     def metrics(self) -> dict[str, float]:
-        """Series by `name{label="value",...}` of one scrape; empty while it does not answer."""
+        """Value by series, as in the text of one scrape; empty while it does not answer."""
         try:
             with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
                 text = answer.read().decode()
         except OSError:
             return {}
-        return {
-            series(sample.name, sample.labels): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+        return {series: float(value) for series, _, value in lines}
 
     def check(self) -> None:
         """End with the log's last lines if the agent has died."""
         if self.process.poll() is not None:
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
             fail(f"the agent ended with {self.process.returncode}:\n{tail}", f"read {self.log}")
-
-
-def series(name: str, labels: Mapping[str, str]) -> str:
-    """A key such as `anomaly_score` or `x_total{reason="digest"}`."""
-    inside = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
-    return f"{name}{{{inside}}}" if inside else name
 
 
 def bundle_in_use(metrics: Mapping[str, float]) -> str:
