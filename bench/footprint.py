@@ -53,6 +53,8 @@ class Process:
     scrape_bytes: int
     tick_cpu_ms: float | None = None
     spaced_tick_cpu_ms: float | None = None
+    sample_ms: float | None = None
+    score_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,22 @@ def measure_agent(ticks: int, scrapes: int, folder: Path) -> Process:
             assert process.stdout is not None  # noqa: S101 -- PIPE was asked for
             ticked = json.loads(process.stdout.readline())
             measured = scrape(process.pid, port, scrapes)
+            phases = {f"{phase}_ms": mean_duration_ms(port, phase) for phase in ("sample", "score")}
         finally:
             process.terminate()
-    return Process(**{**asdict(measured), **ticked})
+    return Process(**{**asdict(measured), **ticked, **phases})
+
+
+def mean_duration_ms(port: int, phase: str) -> float:
+    """Mean wall time of one phase of an evaluation, from the agent's own histogram."""
+    _, text = rig.fetch(f"http://127.0.0.1:{port}/metrics")
+    name = "anomaly_agent_evaluation_duration_seconds"
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(name))
+    return (
+        1e3
+        * float(lines[f'{name}_sum{{phase="{phase}"}}'])
+        / float(lines[f'{name}_count{{phase="{phase}"}}'])
+    )
 
 
 def measure_node_exporter(scrapes: int, folder: Path) -> Process | None:
@@ -240,6 +255,8 @@ def show(result: Footprint) -> None:
     ):
         row(name, form.format(getattr(mine, key)), form.format(getattr(other, key)) if other else "")
     row("CPU per tick, ticks back to back, ms", f"{mine.tick_cpu_ms:.2f}")
+    row("  of that sampling the host (wall), ms", f"{mine.sample_ms:.2f}")
+    row("  of that scoring (wall), ms", f"{mine.score_ms:.2f}")
     row("CPU per tick, a second of sleep before each, ms", f"{mine.spaced_tick_cpu_ms:.2f}")
     row("process start -> /-/healthy, s", f"{result.cold_start_healthy_s:.2f}")
     row("process start -> first evaluation, s", f"{result.cold_start_evaluated_s:.2f}")
