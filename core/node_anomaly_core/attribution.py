@@ -15,38 +15,38 @@ from node_anomaly_core.summary import EXCEEDANCES, WIDTH_PER_BLOCK, top_counts
 Array = NDArray[np.float64]
 
 
-def features_behind(credit: Array, scaled: Array) -> Array:
-    """Shares (f,) that sum to 1 (or all 0 when nothing was credited) of summary credit (SUMMARY_WIDTH,).
+def features_behind(given: Array, scaled: Array) -> Array:
+    """Shares (k, f), each row summing to 1 (or all 0 when nothing was credited), of credit (k, SUMMARY_WIDTH).
 
     `scaled` (blocks, f) are the residuals the summary was made of. Only credit that speaks for an anomaly
-    counts. Every summary number covers the largest k residuals of its block for some k, so one sort serves
-    all of them.
+    counts. Every summary number covers the largest n residuals of its block for some n, so one sort serves
+    all numbers of all members.
     """
     blocks, features = scaled.shape
+    members = len(given)
     size = np.abs(scaled)
     known = np.isfinite(size)
     size = np.where(known, np.log1p(size), 0.0)
     order = np.argsort(-size, axis=-1)
-    ranked = np.take_along_axis(size, order, axis=-1)
-    covered = np.concatenate(
-        [top_counts(known.sum(axis=-1)), (size[:, None] > np.log1p(EXCEEDANCES)[:, None]).sum(axis=-1)],
-        axis=-1,
-    )
+    rows = np.arange(blocks)[:, None]
+    ranked = size[rows, order]
+    above = (size[:, None] > np.log1p(EXCEEDANCES)[:, None]).sum(axis=-1)
+    covered = np.concatenate([top_counts(known.sum(axis=-1)), above], axis=-1)
     last = np.maximum(covered - 1, 0)
-    whole = np.take_along_axis(np.cumsum(ranked, axis=-1), last, axis=-1)
-    given = np.fmax(credit, 0.0).reshape(blocks, WIDTH_PER_BLOCK)
+    whole = np.cumsum(ranked, axis=-1)[rows, last]
+    given = np.fmax(given, 0.0).reshape(members, blocks, WIDTH_PER_BLOCK)
     per_size = np.where((covered > 0) & (whole > 0), given / np.maximum(whole, 1e-300), 0.0)
-    at_rank = np.bincount(
-        (np.arange(blocks)[:, None] * features + last).ravel(),
-        weights=per_size.ravel(),
-        minlength=blocks * features,
-    ).reshape(blocks, features)
-    reaching = np.cumsum(at_rank[:, ::-1], axis=-1)[:, ::-1]  # a number reaches every rank before its last
-    shares = np.asarray(
-        np.bincount(order.ravel(), weights=(reaching * ranked).ravel(), minlength=features), dtype=np.float64
-    )
-    total = shares.sum()
-    return shares / total if total > 0 else shares
+    cells = blocks * features
+    place = np.arange(members)[:, None, None] * cells + rows * features + last
+    at_rank = np.bincount(place.ravel(), weights=per_size.ravel(), minlength=members * cells)
+    at_rank = at_rank.reshape(members, blocks, features)
+    # a number reaches every rank before its last
+    reaching = np.cumsum(at_rank[:, :, ::-1], axis=-1)[:, :, ::-1] * ranked
+    place = np.arange(members)[:, None] * features + order.ravel()
+    shares = np.bincount(place.ravel(), weights=reaching.ravel(), minlength=members * features)
+    shares = shares.reshape(members, features)
+    total = shares.sum(axis=-1, keepdims=True)
+    return np.asarray(np.where(total > 0, shares / np.where(total > 0, total, 1.0), 0.0))
 
 
 def surprises(share: Array) -> Array:

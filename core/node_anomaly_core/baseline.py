@@ -79,23 +79,23 @@ def robust_scale(values: Array, floor: Array) -> tuple[Array, Array]:
     return centre, scale
 
 
-def residual_scale(residuals: Array) -> Array:
+def residual_scale(residuals: NDArray[np.floating]) -> Array:
     """Usual size (blocks, f) of residuals (n, blocks, f): `max(1.25 mean|r|, q99|r| / 4, 0.05)`, NaN ignored.
 
-    NaN where a residual was never known.
+    NaN where a residual was never known. Block by block, so that the peak of memory stays small on a node.
     """
-    size = np.abs(residuals)
+    return np.stack([_usual_size(np.abs(residuals[:, block])) for block in range(residuals.shape[1])])
+
+
+def _usual_size(size: NDArray[np.floating]) -> Array:
+    """The same for the sizes (n, f) of one block."""
     known = np.isfinite(size)
-    seen = known.any(axis=0)
-    result = np.full(size.shape[1:], np.nan)
-    if seen.any():
-        columns = size[:, seen]
-        counts = known[:, seen].sum(axis=0)
-        mean = np.where(known[:, seen], columns, 0.0).sum(axis=0) / counts
-        ordered = np.sort(columns, axis=0)  # NaN sorts last
-        high = ordered[np.maximum(np.ceil(0.99 * counts).astype(int) - 1, 0), np.arange(columns.shape[1])]
-        result[seen] = np.maximum.reduce([1.25 * mean, high / 4, np.full(mean.shape, LEAST_RESIDUAL_SCALE)])
-    return result
+    counts = known.sum(axis=0)
+    mean = np.where(known, size, 0.0).sum(axis=0, dtype=np.float64) / np.maximum(counts, 1)
+    size.sort(axis=0)  # NaN sorts last
+    high = size[np.maximum(np.ceil(0.99 * counts).astype(int) - 1, 0), np.arange(size.shape[1])]
+    usual = np.maximum(np.maximum(1.25 * mean, high / 4.0), LEAST_RESIDUAL_SCALE)
+    return np.where(counts > 0, usual, np.nan)
 
 
 def lean(own: Array, prior: Array, rows: int) -> Array:

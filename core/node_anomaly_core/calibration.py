@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +44,18 @@ class Tail:
 
     def score(self, evidence: Array) -> Array:
         """`anomaly_score` for evidence of any shape; NaN stays NaN, never below 0."""
-        knots, values = np.array(self.knots), np.array(self.log10p)
+        knots, values, slope = _table(self)
         result = np.interp(evidence, knots, values)
-        slope = (values[-1] - values[-2]) / (knots[-1] - knots[-2])
         beyond = evidence > knots[-1]
         result = np.where(beyond, values[-1] + slope * (evidence - knots[-1]), result)
         return np.asarray(np.maximum(result / self.alarm_log10p, 0.0))
+
+
+@lru_cache(maxsize=32)
+def _table(tail: Tail) -> tuple[Array, Array, float]:
+    """Knots, values and the slope beyond, as arrays: every tick of every member asks for them."""
+    knots, values = np.array(tail.knots), np.array(tail.log10p)
+    return knots, values, float((values[-1] - values[-2]) / (knots[-1] - knots[-2]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,10 @@ def measure_residuals(
     """Usual residual size (b, f) of one node over consecutive rows (n, f); NaN where never known."""
     blocks = ResidualBlocks(1, values.shape[1], interval_s, components)
     compressed = compress(values, centre, scale)
-    return residual_scale(np.concatenate([blocks.step(row[None]) for row in compressed]))
+    sizes = np.empty((len(values), len(BLOCKS), values.shape[1]), dtype=np.float32)
+    for tick, row in enumerate(compressed):
+        sizes[tick] = blocks.step(row[None])[0]
+    return residual_scale(sizes)
 
 
 @dataclass(frozen=True, slots=True)

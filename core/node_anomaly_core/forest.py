@@ -84,6 +84,7 @@ class Forest:
         self._t = np.empty(trees, dtype=np.float32)
         self._right = np.empty(trees, dtype=np.bool_)
         self._roots = np.arange(trees, dtype=np.intp)
+        self._path = np.empty((depth + 1, trees), dtype=np.intp)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], kind: str, n_features: int) -> Forest:
@@ -126,16 +127,11 @@ class Forest:
         if rows.ndim != 2 or rows.shape[1] != self.n_features:
             raise ValueError(f"rows have shape {rows.shape}, expected (n, {self.n_features})")
         if len(rows) == 1:
-            # scikit-learn adds tree after tree; accumulate does too, while sum() would add in pairs.
-            total = np.add.accumulate(self._value.take(self._descend_one(rows[0])))[-1:]
-        else:
-            total = self._totals(rows)
-        if self.kind == ISOLATION_FOREST:
-            return np.asarray(np.exp2(-total / self._scale), dtype=np.float64)
-        return log_odds(total / self._scale)
+            return self._score_of(self._sum(self._descend_one(rows[0])))
+        return self._score_of(self._totals(rows))
 
-    def credit(self, row: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Say which columns of one row (n_features,) made its score: shares (n_features,), higher is worse.
+    def explain(self, row: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
+        """Score one row (n_features,) and say which of its columns made the score (n_features,).
 
         Each step down a tree credits the compared column with the change of `value` it brought (the
         sign turned for an isolation forest, whose short paths are the anomalous ones). The credits add
@@ -143,14 +139,30 @@ class Forest:
         """
         if row.shape != (self.n_features,):
             raise ValueError(f"row has shape {row.shape}, expected ({self.n_features},)")
-        path = np.empty((self.depth + 1, self.trees), dtype=np.intp)
+        path = self._path
         path[0] = self._roots
-        self._descend_one(row, path)
-        columns = self._columns[path[:-1]] % self.n_features
-        change = np.diff(self._value[path], axis=0)
-        total = np.bincount(columns.ravel(), weights=change.ravel(), minlength=self.n_features)
+        leaves = self._descend_one(row, path)
+        values = self._value.take(path)
+        change = values[1:] - values[:-1]
+        columns = self._columns.take(path[:-1])
+        total = np.bincount(columns.ravel(), weights=change.ravel(), minlength=2 * self.n_features)
+        total = total[: self.n_features] + total[self.n_features :]
         sign = -1.0 if self.kind == ISOLATION_FOREST else 1.0
-        return np.asarray(sign * total / self.trees, dtype=np.float64)
+        score = self._score_of(self._sum(leaves))
+        return float(score[0]), np.asarray(sign * total / self.trees, dtype=np.float64)
+
+    def credit(self, row: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Credit the columns of one row (n_features,) alone, see `explain`."""
+        return self.explain(row)[1]
+
+    def _sum(self, leaves: NDArray[np.intp]) -> NDArray[np.float64]:
+        # scikit-learn adds tree after tree; accumulate does too, while sum() would add in pairs.
+        return np.add.accumulate(self._value.take(leaves))[-1:]
+
+    def _score_of(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.kind == ISOLATION_FOREST:
+            return np.asarray(np.exp2(-total / self._scale), dtype=np.float64)
+        return log_odds(total / self._scale)
 
     def _descend_one(
         self, row: NDArray[np.floating], path: NDArray[np.intp] | None = None

@@ -64,6 +64,17 @@ class Models:
                 result[model.name] = np.where(unknown, np.nan, self.forests[model.name].score(rows))
         return result
 
+    def explain(self, summary: Array, normalised: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Raw scores (1,) of one row (SUMMARY_WIDTH,) and what each forest credits to its numbers."""
+        raw, credit = {}, {}
+        unknown = bool(np.isnan(summary).all())
+        for model in self.manifest.models:
+            if model.name in self.forests:
+                row = normalised if model.input == "summary_normalised" else summary
+                score, credit[model.name] = self.forests[model.name].explain(row)
+                raw[model.name] = np.array([np.nan if unknown else score])
+        return raw, credit
+
 
 def judge(manifest: Manifest, raw: Mapping[str, Array]) -> tuple[Array, dict[str, Array], dict[str, Array]]:
     """Raw member scores (n,) -> `anomaly_score` (n,), each member's own score, each member's evidence."""

@@ -61,12 +61,15 @@ class Score:
 class NodeScorer:
     """Running state of one node under one bundle."""
 
-    def __init__(self, bundle: Bundle, interval_s: float, node: str = "") -> None:
+    def __init__(
+        self, bundle: Bundle, interval_s: float, node: str = "", models: Models | None = None
+    ) -> None:
+        """Start a scorer; `models` spares loading those of the bundle a second time."""
         self.bundle = bundle
         self.interval_s = interval_s
         self.node = node
         self.features = tuple(feature.name for feature in bundle.manifest.features)
-        self.models = Models(bundle)
+        self.models = Models(bundle) if models is None else models
         self._floor = np.array([feature.floor for feature in bundle.manifest.features])
         self._sides = feature_sides(bundle.manifest.features)
         self.known = node != "" and node in bundle.manifest.nodes
@@ -78,6 +81,7 @@ class NodeScorer:
         self._thinned = ThinnedRows(_THINNED_ROWS, width, ticks_in(_LEARN_FOR_S, interval_s))
         self._lowest = np.full(width, np.inf)
         self._highest = np.full(width, -np.inf)
+        self._observed = np.zeros(width)  # ticks in which each feature had a value, since start or reload
         self.ticks = 0
         self._since_gap = 0
         self._last: float | None = None
@@ -120,8 +124,11 @@ class NodeScorer:
             and self.ticks * self.interval_s <= _LEARN_FOR_S * 1.01
         ):
             return self._learn()
-        if self._residuals is None:
+        if self._residuals is None or self._baseline is None:
             return None
+        late = np.isnan(self._baseline.centre) & (self._observed >= self.warmup_ticks)
+        if late.any():
+            return self._admit(late)
         residual = self._residuals.step(row[None])
         return residual, self._forecasts.step(residual.compressed) if self._forecasts else None
 
@@ -136,6 +143,7 @@ class NodeScorer:
         self._thinned.push(row)
         self._lowest = np.fmin(self._lowest, row)
         self._highest = np.fmax(self._highest, row)
+        self._observed += np.isfinite(row)
         self.ticks += 1
         self._since_gap += 1
 
@@ -149,6 +157,30 @@ class NodeScorer:
         own = measure_residuals(recent, centre, scale, self.interval_s, self.models.cohort.components)
         self._start(Baseline(centre, scale, lean(own, prior.residual_scale, len(recent))))
         return self._run(recent)
+
+    def _admit(self, late: NDArray[np.bool_]) -> tuple[Residual, Surprise | None]:
+        """Give features (f,) that appeared after the baseline was fitted one of their own; the rest stays."""
+        if self._baseline is None or self._residuals is None:
+            raise RuntimeError("a scorer without a baseline has no late features")
+        prior = self.models.cohort.prior
+        recent = self._recent.ordered()[1].astype(np.float64)
+        centre, scale = fit_level(recent, self._floor, prior)
+        old = self._baseline
+        levels, learnt = self._residuals.blocks.state(), self._residuals.normaliser.state()
+        self._start(
+            Baseline(
+                np.where(late, centre, old.centre),
+                np.where(late, scale, old.scale),
+                np.where(late, prior.residual_scale, old.residual_scale),
+            )
+        )
+        evidence = self._run(recent)
+        fresh = self._residuals.blocks.state()
+        self._residuals.blocks.restore(
+            {name: np.where(late, fresh[name], kept) for name, kept in levels.items()}
+        )
+        self._residuals.normaliser.restore(learnt)
+        return evidence
 
     def _start(self, baseline: Baseline) -> None:
         self._baseline = baseline
@@ -183,39 +215,49 @@ class NodeScorer:
     def _score(self, timestamp: float, row: Array, residual: Residual, surprise: Surprise | None) -> Score:
         if not self.warm or self._baseline is None:
             return self._cold(timestamp, row)
-        score, members, evidence = judge(self.bundle.manifest, self._raw(residual, surprise))
-        expected = (
-            expand(surprise.forecast[0], self._baseline.centre, self._baseline.scale)
-            if surprise is not None
-            else self._baseline.centre
-        )
+        raw, credit = self.models.explain(residual.summary[0], residual.normalised[0])
+        if surprise is not None and self.models.forecaster is not None:
+            raw[self.models.forecaster] = surprise.score
+        score, members, evidence = judge(self.bundle.manifest, raw)
         return Score(
             timestamp=timestamp,
             warm=True,
             score=float(score[0]),
             model_scores={name: float(value[0]) for name, value in members.items()},
-            contributions=self._contributions(residual, surprise, evidence),
-            expected=np.where(np.isfinite(self._baseline.centre), expected, np.nan),
+            contributions=self._contributions(residual, surprise, evidence, credit),
+            expected=self._expected(self._baseline, surprise),
             observed=row,
             states=self._states(row),
         )
 
+    def _expected(self, baseline: Baseline, surprise: Surprise | None) -> Array:
+        """The forecast in the features' units, or the centre; not below 0 for what never was."""
+        expected = baseline.centre
+        if surprise is not None:
+            expected = expand(surprise.forecast[0], baseline.centre, baseline.scale)
+        return np.where((expected < 0) & (self._lowest >= 0), 0.0, expected)
+
     def _contributions(
-        self, residual: Residual, surprise: Surprise | None, evidence: Mapping[str, Array]
+        self,
+        residual: Residual,
+        surprise: Surprise | None,
+        evidence: Mapping[str, Array],
+        credit: Mapping[str, Array],
     ) -> Array:
         """Each member's shares weighted by how much evidence it brought.
 
         Sums to 1, NaN when nothing stands out.
         """
+        weights = {
+            model.name: model.weight * (max(0.0, float(np.nan_to_num(evidence[model.name][0]))) + 1e-3)
+            for model in self.bundle.manifest.models
+        }
         total = np.zeros(len(self.features))
-        for model in self.bundle.manifest.models:
-            weight = model.weight * (max(float(np.nan_to_num(evidence[model.name][0])), 0.0) + 1e-3)
-            if model.name in self.models.forests:
-                rows = residual.normalised if model.input == "summary_normalised" else residual.summary
-                credit = self.models.forests[model.name].credit(rows[0])
-                total += weight * features_behind(credit, residual.scaled[0])
-            elif surprise is not None:
-                total += weight * surprises(surprise.share[0])
+        if credit:
+            shares = features_behind(np.stack(list(credit.values())), residual.scaled[0])
+            total += np.array([weights[name] for name in credit]) @ shares
+        if surprise is not None and self.models.forecaster is not None:
+            total += weights[self.models.forecaster] * surprises(surprise.share[0])
         whole = total.sum()
         return total / whole if whole > 0 else np.full(len(total), np.nan)
 
@@ -250,7 +292,7 @@ class NodeScorer:
             arrays = checked(state, len(self.features), _THINNED_ROWS)
         except (ValueError, TypeError):
             return False
-        fresh = NodeScorer(self.bundle, self.interval_s, self.node)
+        fresh = NodeScorer(self.bundle, self.interval_s, self.node, self.models)
         fresh._take_over(arrays)
         self.__dict__.update(fresh.__dict__)
         return True

@@ -38,6 +38,7 @@ class RunningMeans:
         self._ring = np.full((max(self.lengths), *shape), np.nan, dtype=np.float32)
         self._sums = np.zeros((len(self.lengths), *shape))
         self._counts = np.zeros((len(self.lengths), *shape))
+        self._back = np.array(self.lengths)
         self._pushed = 0
 
     def push(self, row: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -47,7 +48,7 @@ class RunningMeans:
         """
         size = len(self._ring)
         position = self._pushed % size
-        leaving = np.stack([self._ring[(self._pushed - length) % size] for length in self.lengths])
+        leaving = self._ring[(self._pushed - self._back) % size]
         entering = row.astype(np.float32)
         self._ring[position] = entering
         self._pushed += 1

@@ -53,7 +53,9 @@ def test_credit_flows_back_as_it_is_defined(seed: int, features: int, gaps: floa
     scaled = rng.standard_t(2, size=(len(BLOCKS), features))
     scaled[rng.random(scaled.shape) < gaps] = NAN
     credit = rng.normal(size=SUMMARY_WIDTH)
-    np.testing.assert_allclose(features_behind(credit, scaled), plain_shares(credit, scaled), atol=1e-9)
+    np.testing.assert_allclose(
+        features_behind(credit[None], scaled)[0], plain_shares(credit, scaled), atol=1e-9
+    )
 
 
 @settings(max_examples=60)
@@ -66,7 +68,7 @@ def test_credit_flows_back_as_it_is_defined(seed: int, features: int, gaps: floa
     ),
 )
 def test_shares_are_shares_whatever_comes_in(credit: Array, scaled: Array) -> None:
-    shares = features_behind(credit, distinct(scaled))
+    shares = features_behind(credit[None], distinct(scaled))[0]
     assert (shares >= 0).all()
     assert shares.sum() == pytest.approx(1.0) or not shares.any()
 
@@ -76,24 +78,24 @@ def test_all_credit_for_one_number_reaches_the_features_of_its_block_alone() -> 
     scaled[2, 4], scaled[5, 7] = 30.0, 1_000.0
     credit = np.zeros(SUMMARY_WIDTH)
     credit[2 * WIDTH_PER_BLOCK] = 1.0
-    assert features_behind(credit, scaled).tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
+    assert features_behind(credit[None], scaled)[0].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
 
 
 def test_credit_that_speaks_for_normal_counts_for_nothing() -> None:
-    shares = features_behind(np.full(SUMMARY_WIDTH, -1.0), np.ones((len(BLOCKS), 3)))
+    shares = features_behind(np.full((1, SUMMARY_WIDTH), -1.0), np.ones((len(BLOCKS), 3)))[0]
     assert shares.tolist() == [0, 0, 0]
 
 
 def test_a_missing_feature_is_never_the_reason() -> None:
     scaled = np.full((len(BLOCKS), 3), 2.0)
     scaled[:, 1] = NAN
-    shares = features_behind(np.ones(SUMMARY_WIDTH), scaled)
+    shares = features_behind(np.ones((1, SUMMARY_WIDTH)), scaled)[0]
     assert shares[1] == 0.0
     assert shares.sum() == pytest.approx(1.0)
 
 
 def test_a_node_that_shows_nothing_gives_no_reason() -> None:
-    assert not features_behind(np.ones(SUMMARY_WIDTH), np.full((len(BLOCKS), 4), NAN)).any()
+    assert not features_behind(np.ones((1, SUMMARY_WIDTH)), np.full((len(BLOCKS), 4), NAN)).any()
 
 
 def test_a_forecasters_surprise_names_its_largest_tenth() -> None:
