@@ -62,7 +62,11 @@ _MOUNTS = (Match("fstype", "!~", FILESYSTEM_EXCLUDE), Match("mountpoint", "!~", 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One number of a node; `expression` is None for a feature known only by name, from a manifest."""
+    """One number of a node; `expression` is None for a feature known only by name, from a manifest.
+
+    `tolerance` is the median relative difference (to the larger end or the floor) that the node's value may
+    have from Prometheus' over the same instants; `tolerance_reason` says why where it is wider than 2 %.
+    """
 
     name: str
     unit: str
@@ -72,6 +76,8 @@ class Feature:
     direction: str
     floor: float
     expression: Expression | None
+    tolerance: float = 0.02
+    tolerance_reason: str = ""
 
     def promql(self, window: str = "1m", matchers: str = "") -> str:
         """The query that yields this number for every instance; "" if there is no expression."""
@@ -101,10 +107,20 @@ def _mount(metric: str) -> Gauge:
 
 
 def _feature(
-    name: str, unit: str, group: str, direction: str, floor: float, expression: Expression, text: str
+    name: str,
+    unit: str,
+    group: str,
+    direction: str,
+    floor: float,
+    expression: Expression,
+    text: str,
+    tolerance: float = 0.02,
+    tolerance_reason: str = "",
 ) -> Feature:
     kind = "rate" if any(isinstance(leaf, Rate) for leaf in expression.leaves()) else "gauge"
-    return Feature(name, unit, text, group, kind, direction, floor, expression)
+    return Feature(
+        name, unit, text, group, kind, direction, floor, expression, tolerance, tolerance_reason
+    )
 
 
 _CPUS = FoldedCount("node_cpu_seconds_total", (Match("mode", "=", "idle"),))
