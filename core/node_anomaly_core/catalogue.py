@@ -118,9 +118,7 @@ def _feature(
     tolerance_reason: str = "",
 ) -> Feature:
     kind = "rate" if any(isinstance(leaf, Rate) for leaf in expression.leaves()) else "gauge"
-    return Feature(
-        name, unit, text, group, kind, direction, floor, expression, tolerance, tolerance_reason
-    )
+    return Feature(name, unit, text, group, kind, direction, floor, expression, tolerance, tolerance_reason)
 
 
 _CPUS = FoldedCount("node_cpu_seconds_total", (Match("mode", "=", "idle"),))
