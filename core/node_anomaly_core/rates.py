@@ -1,11 +1,13 @@
 """The counter window: per-second rates as PromQL's rate() gives them, over many series at once.
 
-A rate is the slope between the first and the last sample with a timestamp in (now - window, now],
-counter resets added back as Prometheus does (after a reset the new value is the increase). When fewer
-than two ticks fall into the window the two latest are used. On regular samples that fill the window this
-equals Prometheus' extrapolated rate. It differs on purpose while a series is younger than the window and
-while a counter is near its birth at 0: there Prometheus extrapolates less and understates the rate, and
-an agent that has just started would show a ramp on every counter.
+A rate is the slope between the first and the last sample in the window, counter resets added back as
+Prometheus does (after a reset the new value is the increase). The window begins an EDGE later than `window_s`
+ago: a query comes on average half an interval after the newest sample, and a window of four ticks that began
+at a tick would hold four or five of them as the clock jitters. When fewer than two ticks fall into the window
+the two latest are used. On regular samples that fill the window this equals Prometheus' extrapolated
+rate. It differs on purpose while a series is younger than the window and while a counter is near its birth
+at 0: there Prometheus extrapolates less and understates the rate, and an agent that has just started would
+show a ramp on every counter.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from node_anomaly_core.expressions import SeriesKey
 
 MAX_SAMPLES = 64
 """Ticks kept at most; a window that would hold more is shortened to its newest ones."""
+
+EDGE = 0.125
+"""Of a window: half a tick of the four that it spans."""
 
 JUMP_WINDOWS = 5.0
 """A step of the clock by more windows than this, or back, restarts every rate."""
@@ -81,7 +86,7 @@ class CounterWindow:
         self._last = np.where(absent, self._last, values) if absent.any() else values
         times.append(timestamp)
         rows.append(values + self._offset)
-        start = timestamp - self.window_s
+        start = timestamp - self.window_s * (1.0 - EDGE)
         while len(times) > MAX_SAMPLES or (len(times) > 2 and times[0] <= start):
             del times[0], rows[0]
         if len(times) < 2:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from node_anomaly_core.rates import JUMP_WINDOWS, MAX_SAMPLES, CounterWindow
+from node_anomaly_core.rates import EDGE, JUMP_WINDOWS, MAX_SAMPLES, CounterWindow
 
 KEYS = [("a_total", ""), ("b_total", "sda"), ("b_total", "sdb")]
 NAN = math.nan
@@ -80,7 +80,7 @@ class TestAgainstPrometheus:
         for at, rates in enumerate(run(60.0, times, columns)):
             for column in range(3):
                 samples = list(zip(times[: at + 1], columns[: at + 1, column].tolist(), strict=True))
-                expected = slope(window_of(samples, times[at], 60.0))
+                expected = slope(window_of(samples, times[at], 60.0 * (1 - EDGE)))
                 assert rates[column] == pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True)
                 assert not rates[column] < 0
 
@@ -107,6 +107,16 @@ class TestAgainstPrometheus:
             -4
         ] >= sum(steps):
             assert rates[0] == pytest.approx(expected, rel=1e-9)
+
+    @given(jitter=st.lists(st.floats(-1.0, 1.0), min_size=8, max_size=8))
+    def test_a_tick_that_comes_early_or_late_does_not_change_how_many_the_window_holds(
+        self, jitter: list[float]
+    ) -> None:
+        """Ticks of 15 s, a second early or late: the slope is always the one over the last four."""
+        times = [1.7e9 + 15.0 * at + shift for at, shift in enumerate(jitter)]
+        values = np.square(np.arange(8.0))
+        rates = run(60.0, times, np.repeat(values[:, None], 3, axis=1))
+        assert rates[-1][0] == pytest.approx((values[7] - values[4]) / (times[7] - times[4]))
 
 
 class TestRestarts:
