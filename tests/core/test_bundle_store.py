@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import contextlib
 import resource
 import shutil
 import socket
@@ -79,20 +80,22 @@ def test_other_users_may_read_what_was_written(written: Path) -> None:
     assert written.stat().st_mode & 0o777 == 0o755
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
     """No file may grow beyond 20 kB: the write of a forest fails as it does on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_leaves_nothing_behind(
-    small: small_bundle.SmallBundle, tmp_path: Path, full_disk: None
+    small: small_bundle.SmallBundle, tmp_path: Path
 ) -> None:
     assert len(small.files[FOREST]) > 20_000
-    with pytest.raises(OSError, match="too large"):
+    with full_disk(), pytest.raises(OSError, match="too large"):
         write_bundle(tmp_path, small.manifest, small.files)
     assert list(tmp_path.iterdir()) == []
 
