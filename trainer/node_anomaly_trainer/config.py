@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ Share = Annotated[float, Bounds(0.0, 1.0)]
 Positive = Annotated[int, Bounds(1)]
 
 SOURCES = ("synthetic", "file", "prometheus")
+ROUTES = ("auto", "api", "remote_read")
 LIMITS = GateLimits()
 MEMBERS = ("isolation_forest", "random_forest", "lstm")
 
@@ -58,7 +60,16 @@ class PrometheusConfig:
     username: str = ""
     password_file: str = ""
     bearer_token_file: str = ""
+    ca_file: str = ""
+    """Certificates that the server's is checked against; the system's if empty."""
+    cert_file: str = ""
+    """Our own certificate, for a server that asks for one; may hold the key too."""
+    key_file: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    route: Annotated[str, Choice(*ROUTES)] = "auto"
+    """How samples are read; auto takes the fast way if it proves to give the same numbers."""
+    cache: str = ""
+    """Directory that keeps what was read, so that the next run reads only what is new; none if empty."""
     parallel: Annotated[int, Bounds(1, 32)] = 4
     timeout: Annotated[float, Bounds(0.1, 3600.0, duration=True)] = 30.0
     retries: Annotated[int, Bounds(0, 20)] = 4
@@ -74,6 +85,8 @@ class PrometheusConfig:
             raise InvalidValueError("username and password_file belong together")
         if self.username and self.bearer_token_file:
             raise InvalidValueError("either username or bearer_token_file, not both")
+        if self.key_file and not self.cert_file:
+            raise InvalidValueError("key_file belongs to a cert_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,43 @@ class LabelConfig:
     """YAML or CSV file with from, to, nodes, note; empty if there is none."""
     guard: Seconds = 450.0
     """Ticks this close to an incident are neither normal nor anomalous."""
+    alerts: bool = True
+    """Whether firing alerts are incidents to the Random Forest too, not only left out of what is normal."""
+    least_events: Positive = 5
+    """With fewer incidents in the fitted part, the Random Forest learns from injected faults alone."""
+
+
+ROUTINE_ALERTS = 'alertname!~"Watchdog|InfoInhibitor|DeadMansSwitch|.*Anomal.*"'
+"""Alerts that always fire, and those that this very score raises: it must not teach itself."""
+
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ExclusionConfig:
+    """When nodes were not themselves: those ticks neither train, nor calibrate, nor judge.
+
+    All but `windows` are read from the prometheus source and mean nothing to the others.
+    """
+
+    alerts: bool = True
+    """While an alert is firing for the node."""
+    alert_matchers: str = ROUTINE_ALERTS
+    node_labels: tuple[str, ...] = ("node", "instance")
+    """Labels of an alert that may name its node; the first that names a known one counts."""
+    after_reboot: Seconds = 600.0
+    """0 leaves none out."""
+    cordoned: bool = True
+    """While Kubernetes schedules nothing on the node."""
+    windows: str = ""
+    """YAML or CSV file with from, to, nodes, note; empty if there is none."""
+
+    def __post_init__(self) -> None:
+        if not self.node_labels:
+            raise InvalidValueError("node_labels: expected at least one label, such as instance")
+        for name in self.node_labels:
+            if not LABEL_NAME.fullmatch(name):
+                raise InvalidValueError(f"node_labels: {name!r} is no label name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +249,12 @@ class TrainConfig:
     source: SourceConfig = field(default_factory=SourceConfig)
     interval: Interval = 15.0
     features: tuple[str, ...] = ()
-    """Names from the catalogue; empty means all of it."""
+    """Names from the catalogue and of own features; empty means all of them."""
+    own_features: str = ""
+    """YAML file of the user's own features, the same that the agents read; empty if there are none."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
+    exclusions: ExclusionConfig = field(default_factory=ExclusionConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     gate: GateConfig = field(default_factory=GateConfig)

@@ -1,13 +1,18 @@
-"""History from any server that answers Prometheus' HTTP API, read in bounded pieces."""
+"""History from any server that answers Prometheus' HTTP API: surveyed, read in bounded pieces, and cached.
+
+A run is: ask the server's clock, survey what it holds, find what the cache lacks, choose a route, read one
+day of some nodes at a time, and write it to the cache. Memory depends on neither the range nor the fleet.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,30 +20,51 @@ from numpy.typing import NDArray
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import PrometheusConfig
-from node_anomaly_trainer.dataset import UNKNOWN, History, coverage
+from node_anomaly_trainer.dataset import UNKNOWN, History
 from node_anomaly_trainer.progress import Note, Report
-from node_anomaly_trainer.sources.prometheus_api import BACKOFF_S, PrometheusApi, Series
+from node_anomaly_trainer.sources.cache import Cache, Day, days
+from node_anomaly_trainer.sources.choose_route import choose_route
+from node_anomaly_trainer.sources.prometheus_api import PrometheusApi
+from node_anomaly_trainer.sources.prometheus_http import BACKOFF_S
+from node_anomaly_trainer.sources.routes import Answer, PerThread, Route, Task
+from node_anomaly_trainer.sources.survey import Survey, server_clock, survey
+from node_anomaly_trainer.sources.wanted import Span, Wanted, iso, whole_span
 
-RATE_WINDOW_INTERVALS = 4
-"""The window of every rate, in intervals: the same on the node and in PromQL."""
+CELLS_AT_ONCE = 12_000_000
+"""Numbers of one day that are held at once, 8 bytes each."""
+
+SETTLING_S = 300
+"""Samples younger than this may still be on their way into the server, so they are read again next time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """One query: ticks `first` <= i < `stop` of the grid for one feature."""
+class Fetched:
+    """What a run found and did."""
 
-    feature: int
+    span: Span
+    survey: Survey
+    features: tuple[Feature, ...]
+    route: str
+    """Name of the route, or "" where the cache had everything."""
+    samples: int
+    """Samples that crossed the wire."""
+    seconds: float
+    days_read: int
+    """Days of nodes that were read, of `days_all`."""
+    days_all: int
+    missing: NDArray[np.float64]
+    """Share of ticks without a value, (nodes, features) in the order of `survey.instances` and `features`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A part of one day that some nodes lack for the same features."""
+
+    day: Day
     first: int
     stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one query yielded: per node the tick indices (k,) and the values (k,)."""
-
-    chunk: Chunk
-    nodes: Mapping[str, tuple[NDArray[np.intp], NDArray[np.float64]]]
-    samples: int
+    wanted: tuple[Wanted, ...]
+    nodes: tuple[str, ...]
 
 
 def read_prometheus(
@@ -50,200 +76,230 @@ def read_prometheus(
     now: float | None = None,
     backoff_s: float = BACKOFF_S,
 ) -> History:
-    """History of every instance that matches, one PromQL query per feature and chunk of the range.
+    """History of every instance that matches; each is a node, labels are all unknown.
 
-    Every label `instance` is a node; labels are all unknown. A feature without any series is a column of NaN
-    and is reported. Raises SourceError if the server fails, or holds no series at all.
+    A feature without any series is a column of NaN and is reported. Raises SourceError if the server fails,
+    or holds no series at all; then what was read stays in `config.cache`, if there is one.
     """
-    step = round(interval_s)
-    if step != interval_s:
-        raise SourceError(
-            f"an interval of {interval_s:g} s cannot be read from Prometheus", "use whole seconds"
-        )
-    end = int(
-        (config.end if config.end is not None else now if now is not None else time.time()) // step * step
-    )
-    ticks = max(int(config.range // step), 1)
-    start = end - (ticks - 1) * step
-    reader = _Reader(config, features, start, step, backoff_s)
-    # One cheap question first: a wrong URL or password must not cost a query per feature.
-    reader.api().query("vector(1)", end)
-    chunks = [
-        Chunk(at, first, stop)
-        for at, feature in enumerate(features)
-        if feature.expression is not None
-        for first, stop in chunk_ranges(ticks, config.points_per_query)
-    ]
-    columns: dict[str, NDArray[np.float64]] = {}
-    begun, samples = time.monotonic(), 0
-    for done, piece in enumerate(_in_parallel(reader, chunks, config.parallel), start=1):
-        for node, (indices, values) in piece.nodes.items():
-            if node not in columns:
-                columns[node] = np.full((ticks, len(features)), np.nan)
-            columns[node][indices, piece.chunk.feature] = values
-        samples += piece.samples
-        rate = samples / max(time.monotonic() - begun, 1e-3)
-        report(done / len(chunks), f"{features[piece.chunk.feature].name}, {rate:,.0f} samples/s")
-    if not columns:
-        raise reader.nothing_found(end)
-    history = _assemble(config, features, start, step, columns)
-    for feature, missing in zip(features, coverage(history).missing.min(axis=0) == 1.0, strict=True):
-        if missing:
-            note(f"no series for {feature.name}: {_query(feature, config, step) or 'no PromQL known'}")
-    return history
+    if config.cache:
+        return _history(config, features, interval_s, report, note, now, backoff_s, Path(config.cache))
+    with tempfile.TemporaryDirectory(prefix="anomaly-history-") as directory:
+        return _history(config, features, interval_s, report, note, now, backoff_s, Path(directory))
 
 
-def chunk_ranges(ticks: int, limit: int) -> Iterator[tuple[int, int]]:
-    """Half-open ranges that cover 0..ticks once, of nearly equal size and at most `limit` each.
-
-    The API's ranges include both ends, so the last point of a chunk is asked for as `stop - 1` and no sample
-    is read twice.
-    """
-    count = -(-ticks // limit)
-    for at in range(count):
-        yield at * ticks // count, (at + 1) * ticks // count
-
-
-class _Reader:
-    """Turns chunks into pieces; usable by several threads, each with its own connection."""
-
-    def __init__(
-        self, config: PrometheusConfig, features: Sequence[Feature], start: int, step: int, backoff_s: float
-    ) -> None:
-        self._config, self._features = config, features
-        self._start, self._step, self._backoff_s = start, step, backoff_s
-        self._local = threading.local()
-        self._stopped = threading.Event()
-
-    def api(self) -> PrometheusApi:
-        if not hasattr(self._local, "api"):
-            self._local.api = PrometheusApi(self._config, self._backoff_s, self._pause)
-        api: PrometheusApi = self._local.api
-        return api
-
-    def stop(self) -> None:
-        """Let no query be tried again: the run has failed or was interrupted."""
-        self._stopped.set()
-
-    def _pause(self, seconds: float) -> None:
-        if self._stopped.wait(seconds):
-            raise SourceError("reading was stopped")
-
-    def read(self, chunk: Chunk) -> Piece:
-        query = _query(self._features[chunk.feature], self._config, self._step)
-        first = self._start + chunk.first * self._step
-        last = self._start + (chunk.stop - 1) * self._step
-        nodes: dict[str, tuple[NDArray[np.intp], NDArray[np.float64]]] = {}
-        samples = 0
-        for series in self.api().query_range(query, first, last, self._step):
-            node = _node(series, query)
-            if node in nodes:
-                raise SourceError(
-                    f"{query} gives two series for instance {node}", "aggregate it: max by (instance) (...)"
-                )
-            times, values = _samples(series, query)
-            indices = np.rint((times - self._start) / self._step).astype(np.intp)
-            inside = (indices >= chunk.first) & (indices < chunk.stop)
-            nodes[node] = indices[inside], values[inside]
-            samples += len(times)
-        return Piece(chunk, nodes, samples)
-
-    def nothing_found(self, end: int) -> SourceError:
-        """What was looked for and what the server does have."""
-        jobs = sorted(
-            str(series["metric"].get("job", ""))
-            for series in self.api().query("count by (job) (last_over_time(up[1h]))", end)
-        )
-        known = ", ".join(jobs[:10]) + (", ..." if len(jobs) > 10 else "")
-        names = ", ".join(feature.name for feature in self._features[:3])
-        matchers = self._config.matchers or "none"
-        example = next((_query(f, self._config, self._step) for f in self._features if f.expression), "")
-        return SourceError(
-            f"{self._config.url} holds no series for {len(self._features)} features ({names}, ...) "
-            f"from {_iso(self._start)} to {_iso(end)} with matchers {matchers}; tried {example}",
-            f"it scrapes the jobs {known}: set source.prometheus.matchers, range or end"
-            if known
-            else "it scrapes nothing then: set source.prometheus.range or end, or choose another server",
-        )
-
-
-def _in_parallel(reader: _Reader, chunks: Sequence[Chunk], parallel: int) -> Iterator[Piece]:
-    """Pieces as they arrive; never more than two per worker are under way, so memory stays bounded."""
-    pool = ThreadPoolExecutor(parallel, thread_name_prefix="prometheus")
-    waiting: set[Future[Piece]] = set()
-    queue = iter(chunks)
-    try:
-        while True:
-            for chunk in queue:
-                waiting.add(pool.submit(reader.read, chunk))
-                if len(waiting) >= 2 * parallel:
-                    break
-            if not waiting:
-                return
-            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-    finally:
-        reader.stop()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _assemble(
+def _history(
     config: PrometheusConfig,
     features: Sequence[Feature],
-    start: int,
-    step: int,
-    columns: dict[str, NDArray[np.float64]],
+    interval_s: float,
+    report: Report,
+    note: Note,
+    now: float | None,
+    backoff_s: float,
+    directory: Path,
 ) -> History:
-    nodes = tuple(sorted(columns))
-    ticks = len(columns[nodes[0]])
-    values = np.empty((ticks, len(nodes), len(features)))
-    for at, node in enumerate(nodes):
-        values[:, at] = columns.pop(node)  # freed one by one: the history is never held twice
+    fetched = fill_cache(config, features, interval_s, directory, report, note, now, backoff_s)
+    span = fetched.span
+    nodes = tuple(fetched.survey.instances)
+    values = np.full((span.ticks, len(nodes), len(features)), np.nan)
+    cache = Cache(directory, config, span.step)
+    names = [feature.name for feature in features]
+    for day, first, stop in days(span.start, span.end, span.step):
+        at = (day.start - span.start) // span.step
+        for place, node in enumerate(nodes):
+            for name, column in cache.read(node, day, names).items():
+                values[at + first : at + stop, place, names.index(name)] = column[first:stop]
     return History(
         features=tuple(features),
-        interval_s=float(step),
+        interval_s=float(span.step),
         nodes=nodes,
-        timestamps=start + step * np.arange(ticks, dtype=np.float64),
+        timestamps=span.start + span.step * np.arange(span.ticks, dtype=np.float64),
         values=values,
-        labels=np.full((ticks, len(nodes)), UNKNOWN, dtype=np.int8),
+        labels=np.full((span.ticks, len(nodes)), UNKNOWN, dtype=np.int8),
         origin={
             "source": "prometheus",
             "url": config.url,
             "matchers": config.matchers,
-            "from": _iso(start),
-            "to": _iso(start + (ticks - 1) * step),
+            "from": iso(span.start),
+            "to": iso(span.end),
+            **origins(fetched),
         },
     )
 
 
-def _query(feature: Feature, config: PrometheusConfig, step: int) -> str:
-    if feature.expression is None:
-        return ""
-    return feature.promql(window=f"{RATE_WINDOW_INTERVALS * step}s", matchers=config.matchers)
+def origins(fetched: Fetched) -> dict[str, str]:
+    """Where features came from -> how many of them."""
+    sources = [one.source for one in fetched.survey.wanted]
+    return {f"from {source}": f"{sources.count(source)} features" for source in sorted(set(sources))}
 
 
-def _node(series: Series, query: str) -> str:
-    node = str(series["metric"].get("instance", ""))
-    if not node:
-        raise SourceError(
-            f"{query} gives a series without the label instance", "every node needs its own instance label"
-        )
-    return node
+def fill_cache(
+    config: PrometheusConfig,
+    features: Sequence[Feature],
+    interval_s: float,
+    directory: Path,
+    report: Report,
+    note: Note,
+    now: float | None = None,
+    backoff_s: float = BACKOFF_S,
+) -> Fetched:
+    """Read what the cache in `directory` lacks of the configured range. Raises SourceError."""
+    whole_span(config, interval_s, now=0.0)  # refuses an odd interval before the server is asked
+    begun = time.monotonic()
+    stopped = threading.Event()
+
+    def pause(seconds: float) -> None:
+        if stopped.wait(seconds):
+            raise SourceError("reading was stopped")
+
+    apis = PerThread(lambda: PrometheusApi(config, backoff_s, pause))
+    clock = server_clock(apis(), note)
+    span = whole_span(config, interval_s, clock if now is None else now)
+    cache = Cache(directory, config, span.step)
+    found = survey(apis(), config, features, span, note)
+    jobs = list(_jobs(cache, found, span, config.matchers))
+    route: Route | None = None
+    samples = 0
+    if jobs:
+        route = choose_route(apis, config, found, span.step, note)
+        settled = int(clock) - SETTLING_S
+        samples = _work(route, cache, jobs, found, config, settled, stopped, report)
+    every = [(node, day) for day, _, _ in days(span.start, span.end, span.step) for node in found.instances]
+    return Fetched(
+        span,
+        found,
+        tuple(features),
+        route.name if route else "",
+        samples,
+        time.monotonic() - begun,
+        len({(node, job.day.number) for job in jobs for node in job.nodes}),
+        len(every),
+        _missing(cache, found, features, span),
+    )
 
 
-def _samples(series: Series, query: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Times and values of one series; an infinite value (a division by zero) is missing."""
+def _jobs(cache: Cache, found: Survey, span: Span, matchers: str) -> Iterator[Job]:
+    """What is to be read, day by day: nodes that lack the same together, as many as memory allows."""
+    for day, first, stop in days(span.start, span.end, span.step):
+        alike: dict[tuple[int, int, tuple[str, ...]], list[str]] = {}
+        for node, origins_of in found.instances.items():
+            known = cache.covered(node, day)
+            lacking: dict[tuple[int, int], list[str]] = {}
+            for one in found.wanted:
+                if one.source not in origins_of:
+                    continue
+                there = known.get(one.feature.name)
+                usable = there is not None and there.query == one.query(span.window_s, matchers)
+                parts = there.missing(first, stop) if there is not None and usable else ((first, stop),)
+                for part in parts:
+                    lacking.setdefault(part, []).append(one.feature.name)
+            for part, names in lacking.items():
+                alike.setdefault((*part, tuple(names)), []).append(node)
+        for (begin, end, wanted_names), nodes in alike.items():
+            wanted = tuple(one for one in found.wanted if one.feature.name in set(wanted_names))
+            limit = max(CELLS_AT_ONCE // (len(wanted) * (end - begin)), 1)
+            for at in range(0, len(nodes), limit):
+                yield Job(day, begin, end, wanted, tuple(nodes[at : at + limit]))
+
+
+def _work(
+    route: Route,
+    cache: Cache,
+    jobs: Sequence[Job],
+    found: Survey,
+    config: PrometheusConfig,
+    settled: int,
+    stopped: threading.Event,
+    report: Report,
+) -> int:
+    """Do all jobs; how many samples crossed the wire."""
+    begun, samples, done = time.monotonic(), 0, 0
+    total = sum(len(job.wanted) * len(job.nodes) * (job.stop - job.first) for job in jobs)
+    pool = ThreadPoolExecutor(config.parallel, thread_name_prefix="prometheus")
     try:
-        pairs = series["values"]
-        times = np.array([pair[0] for pair in pairs], dtype=np.float64)
-        values = np.array([float(pair[1]) for pair in pairs], dtype=np.float64)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise SourceError(
-            f"{query}: the server's samples cannot be read ({error})", "is this Prometheus' HTTP API?"
-        ) from error
-    return times, np.where(np.isfinite(values), values, np.nan)
+        for job in jobs:
+            span = Span(job.day.start, job.day.step, job.day.ticks).part(job.first, job.stop)
+            block = np.full((len(job.nodes), len(job.wanted), span.ticks), np.nan)
+            for task, answer in _in_parallel(pool, route, _tasks(route, job, span, found), config.parallel):
+                _place(block, job, span, task, answer, found)
+                samples += answer.samples
+                done += len(task.wanted) * len(task.instances) * task.span.ticks
+                rate = samples / max(time.monotonic() - begun, 1e-3)
+                what = f"{job.day.name}, {samples / 1e6:,.1f} M samples, {rate:,.0f}/s"
+                report(min(done / total, 1.0), what)
+            _write(pool, cache, job, block, span, config.matchers, settled)
+    finally:
+        stopped.set()  # let no query be tried again: all is done, or the run has failed
+        pool.shutdown(wait=False, cancel_futures=True)
+    return samples
 
 
-def _iso(timestamp: float) -> str:
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _tasks(route: Route, job: Job, span: Span, found: Survey) -> Iterator[Task]:
+    for source in dict.fromkeys(one.source for one in job.wanted):
+        wanted = [one for one in job.wanted if one.source == source]
+        yield from route.tasks(wanted, span, [found.instances[node][source] for node in job.nodes])
+
+
+def _in_parallel(
+    pool: ThreadPoolExecutor, route: Route, tasks: Iterator[Task], parallel: int
+) -> Iterator[tuple[Task, Answer]]:
+    """Answers as they arrive; never more than one per worker waits, so memory stays bounded."""
+    waiting: dict[Future[Answer], Task] = {}
+    while True:
+        for task in tasks:
+            waiting[pool.submit(route.read, task)] = task
+            if len(waiting) >= parallel + 1:
+                break
+        if not waiting:
+            return
+        finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in finished:
+            yield waiting.pop(future), future.result()
+
+
+def _place(
+    block: NDArray[np.float64], job: Job, span: Span, task: Task, answer: Answer, found: Survey
+) -> None:
+    first = (task.span.start - span.start) // span.step
+    for one, column in zip(task.wanted, answer.columns, strict=True):
+        at = job.wanted.index(one)
+        for place, node in enumerate(job.nodes):
+            values = column.get(found.instances[node].get(one.source, ""))
+            if values is not None:
+                block[place, at, first : first + task.span.ticks] = values
+
+
+def _write(
+    pool: ThreadPoolExecutor,
+    cache: Cache,
+    job: Job,
+    block: NDArray[np.float64],
+    span: Span,
+    matchers: str,
+    settled: int,
+) -> None:
+    queries = [one.query(span.window_s, matchers) for one in job.wanted]
+    young = (settled - job.day.start) // span.step + 1
+
+    def write(place: int) -> None:
+        columns = {
+            one.feature.name: (query, block[place, at])
+            for at, (one, query) in enumerate(zip(job.wanted, queries, strict=True))
+        }
+        cache.extend(job.nodes[place], job.day, job.first, columns, young)
+
+    for _ in pool.map(write, range(len(job.nodes))):
+        pass
+
+
+def _missing(cache: Cache, found: Survey, features: Sequence[Feature], span: Span) -> NDArray[np.float64]:
+    """Share of ticks without a value, (nodes, features), from what the cache's files say of themselves."""
+    counted: Mapping[str, int] = {feature.name: at for at, feature in enumerate(features)}
+    present = np.zeros((len(found.instances), len(features)))
+    asked = np.zeros_like(present)
+    for day, _, _ in days(span.start, span.end, span.step):
+        for place, node in enumerate(found.instances):
+            for name, one in cache.covered(node, day).items():
+                if name in counted:
+                    present[place, counted[name]] += one.present
+                    asked[place, counted[name]] += one.stop - one.first
+    return np.where(asked > 0, 1.0 - present / np.maximum(asked, 1.0), 1.0)

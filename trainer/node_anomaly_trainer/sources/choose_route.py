@@ -1,0 +1,127 @@
+"""Which route a server allows: the fast one only where it is seen to give what the query API gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from node_anomaly_core.errors import SourceError
+from node_anomaly_trainer.config import PrometheusConfig
+from node_anomaly_trainer.progress import Note
+from node_anomaly_trainer.settings import InvalidValueError, parse_duration
+from node_anomaly_trainer.sources.evaluate_expression import Semantics
+from node_anomaly_trainer.sources.matchers import parse_matchers
+from node_anomaly_trainer.sources.prometheus_api import PrometheusApi
+from node_anomaly_trainer.sources.routes import ApiRoute, RemoteReadRoute, Route, SplitRoute, readable_raw
+from node_anomaly_trainer.sources.survey import Survey
+from node_anomaly_trainer.sources.wanted import Span, Wanted
+
+TRIED_TICKS = 12
+TRIED_INSTANCES = 3
+TOLERANCE = 1e-12
+"""Relative: what rounding in another order may do."""
+
+
+def choose_route(
+    open_api: Callable[[], PrometheusApi], config: PrometheusConfig, survey: Survey, step: int, note: Note
+) -> Route:
+    """The route to read `survey.wanted` with, said in a note.
+
+    With `route: auto` both are asked for the same short range; whatever they disagree on is read by the API.
+    Raises SourceError if `route: remote_read` was asked for and the server has none.
+    """
+    api = ApiRoute(open_api, config.matchers, config.points_per_query)
+    if config.route == "api":
+        note("route: api, as configured")
+        return api
+    try:
+        fast, differing = _tried(open_api(), open_api, config, survey, step, api)
+    except (SourceError, ValueError) as error:
+        if config.route == "remote_read":
+            raise SourceError(
+                f"{config.url} cannot be read by remote-read: {error}",
+                "set source.prometheus.route: auto or api",
+            ) from error
+        note(f"route: api; remote-read is not to be had ({error})")
+        return api
+    if len(differing) == len(survey.wanted):
+        note("route: api; the server's raw samples do not give what its queries give")
+        return api
+    if differing:
+        shown = ", ".join(sorted(differing)[:5]) + (", ..." if len(differing) > 5 else "")
+        note(f"route: remote_read, but api for {len(differing)} features: {shown}")
+        return SplitRoute(fast, api, differing)
+    note("route: remote_read; it gave the same numbers as api on a short range")
+    return fast
+
+
+def _tried(
+    api: PrometheusApi,
+    open_api: Callable[[], PrometheusApi],
+    config: PrometheusConfig,
+    survey: Survey,
+    step: int,
+    reference: ApiRoute,
+) -> tuple[RemoteReadRoute, frozenset[str]]:
+    """The fast route, and the features that it must not read."""
+    matchers = parse_matchers(config.matchers)
+    fast = RemoteReadRoute(open_api, matchers, _semantics(api), survey.series_per_instance)
+    raw = [one for one in survey.wanted if readable_raw(one)]
+    end = survey.seen_at // step * step
+    span = Span(end - (TRIED_TICKS - 1) * step, step, TRIED_TICKS)
+    differing = {one.feature.name for one in survey.wanted} - {one.feature.name for one in raw}
+    for source in dict.fromkeys(one.source for one in raw):
+        chosen = [one for one in raw if one.source == source]
+        instances = [found[source] for found in survey.instances.values() if source in found]
+        # The first, the middle and the last: enough to see labels and matchers at work.
+        some = tuple(sorted({instances[at * (len(instances) - 1) // 2] for at in range(TRIED_INSTANCES)}))
+        differing |= _disagreeing(fast, reference, chosen, span, some)
+    return fast, frozenset(differing)
+
+
+def _disagreeing(
+    fast: Route, reference: Route, wanted: Sequence[Wanted], span: Span, instances: Sequence[str]
+) -> set[str]:
+    found = {}
+    for route in (fast, reference):
+        for task in route.tasks(wanted, span, instances):
+            for one, column in zip(task.wanted, route.read(task).columns, strict=True):
+                found[route.name, one.feature.name] = column
+    names = [one.feature.name for one in wanted]
+    missing = np.full(span.ticks, np.nan)
+    return {
+        name
+        for name in names
+        for instance in {*found[fast.name, name], *found[reference.name, name]}
+        if not np.allclose(
+            found[fast.name, name].get(instance, missing),
+            found[reference.name, name].get(instance, missing),
+            rtol=TOLERANCE,
+            atol=0.0,
+            equal_nan=True,
+        )
+    }
+
+
+def _semantics(api: PrometheusApi) -> Semantics:
+    """How this server evaluates: its version and flags, and one question that shows which ends it counts."""
+    version = (0, 0)
+    lookback_s = 300.0
+    build = api.connection.get("/api/v1/status/buildinfo", {})
+    if found := re.match(r"(\d+)\.(\d+)", str(build.get("version", ""))):
+        version = int(found[1]), int(found[2])
+    flags = api.connection.get("/api/v1/status/flags", {})
+    try:
+        lookback_s = parse_duration(str(flags.get("query.lookback-delta", "5m")))
+    except InvalidValueError as invalid:
+        raise ValueError(f"its look-back is not {invalid.expected}") from invalid
+    # Two points a minute apart: both lie within a closed minute, one within a half-open one.
+    (counted,) = api.query("count_over_time(vector(1)[1m:1m])", at=1_600_000_020.0) or [{"value": [0, "2"]}]
+    return Semantics(
+        lookback_ms=round(1000 * lookback_s),
+        left_open=float(counted["value"][1]) < 2.0,
+        threshold_first=version >= (2, 51),
+        compensated=version >= (3, 0),
+    )
