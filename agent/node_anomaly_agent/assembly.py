@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from node_anomaly_agent.clock import SystemClock
-from node_anomaly_agent.collectors import COLLECTORS, build_collectors
+from node_anomaly_agent.collectors import COLLECTORS, Collector, build_collectors
 from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Daemon, Parts, handle_signals
@@ -23,7 +23,6 @@ from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_agent.web import Application, WebServer
 from node_anomaly_core.bundle import starter_bundle
 from node_anomaly_core.errors import ConfigError
-from node_anomaly_core.features import CATALOGUE
 
 BUNDLES = "bundles"
 
@@ -34,9 +33,23 @@ def collector_switches() -> Mapping[str, bool]:
 
 
 def build_sampler(config: AgentConfig) -> Sampler:
-    """The sampler of this host for the whole catalogue, in its order."""
-    paths = Paths(str(config.procfs), str(config.sysfs), str(config.rootfs))
-    return Sampler(build_collectors(paths, config.collectors), CATALOGUE, config.window_s)
+    """The sampler of this host for the whole catalogue, in its order, and then the user's own features."""
+    collectors: list[Collector] = []
+    if config.source == "proc":
+        paths = Paths(str(config.procfs), str(config.sysfs), str(config.rootfs))
+        collectors += build_collectors(paths, config.collectors)
+    if config.source != "proc" or config.own_features:
+        from node_anomaly_agent.own_features import other_collectors  # imported by those who have any
+
+        collectors += other_collectors(config)
+    return Sampler(collectors, config.features, config.window_s)
+
+
+def uses_exporter(config: AgentConfig) -> bool:
+    """Whether anything is read from the local node_exporter."""
+    return config.source == "node_exporter" or any(
+        own.source.exporter == "node_exporter" for own in config.own_features
+    )
 
 
 def node_name(config: AgentConfig, environ: Mapping[str, str]) -> str:
@@ -71,7 +84,7 @@ def load_other(version: str, bundles: Path, config: AgentConfig, node: str) -> C
     path = bundles / version if version else starter_bundle()
     if not path.is_dir():
         return None
-    return load_candidate(path, CATALOGUE, config.interval_s, node)
+    return load_candidate(path, config.features, config.interval_s, node)
 
 
 def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = os.environ) -> int:
@@ -88,7 +101,7 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
     sampler = build_sampler(config)
     reloader = Reloader(
         bundles,
-        lambda path: load_candidate(path, CATALOGUE, config.interval_s, node),
+        lambda path: load_candidate(path, config.features, config.interval_s, node),
         config.bundle_poll_interval_s,
         clock,
         log,

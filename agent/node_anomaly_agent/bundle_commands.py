@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from node_anomaly_agent.scorer import align
 from node_anomaly_agent.units import format_fact, format_value
 from node_anomaly_core.bundle import Bundle, resolve_current, verify_bundle
-from node_anomaly_core.features import CATALOGUE
+from node_anomaly_core.features import Feature
 
 
-def verify_line(path: Path) -> str:
-    """One line for a bundle that this agent accepts. Raises BundleError for any other."""
+def verify_line(path: Path, supplied: Sequence[Feature]) -> str:
+    """One line for a bundle that an agent with these features accepts. Raises BundleError for any other."""
     started = time.perf_counter()
     bundle = _verified(path)
+    align(bundle.manifest.features, supplied)
     took = time.perf_counter() - started
     models = ", ".join(model.name for model in bundle.manifest.models)
     return (
@@ -53,7 +55,5 @@ def show_table(path: Path) -> str:
 
 
 def _verified(path: Path) -> Bundle:
-    """The bundle in a directory, or the current one of a root of bundles, if this agent accepts it."""
-    bundle = verify_bundle(resolve_current(path) or path)
-    align(bundle.manifest.features, CATALOGUE)
-    return bundle
+    """The bundle in a directory, or the current one of a root of bundles, if it is sound."""
+    return verify_bundle(resolve_current(path) or path)

@@ -10,7 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
-from node_anomaly_agent.assembly import choose_bundle_directory, choose_state_directory, collector_switches
+from node_anomaly_agent.assembly import (
+    choose_bundle_directory,
+    choose_state_directory,
+    collector_switches,
+    uses_exporter,
+)
 from node_anomaly_agent.config import KEYS, AgentConfig, format_duration, load_config
 from node_anomaly_core.errors import AnomalyError
 
@@ -80,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("verify", "say whether this agent accepts it"),
         ("show", "print its manifest"),
     ):
-        action = actions.add_parser(name, allow_abbrev=False, help=text)
+        action = actions.add_parser(name, parents=[settings], allow_abbrev=False, help=text)
         action.add_argument("path", type=Path, metavar="PATH", help="a bundle, or a directory of bundles")
     return parser
 
@@ -134,11 +139,11 @@ def _show(value: object) -> str:
 
 def _run(parsed: Mapping[str, object]) -> int:
     command = parsed["command"]
-    if command == "bundle":
-        return _bundle(str(parsed["action"]), Path(str(parsed["path"])))
     file = parsed.get("config_file")
     overrides = {key.removeprefix(_OVERRIDE): v for key, v in parsed.items() if key.startswith(_OVERRIDE)}
     config = load_config(None if file is None else Path(str(file)), overrides, collector_switches())
+    if command == "bundle":
+        return _bundle(config, str(parsed["action"]), Path(str(parsed["path"])))
     if command == "check-config":
         print(_describe(config), end="")
         return 0
@@ -157,6 +162,7 @@ def _run(parsed: Mapping[str, object]) -> int:
 def _describe(config: AgentConfig) -> str:
     state = choose_state_directory(config, os.environ)
     off = [name for name, enabled in config.collectors.items() if not enabled]
+    own = [one.feature.name for one in config.own_features]
     rows = [
         ("interval", format_duration(config.interval_s)),
         ("web.listen-address", config.listen_address),
@@ -169,7 +175,11 @@ def _describe(config: AgentConfig) -> str:
         ("state.directory", state or "none: nowhere is writable, so history ends with the process"),
         ("bundle.directory", choose_bundle_directory(config, state)),
         ("bundle.poll-interval", format_duration(config.bundle_poll_interval_s)),
+        ("source", config.source),
+        *([("node-exporter.url", config.node_exporter_url)] if uses_exporter(config) else []),
         ("collectors off", ", ".join(off) or "none"),
+        *([("features.file", config.features_file)] if config.features_file else []),
+        *([("own features", ", ".join(own))] if own else []),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
@@ -183,15 +193,15 @@ def _features(config: AgentConfig, output: str, matchers: str) -> int:
 
     sampler = build_sampler(config)
     try:
-        found = look_at_features(sampler, SystemClock())
+        found = look_at_features(sampler, config.features, SystemClock())
     finally:
         sampler.close()
     print(render_features(found, output, format_duration(config.window_s), matchers), end="")
     return 0
 
 
-def _bundle(action: str, path: Path) -> int:
+def _bundle(config: AgentConfig, action: str, path: Path) -> int:
     from node_anomaly_agent.bundle_commands import show_table, verify_line
 
-    print(verify_line(path) if action == "verify" else show_table(path), end="")
+    print(verify_line(path, config.features) if action == "verify" else show_table(path), end="")
     return 0

@@ -7,14 +7,46 @@ dots (`web: {listen-address: ":9917"}` is `--web.listen-address=:9917`), so neit
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from node_anomaly_agent.config_values import (
+    Address,
+    InvalidValue,
+    absolute_path,
+    between,
+    exporter_url,
+    flag_path,
+    format_duration,
+    one_of,
+    parse_address,
+    parse_duration,
+    plain_name,
+    switch,
+    telemetry_path,
+)
 from node_anomaly_core.errors import ConfigError
+from node_anomaly_core.features import CATALOGUE, Feature
+
+if TYPE_CHECKING:
+    from node_anomaly_core.own_features import OwnFeature
+
+__all__ = [
+    "KEYS",
+    "OWN_PROC",
+    "RATE_WINDOW_TICKS",
+    "Address",
+    "AgentConfig",
+    "InvalidValue",
+    "Setting",
+    "format_duration",
+    "load_config",
+    "parse_address",
+    "parse_duration",
+]
 
 MAX_FILE_BYTES = 1 << 20
 RATE_WINDOW_TICKS = 4
@@ -22,28 +54,6 @@ RATE_WINDOW_TICKS = 4
 
 OWN_PROC = Path("/proc")
 """Where this process finds itself, whatever `path.procfs` says of the host."""
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TELEMETRY_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
-_RESERVED_PATHS = ("/-/healthy", "/-/ready", "/-/reload")
-_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-class InvalidValue(ValueError):  # noqa: N818  # it names the value, the loader makes the error of it
-    """A value that its key cannot take; the message says what it should look like."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the web server listens; `host` is empty for every address of the machine."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,10 @@ class AgentConfig:
     bundle_poll_interval_s: float
     node: str
     collectors: Mapping[str, bool]
+    source: str
+    node_exporter_url: str
+    features_file: Path | None = None
+    own_features: tuple[OwnFeature, ...] = ()
     file: Path | None = None
 
     @property
@@ -81,110 +95,14 @@ class AgentConfig:
         """The span of a rate, in seconds."""
         return RATE_WINDOW_TICKS * self.interval_s
 
-
-def parse_duration(value: object) -> float:
-    """Seconds from `15s`, `1m30s`, `500ms` or a plain number.
-
-    Raises InvalidValue with what a duration looks like.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise InvalidValue(f"expected a duration such as 15s or 1m, got {value!r}")
-    if isinstance(value, str):
-        text = value.strip()
-        parts = _DURATION.findall(text)
-        if parts and "".join(number + unit for number, unit in parts) == text:
-            return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        raise InvalidValue(f"expected a duration such as 15s or 1m, got {value!r}") from None
-    if not math.isfinite(seconds):
-        raise InvalidValue(f"expected a duration such as 15s or 1m, got {value!r}")
-    return seconds
-
-
-def format_duration(seconds: float) -> str:
-    """The shortest spelling that `parse_duration` reads back."""
-    for unit in ("d", "h", "m"):
-        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
-            return f"{seconds / _SECONDS[unit]:.12g}{unit}"
-    return f"{seconds:.12g}s"
-
-
-def parse_address(value: object) -> Address:
-    """An address such as `:9917`, `127.0.0.1:9917` or `[::1]:9917`; port 0 lets the system choose one."""
-    if not isinstance(value, str):
-        raise InvalidValue(f"expected HOST:PORT or :PORT, got {value!r}")
-    host, colon, port = value.strip().rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or (":" in host and not bracketed):
-        raise InvalidValue(f"expected HOST:PORT, [IPV6]:PORT or :PORT, got {value!r}")
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise InvalidValue(f"expected a port from 0 to 65535 after the last colon, got {value!r}")
-    return Address(host[1:-1] if bracketed else host, int(port))
-
-
-def _between(low: float, high: float) -> Callable[[object], float]:
-    def parse(value: object) -> float:
-        seconds = parse_duration(value)
-        if not low <= seconds <= high:
-            limits = f"{format_duration(low)} to {format_duration(high)}"
-            raise InvalidValue(f"must be from {limits}, got {value!r}")
-        return seconds
-
-    return parse
-
-
-def _one_of(*choices: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        text = str(value).lower()
-        if text not in choices:
-            raise InvalidValue(f"must be one of {', '.join(choices)}, got {value!r}")
-        return text
-
-    return parse
-
-
-def _path(value: object) -> Path:
-    if not isinstance(value, str | Path) or not str(value):
-        raise InvalidValue(f"expected a path, got {value!r}")
-    path = Path(value)
-    if not path.is_absolute():
-        raise InvalidValue(f"expected an absolute path, got {str(value)!r}")
-    return path
-
-
-def _flag_path(value: object) -> Path:
-    """A path whose meaning must not depend on where the daemon was started, made absolute once."""
-    if not isinstance(value, str | Path) or not str(value):
-        raise InvalidValue(f"expected a directory, got {value!r}")
-    return Path(value).expanduser().absolute()
-
-
-def _telemetry_path(value: object) -> str:
-    if not isinstance(value, str) or not _TELEMETRY_PATH.fullmatch(value):
-        raise InvalidValue(f"expected a path such as /metrics, got {value!r}")
-    if value in _RESERVED_PATHS:
-        raise InvalidValue(f"{value} is taken by a probe")
-    return value
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidValue(f"expected a name, got {value!r}")
-    return value.strip()
-
-
-def _switch(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in _WORDS:
-        return _WORDS[value.lower()]
-    raise InvalidValue(f"expected true or false, got {value!r}")
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Everything this agent can supply to a bundle: the catalogue, then the user's own."""
+        return CATALOGUE + tuple(own.feature for own in self.own_features)
 
 
 KEYS: tuple[Setting, ...] = (
-    Setting("interval", _between(0.1, 3600), 15.0, "time between two evaluations", "DURATION"),
+    Setting("interval", between(0.1, 3600), 15.0, "time between two evaluations", "DURATION"),
     Setting(
         "web.listen-address",
         parse_address,
@@ -192,21 +110,21 @@ KEYS: tuple[Setting, ...] = (
         "address to expose metrics and the status page on",
         "[HOST]:PORT",
     ),
-    Setting("web.telemetry-path", _telemetry_path, "/metrics", "path of the metrics", "PATH"),
-    Setting("path.procfs", _path, Path("/proc"), "procfs mountpoint", "DIR"),
-    Setting("path.sysfs", _path, Path("/sys"), "sysfs mountpoint", "DIR"),
-    Setting("path.rootfs", _path, Path("/"), "mountpoint of the host's root file system", "DIR"),
-    Setting("log.level", _one_of("debug", "info", "warning", "error"), "info", "least severe line", "LEVEL"),
+    Setting("web.telemetry-path", telemetry_path, "/metrics", "path of the metrics", "PATH"),
+    Setting("path.procfs", absolute_path, Path("/proc"), "procfs mountpoint", "DIR"),
+    Setting("path.sysfs", absolute_path, Path("/sys"), "sysfs mountpoint", "DIR"),
+    Setting("path.rootfs", absolute_path, Path("/"), "mountpoint of the host's root file system", "DIR"),
+    Setting("log.level", one_of("debug", "info", "warning", "error"), "info", "least severe line", "LEVEL"),
     Setting(
         "log.format",
-        _one_of("auto", "json", "console"),
+        one_of("auto", "json", "console"),
         "auto",
         "form of log lines: json, console, or auto (console on a terminal)",
         "FORMAT",
     ),
     Setting(
         "state.directory",
-        _flag_path,
+        flag_path,
         None,
         "where baselines survive a restart (default: $STATE_DIRECTORY, /var/lib/node-anomaly or "
         "$XDG_STATE_HOME/node-anomaly, the first that is writable)",
@@ -214,26 +132,50 @@ KEYS: tuple[Setting, ...] = (
     ),
     Setting(
         "bundle.directory",
-        _flag_path,
+        flag_path,
         None,
         "watched directory that published bundles arrive in (default: bundles in the state directory)",
         "DIR",
     ),
     Setting(
         "bundle.poll-interval",
-        _between(1, 86400),
+        between(1, 86400),
         30.0,
         "how often the directory is looked at besides being watched",
         "DURATION",
     ),
     Setting(
         "node.name",
-        _name,
+        plain_name,
         "",
         "the node's name in the training history (default: $NODE_NAME or the host name)",
         "NAME",
     ),
+    Setting(
+        "source",
+        one_of("proc", "node_exporter"),
+        "proc",
+        "where the host is read from: proc (/proc and /sys), or node_exporter (a local exporter's metrics)",
+        "SOURCE",
+    ),
+    Setting(
+        "node-exporter.url",
+        exporter_url,
+        "http://127.0.0.1:9100/metrics",
+        "metrics of the local node_exporter, for source node_exporter and for own features",
+        "URL",
+    ),
+    Setting(
+        "features.file",
+        flag_path,
+        None,
+        "YAML file of own features, shared with the trainer (see docs/own-features.md)",
+        "FILE",
+    ),
 )
+
+_SPELLINGS = {"node_exporter.url": "node-exporter.url"}
+"""The exporter is spelt with an underscore everywhere else."""
 
 
 def load_config(
@@ -246,11 +188,12 @@ def load_config(
 
     Raises ConfigError: the file cannot be read, or every problem found in it, each with its key's path.
     """
-    document = {} if path is None else _read(path)
+    document, inline = _without_own({} if path is None else _read(path))
     known = [setting.path for setting in KEYS] + [f"collector.{name}" for name in collectors]
     values: dict[str, object] = {}
     problems: list[ConfigError] = []
-    for key, value in _flatten(document, known, problems).items():
+    for spelt, value in _flatten(document, [*known, *_SPELLINGS], problems).items():
+        key = _SPELLINGS.get(spelt, spelt)
         if key in known:
             values[key] = value
         else:
@@ -267,8 +210,10 @@ def load_config(
         key = f"collector.{name}"
         if key in values:
             into: dict[str, bool] = {}
-            _parse(key, _switch, values[key], into, problems)
+            _parse(key, switch, values[key], into, problems)
             switches[name] = into.get(key, default)
+    _check_switches(parsed["source"], switches, collectors, problems)
+    own = _own_features(inline, parsed["features.file"], problems)
     if problems:
         raise _gather(problems, path)
     return AgentConfig(
@@ -285,8 +230,54 @@ def load_config(
         bundle_poll_interval_s=parsed["bundle.poll-interval"],
         node=parsed["node.name"],
         collectors=switches,
+        source=parsed["source"],
+        node_exporter_url=parsed["node-exporter.url"],
+        features_file=parsed["features.file"],
+        own_features=own,
         file=path,
     )
+
+
+def _without_own(document: object) -> tuple[object, object]:
+    """The document without the features described in it, and these: `features` may be a list of them."""
+    if not isinstance(document, Mapping) or not isinstance(document.get("features"), list):
+        return document, None
+    return {key: value for key, value in document.items() if key != "features"}, document["features"]
+
+
+def _own_features(inline: object, file: Path | None, problems: list[ConfigError]) -> tuple[OwnFeature, ...]:
+    """The features of the config file and those of the file that is shared with the trainer."""
+    if not inline and file is None:
+        return ()
+    from node_anomaly_core.own_features import name_clashes, parse_own_document, parse_own_features
+
+    found: list[OwnFeature] = []
+    before = len(problems)
+    try:
+        found += parse_own_features(inline, "features")
+    except ConfigError as error:
+        problems.append(error)
+    try:
+        if file is not None:
+            found += parse_own_document(_read(file, "features.file"), str(file))
+    except ConfigError as error:
+        problems.append(error)
+    if len(problems) == before:
+        clashes = name_clashes([own.feature.name for own in found], "features")
+        problems += [ConfigError(clash) for clash in clashes]
+    return tuple(found)
+
+
+def _check_switches(
+    source: str, switches: Mapping[str, bool], defaults: Mapping[str, bool], problems: list[ConfigError]
+) -> None:
+    """A collector that is switched while nothing uses it was meant to do something."""
+    if source == "proc":
+        return
+    for name, enabled in switches.items():
+        if enabled != defaults[name]:
+            what = "has no effect with source node_exporter: set it there, with its own flags"
+            problems.append(ConfigError(f"collector.{name}: {what}"))
 
 
 def _parse(
@@ -302,22 +293,23 @@ def _parse(
         problems.append(ConfigError(f"{key}: {error}"))
 
 
-def _read(path: Path) -> object:
+def _read(path: Path, flag: str = "config.file") -> object:
+    what = "config file" if flag == "config.file" else f"{flag}: file"
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(
-            f"config file {path} does not exist",
-            "correct --config.file, or leave it out to run with defaults",
+            f"{what} {path} does not exist",
+            f"correct --{flag}, or leave it out to run with defaults",
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"config file {path} cannot be read: {error.strerror}",
-            "point --config.file at a YAML file that this user may read",
+            f"{what} {path} cannot be read: {error.strerror}",
+            f"point --{flag} at a YAML file that this user may read",
         ) from None
     if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"config file {path} is larger than 1 MiB", "check that this is the right file")
+        raise ConfigError(f"{what} {path} is larger than 1 MiB", "check that this is the right file")
     import yaml  # 0.9 MiB that an agent without a file does without
 
     try:
@@ -325,7 +317,7 @@ def _read(path: Path) -> object:
         return yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"config file {path} is not valid YAML: {_one_line(error)}",
+            f"{what} {path} is not valid YAML: {_one_line(error)}",
             "indent with spaces and quote values that start with a special character",
         ) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.daemon import Sampling
 from node_anomaly_agent.units import format_value
-from node_anomaly_core.features import CATALOGUE, Feature
+from node_anomaly_core.features import Feature
 
 SAMPLES = 4
 PAUSE_S = 0.5
@@ -25,15 +26,18 @@ class Found:
     value: float
 
 
-def look_at_features(sampler: Sampling, clock: Clock) -> list[Found]:
-    """Sample the host for two seconds. `constant` only means that nothing moved in that time."""
+def look_at_features(sampler: Sampling, features: Sequence[Feature], clock: Clock) -> list[Found]:
+    """Sample the host for two seconds; `features` are the sampler's, in its order.
+
+    `constant` only means that nothing moved in that time.
+    """
     rows = [sampler.sample(clock.time()).values]
     for _ in range(SAMPLES - 1):
         clock.wait(PAUSE_S)
         rows.append(sampler.sample(clock.time()).values)
     values = np.array(rows)
     found = []
-    for feature, column in zip(CATALOGUE, values.T, strict=True):
+    for feature, column in zip(features, values.T, strict=True):
         seen = column[~np.isnan(column)]
         state = "missing" if not seen.size else "constant" if np.ptp(seen) == 0 else "active"
         found.append(Found(feature, state, float(seen[-1]) if seen.size else float("nan")))

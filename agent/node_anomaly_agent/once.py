@@ -35,7 +35,6 @@ from node_anomaly_agent.state_keeper import SAVE_EVERY_S
 from node_anomaly_agent.units import UNKNOWN, format_age, format_value
 from node_anomaly_core.bundle import DIGEST, resolve_current, starter_bundle
 from node_anomaly_core.errors import AnomalyError, BundleError
-from node_anomaly_core.features import CATALOGUE
 
 SAMPLES = 4
 """How often the host is looked at when there is no saved window: three seconds of rates."""
@@ -164,7 +163,7 @@ def _find_bundle(
     refusal: AnomalyError = AnomalyError(f"no bundle in {bundles}, and no starter bundle is installed")
     for path in paths:
         try:
-            return load_candidate(path, CATALOGUE, config.interval_s, node)
+            return load_candidate(path, config.features, config.interval_s, node)
         except BundleError as error:
             notes.append(f"Bundle refused ({error.reason}): {error.message}.")
             refusal = error

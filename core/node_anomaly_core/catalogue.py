@@ -139,14 +139,18 @@ CATALOGUE: tuple[Feature, ...] = (
     _feature("cpu_iowait_ratio", "ratio", "cpu", "high", 0.02, _cpu(Match("mode", "=", "iowait")),
              "Share of CPU time idle while I/O was outstanding."),
     _feature("cpu_steal_ratio", "ratio", "cpu", "high", 0.01, _cpu(Match("mode", "=", "steal")),
-             "Share of CPU time the hypervisor gave to others."),
+             "Share of CPU time the hypervisor gave to others.",
+             0.1, "The kernel counts in ticks of 10 ms, cut off for each CPU there and for their sum here; one "
+                  "tick in the window of a short interval is a tenth of the floor."),
     _feature("cpu_softirq_ratio", "ratio", "cpu", "high", 0.01, _cpu(Match("mode", "=~", "irq|softirq")),
              "Share of CPU time in hard and soft interrupts."),
     _feature("load1_per_cpu_ratio", "ratio", "cpu", "high", 0.1, only("node_load1") / _CPUS,
              "Load average over one minute for each CPU."),
     _feature("processes_running_per_cpu_ratio", "ratio", "cpu", "high", 0.5,
              only("node_procs_running") / _CPUS,
-             "Runnable processes for each CPU at the moment of the sample."),
+             "Runnable processes for each CPU at the moment of the sample.",
+             0.6, "An instant, and whoever looks is running: node_exporter with several threads, the agent "
+                  "with one."),
     # -- pressure
     _feature("pressure_cpu_waiting_ratio", "ratio", "pressure", "high", 0.01,
              only_rate("node_pressure_cpu_waiting_seconds_total"),
@@ -275,6 +279,9 @@ CATALOGUE: tuple[Feature, ...] = (
              "Temperature of the hottest thermal zone."),
     _feature("clock_offset_seconds", "seconds", "kernel", "both", 0.005, only("node_timex_offset_seconds"),
              "Offset of the clock from its time source, as the kernel's discipline sees it."),
+    _feature("sensor_temperature_max_celsius", "celsius", "kernel", "high", 2.0,
+             Aggregate("max", Gauge("node_hwmon_temp_celsius", "chip")),
+             "Temperature of the hottest sensor of any chip (processors, disks, boards)."),
 )  # fmt: skip
 """Every host feature; the order is part of the contract between trainer and agent."""
 

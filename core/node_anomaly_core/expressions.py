@@ -146,6 +146,21 @@ class ClampMin(Expression):
 
 
 @dataclass(frozen=True, slots=True)
+class Written(Expression):
+    """A user's own feature: `text` is the PromQL as they wrote it, `local` what the node computes instead.
+
+    `$window` and `$matchers` in the text stand for the window of rates and the caller's label matchers.
+    """
+
+    text: str
+    local: Expression
+
+    def __post_init__(self) -> None:
+        if is_vector(self.local):
+            raise ValueError("the local side must be one number, not one value per series")
+
+
+@dataclass(frozen=True, slots=True)
 class Binary(Expression):
     """Arithmetic between two vectors (matched by label), two numbers, or either and a constant."""
 
@@ -191,7 +206,7 @@ def _leaves(expression: Expression) -> Iterator[Selector]:
             yield expression
         case FoldedCount(metric):
             yield Gauge(f"{metric}:count")
-        case Aggregate(_, inner) | ClampMin(inner):
+        case Aggregate(_, inner) | ClampMin(inner) | Written(_, inner):
             yield from _leaves(inner)
         case Binary(_, left, right):
             yield from _leaves(left)
@@ -212,6 +227,8 @@ def _render(expression: Expression, window: str, matchers: str) -> str:
             return f"{op} by (instance) ({_render(inner, window, matchers)})"
         case ClampMin(inner, minimum):
             return f"clamp_min({_render(inner, window, matchers)}, {_literal(minimum)})"
+        case Written(text):
+            return text.replace("$window", window).replace("$matchers", matchers)
         case Binary(binary, left, right):
             sides = (_render(side, window, matchers) for side in (left, right))
             first, second = (

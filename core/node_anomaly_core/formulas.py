@@ -21,6 +21,7 @@ from node_anomaly_core.expressions import (
     Gauge,
     Rate,
     Selector,
+    Written,
 )
 
 Values = Sequence[float]
@@ -58,6 +59,8 @@ def compile_formula(expression: Expression | None, layout: Layout) -> Formula:
             return _aggregate("max", Gauge(f"{metric}:count"), layout)
         case Aggregate(op, inner):
             return _aggregate(op, inner, layout)
+        case Written(_, local):
+            return compile_formula(local, layout)
         case ClampMin(inner, minimum):
             operand = compile_formula(inner, layout)
             return lambda values: max(operand(values), minimum)  # this order keeps NaN

@@ -87,14 +87,21 @@ class TestEveryQuery:
 
 def test_the_exporter_knows_the_metrics_we_name(live: Live) -> None:
     """Only what a virtual machine or an old kernel lacks may be absent; a typo would be here for ever."""
-    may_lack = ("node_pressure_", "node_thermal_zone_", "node_nf_conntrack_", "node_disk_", "node_vmstat_oom")
+    may_lack = (
+        "node_pressure_",
+        "node_thermal_zone_",
+        "node_nf_conntrack_",
+        "node_disk_",
+        "node_vmstat_oom",
+        "node_hwmon_",
+    )
     unknown = {name.removesuffix(":count") for name in METRIC_LABEL} - live.metrics
     assert [name for name in unknown if not name.startswith(may_lack)] == []
 
 
 def test_the_evaluator_reads_an_exporters_own_labels() -> None:
     """The label the node keeps is one that node_exporter has, so matchers mean the same at both ends."""
-    assert set(METRIC_LABEL.values()) == {"", "mode", "device", "mountpoint", "zone"}
+    assert set(METRIC_LABEL.values()) == {"", "mode", "device", "mountpoint", "zone", "chip"}
     assert FeatureEvaluator(CATALOGUE, 60.0).features == CATALOGUE
 
 

@@ -123,6 +123,7 @@ class TestOnAHost:
         assert values["filesystem_readonly_count"] == 1.0
         assert values["conntrack_used_ratio"] == pytest.approx(0.01, rel=0.01)
         assert values["temperature_max_celsius"] == 61.0
+        assert values["sensor_temperature_max_celsius"] == 64.5
         assert values["threads_count"] == 412.0
         assert all(status.success for status in sample.collectors.values())
         sampler.close()

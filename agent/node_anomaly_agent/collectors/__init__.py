@@ -17,6 +17,7 @@ from node_anomaly_agent.collectors.cpu import CpuCollector
 from node_anomaly_agent.collectors.diskstats import DiskstatsCollector
 from node_anomaly_agent.collectors.filefd import FilefdCollector
 from node_anomaly_agent.collectors.filesystem import FilesystemCollector
+from node_anomaly_agent.collectors.hwmon import HwmonCollector
 from node_anomaly_agent.collectors.loadavg import LoadavgCollector
 from node_anomaly_agent.collectors.memory import MemoryCollector
 from node_anomaly_agent.collectors.netdev import NetdevCollector
@@ -77,6 +78,7 @@ COLLECTORS: Mapping[str, CollectorSpec] = MappingProxyType({
     "conntrack": CollectorSpec(ConntrackCollector, True, "connection tracking: /proc/sys/net/netfilter"),
     "processes": CollectorSpec(ProcessesCollector, True, "number of threads: /proc/loadavg"),
     "thermal": CollectorSpec(ThermalCollector, True, "temperatures: /sys/class/thermal"),
+    "hwmon": CollectorSpec(HwmonCollector, True, "temperatures of chips: /sys/class/hwmon"),
     "timex": CollectorSpec(TimexCollector, True, "clock offset: adjtimex(2)"),
 })  # fmt: skip
 """Every collector, in the order in which a tick runs them."""

@@ -208,6 +208,12 @@ def _temperature(s: NodeState) -> Floats:
     )
 
 
+def _sensor(s: NodeState) -> Floats:
+    """The hottest of a board's chips: a disk or the processor, whichever is busier."""
+    work = np.maximum(smoothed(s.busy, 60.0, s.interval_s), 0.7 * smoothed(s.disk_busy, 300.0, s.interval_s))
+    return np.round(42.0 + 32.0 * work + 0.4 * s.rng.standard_normal(len(s.busy)))
+
+
 def _clock(s: NodeState) -> Floats:
     spread = 2e-4 if s.machine.virtual else 3e-5
     return spread * wandering(len(s.busy), 1024.0 / s.interval_s, s.rng)
@@ -312,5 +318,6 @@ SIGNALS: dict[str, Callable[[NodeState], Floats]] = {
     ),
     "temperature_max_celsius": lambda s: _absent(s) if s.machine.virtual else _temperature(s),
     "clock_offset_seconds": _clock,
+    "sensor_temperature_max_celsius": lambda s: _absent(s) if s.machine.virtual else _sensor(s),
 }  # fmt: skip
 """How each feature of the catalogue is read off a simulated node."""
