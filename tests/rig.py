@@ -206,6 +206,16 @@ def prometheus(folder: Path, jobs: Mapping[str, Sequence[int]], interval: str = 
         yield running
 
 
+def backfill(folder: Path, openmetrics: str) -> None:
+    """Put samples with timestamps into the data of a Prometheus that is started on `folder` afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    history = folder / "history.txt"
+    history.write_text(openmetrics)
+    blocks = ["tsdb", "create-blocks-from", "--max-block-duration=48h", "-q", "openmetrics"]
+    command: list[str | Path] = [need(PROMTOOL), *blocks, history, folder / "tsdb"]
+    subprocess.run(command, check=True, timeout=60)
+
+
 def query(server: Service, promql: str, at: float | None = None) -> list[dict[str, object]]:
     """An instant query's result vector, as the HTTP API gives it."""
     parameters = {"query": promql} | ({} if at is None else {"time": f"{at:.3f}"})

@@ -105,7 +105,7 @@ def build(budget_per_week: float = 1.0) -> SmallBundle:
     clean, cohort = with_summary(
         replay_residuals(past, fit_cohort(past, _silent), _silent),
         fit_cohort(past, _silent),
-        past.ticks,
+        past.labels == 0,
         INTERVAL_S,
     )
     hurt = np.array(past.values)

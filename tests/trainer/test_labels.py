@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import CATALOGUE
 from node_anomaly_trainer.dataset import History
-from node_anomaly_trainer.labels import Incident, apply_incidents, guard_band, read_incidents
+from node_anomaly_trainer.labels import Incident, count_events, guard_band, read_incidents, struck
+from node_anomaly_trainer.node_names import NodeNames
 
 
 @pytest.fixture
@@ -27,38 +28,44 @@ def history():
     )
 
 
-def test_inside_is_anomalous_near_is_unknown_and_the_rest_normal(history):
-    labelled = apply_incidents(history, [Incident(1100.0, 1150.0, ("a",))], 20.0, print)
-    column = labelled.labels[:, 0]
-    assert (column[10:15] == 1).all()
-    assert (column[[8, 9, 15, 16]] == -1).all()
-    assert (column[:8] == 0).all()
-    assert (column[17:] == 0).all()
-    assert (labelled.labels[:, 1] == 0).all()
+@pytest.fixture
+def names(history):
+    return NodeNames(history.nodes)
 
 
-def test_an_incident_without_nodes_concerns_all_of_them(history):
-    labelled = apply_incidents(history, [Incident(1100.0, 1150.0)], 0.0, print)
-    assert (labelled.labels[10:15] == 1).all()
+def test_inside_is_struck_and_nothing_else(history, names):
+    mask = struck(history, [Incident(1100.0, 1150.0, ("a",))], names, print)
+    np.testing.assert_array_equal(np.argwhere(mask), [[tick, 0] for tick in range(10, 15)])
 
 
-def test_without_incidents_nothing_becomes_known(history):
-    assert apply_incidents(history, [], 60.0, print) is history
+def test_an_incident_without_nodes_concerns_all_of_them(history, names):
+    mask = struck(history, [Incident(1100.0, 1150.0)], names, print)
+    assert mask[10:15].all()
+    assert mask.sum() == 10
 
 
-def test_incidents_that_do_not_fit_are_reported(history):
+def test_incidents_that_do_not_fit_are_reported(history, names):
     notes = []
     incidents = [
         Incident(1100.0, 1150.0, ("a", "ghost"), "disk died"),
         Incident(1140.0, 1200.0, ("a",), "again"),
         Incident(9000.0, 9100.0, (), "later"),
     ]
-    apply_incidents(history, incidents, 0.0, notes.append)
+    struck(history, incidents, names, notes.append)
     assert notes == [
         "disk died: no history of ghost",
         "again: overlaps another incident",
         "later: outside the history's time range",
     ]
+
+
+def test_what_begins_on_several_nodes_at_about_the_same_time_is_one_event():
+    anomalous = np.zeros((100, 3), dtype=bool)
+    anomalous[10:20, 0] = anomalous[12:30, 1] = True  # one thing on two nodes
+    anomalous[50:60, 0] = anomalous[90:, 2] = True
+    assert count_events(anomalous, 5) == 3
+    assert count_events(anomalous, 0) == 4
+    assert count_events(np.zeros((9, 2), dtype=bool), 5) == 0
 
 
 @given(st.lists(st.sampled_from([0, 1, -1]), min_size=1, max_size=60), st.integers(0, 70))
@@ -92,6 +99,7 @@ def test_yaml_and_csv_files_say_the_same(tmp_path):
         ("- {from: 1, to: 2, node: a}", "incident 1: unknown key node"),
         ("- {from: 1, to: soon}", "incident 1: to is no time"),
         ("- {from: 5, to: 2}", "incident 1 ends before it starts"),
+        ("- {from: 1, to: 2, nodes: 3}", "incident 1: nodes is no list"),
         ("- [", "not YAML"),
     ],
 )

@@ -111,7 +111,8 @@ def _baseline(
     Fitted and calibrated on the same parts as ours.
     """
     early = candidate.clean.compressed[parts.fit][-MOST_BASELINE_TICKS:]
-    baseline.fit(early, np.isfinite(early), seed)
+    normal = parts.normal[parts.fit][-MOST_BASELINE_TICKS:]
+    baseline.fit(early, np.isfinite(early) & normal[:, :, None], seed)
     clean, faulted = (
         _late_scores(baseline, replayed.compressed, parts.late)
         for replayed in (candidate.clean, candidate.faulted)

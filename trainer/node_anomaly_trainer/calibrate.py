@@ -13,7 +13,7 @@ from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import judge
 from node_anomaly_trainer.candidate import Candidate, Parts, part_of
-from node_anomaly_trainer.dataset import ANOMALOUS
+from node_anomaly_trainer.dataset import NORMAL
 from node_anomaly_trainer.progress import Report
 from node_anomaly_trainer.replay import replay_fresh, stretches
 
@@ -63,7 +63,7 @@ def calibrate_fresh(
     for share, (history, count) in enumerate(zip(part, (FRESH_STRETCHES, FRESH_JUDGED), strict=True)):
         pieces = stretches(history, FRESH_TICKS, count, seed + share)
         raw = replay_fresh(candidate.bundle(), history, pieces, within(report, share / 2, 0.5))
-        normal = [history.labels[piece.start : piece.stop, piece.node] != ANOMALOUS for piece in pieces]
+        normal = [history.labels[piece.start : piece.stop, piece.node] == NORMAL for piece in pieces]
         series.append(
             [
                 {name: np.where(known, scores, np.nan) for name, scores in one.items()}

@@ -17,7 +17,7 @@ from node_anomaly_core.members import Models, judge
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.config import TrainConfig
-from node_anomaly_trainer.dataset import ANOMALOUS, History
+from node_anomaly_trainer.dataset import NORMAL, History
 from node_anomaly_trainer.faults import Fault, inject_faults
 from node_anomaly_trainer.models import Model
 from node_anomaly_trainer.replay import Replayed, replay_forecasts
@@ -47,16 +47,22 @@ class Parts:
 
     @property
     def normal(self) -> NDArray[np.bool_]:
-        """Ticks and nodes (t, m) that are not known to be anomalous."""
-        return np.asarray(self.clean.labels != ANOMALOUS)
+        """Ticks and nodes (t, m) that are normal: not anomalous, excluded, or close to an incident."""
+        return np.asarray(self.clean.labels == NORMAL)
 
 
-def split(history: History, config: TrainConfig) -> Parts:
-    """Time-ordered: fit first, then calibrate, then judge on the latest.
+def split(history: History, config: TrainConfig, staged: tuple[History, list[Fault]] | None = None) -> Parts:
+    """Time-ordered: fit first, then calibrate, then judge on the latest; faults go into a copy of all three.
 
-    Faults go into a copy of all three.
+    `staged` is the same history with incidents in it, where somebody can stage such a thing: then half of the
+    faults are its incidents and half are injected into it.
     """
-    faulted, faults = inject_faults(history, config.training.faults_per_node_day, config.training.seed)
+    rate, seed = config.training.faults_per_node_day, config.training.seed
+    if staged is None:
+        faulted, faults = inject_faults(history, rate, seed)
+    else:
+        faulted, faults = inject_faults(staged[0], rate / 2, seed)
+        faults = sorted([*staged[1], *faults], key=lambda fault: (fault.node, fault.start))
     fit_end = int(history.ticks * config.training.fit_fraction)
     calibration_end = fit_end + (history.ticks - fit_end) // 2
     return Parts(

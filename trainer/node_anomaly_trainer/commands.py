@@ -90,6 +90,28 @@ def train(
         raise typer.Exit(INTERRUPTED) from None
 
 
+@app.command()
+def validate(
+    config: Annotated[Path | None, typer.Option(help="YAML configuration; defaults without one.")] = None,
+    output: Annotated[Output, typer.Option(help="How to print the result.")] = Output.table,
+) -> None:
+    """Check everything a training run depends on; change nothing.
+
+    Exit codes: 0 a run can start, 1 there is a problem.
+    """
+    from node_anomaly_trainer.validate import as_json, passed, print_check
+    from node_anomaly_trainer.validate import validate as run
+
+    checks = []
+    for check in run(config, os.environ):
+        checks.append(check)
+        if output is Output.table:
+            print_check(check, Console())
+    if output is Output.json:
+        sys.stdout.write(as_json(checks) + "\n")
+    raise typer.Exit(0 if passed(checks) else FAILED)
+
+
 def _train(settings: TrainConfig, output: Output) -> int:
     # The pipeline brings scikit-learn with it; a typo in the configuration should not wait for that.
     from node_anomaly_trainer.outcome import as_json, print_outcome

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_trainer.dataset import ANOMALOUS, History
+from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, History
 
 DAY_S = 86400.0
 SHORTEST_TICKS = 3
@@ -64,7 +64,7 @@ def inject_faults(history: History, rate_per_node_day: float, seed: int) -> tupl
     """A copy of the history with faults in it, labelled 1, and the list of them in time order per node.
 
     The number per node is Poisson with mean `rate_per_node_day` times the days of history, as far as they fit
-    with SEPARATION_TICKS between them; none is put on ticks already labelled anomalous. Missing values stay
+    with SEPARATION_TICKS between them; none is put on ticks that are not normal. Missing values stay
     missing, values stay within what the unit allows. Pure and seeded.
     """
     values, labels = history.values.copy(), history.labels.copy()
@@ -74,7 +74,7 @@ def inject_faults(history: History, rate_per_node_day: float, seed: int) -> tupl
         whole = history.values[:, at]
         scale = robust_scale(whole, np.array([feature.floor for feature in history.features]))
         for start, stop in fault_windows(history.ticks, history.interval_s, rate_per_node_day, rng):
-            if (history.labels[start:stop, at] == ANOMALOUS).any():
+            if (history.labels[start:stop, at] != NORMAL).any():
                 continue
             made = _make(history, whole, scale, start, stop, rng)
             if made is None:

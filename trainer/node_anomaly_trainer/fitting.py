@@ -18,7 +18,8 @@ from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL
 from node_anomaly_trainer.candidate import Candidate, Parts, part_of
 from node_anomaly_trainer.config import TrainConfig
-from node_anomaly_trainer.labels import guard_band
+from node_anomaly_trainer.dataset import ANOMALOUS, UNKNOWN
+from node_anomaly_trainer.labels import count_events, guard_band
 from node_anomaly_trainer.models import MODELS, Model, TrainingSet
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.replay import Replayed, fit_cohort, replay_residuals, with_summary
@@ -26,6 +27,7 @@ from node_anomaly_trainer.replay import Replayed, fit_cohort, replay_residuals, 
 BURN_IN_TICKS = 120  # windows that are still filling say nothing about normal
 MOST_FOREST_ROWS = 40_000
 FORECAST_SCALE_TICKS = 4_000
+FAULT_GUARD_TICKS = 30  # around a fault, where the summary still or already shows it
 
 Array = NDArray[np.float64]
 
@@ -37,11 +39,20 @@ def fit(parts: Parts, config: TrainConfig, progress: Progress) -> Candidate:
         cohort = fit_cohort(early, report)
     with progress.phase("replay history") as report:
         clean, cohort = with_summary(
-            replay_residuals(parts.clean, cohort, report), cohort, parts.fit.stop, parts.clean.interval_s
+            replay_residuals(parts.clean, cohort, report),
+            cohort,
+            parts.normal[parts.fit],
+            parts.clean.interval_s,
         )
     with progress.phase("replay faults") as report:
         faulted = replay_residuals(parts.faulted, cohort, report)
-    data = training_set(parts, clean, faulted, config.training.seed)
+    guard = round(config.labels.guard / parts.clean.interval_s)
+    events = count_events(parts.clean.labels[parts.fit] == ANOMALOUS, guard)
+    real = events >= config.labels.least_events
+    if events:
+        taught = "beside injected faults" if real else f"too few of the {config.labels.least_events} needed"
+        progress.note(f"labels: {events} incidents in the fitted part for the Random Forest, {taught}")
+    data = training_set(parts, clean, faulted, config.training.seed, real_labels=real)
     models: dict[str, Model] = {}
     for name in config.models.enabled:
         models[name] = MODELS[name](config.models)
@@ -72,22 +83,31 @@ def fit(parts: Parts, config: TrainConfig, progress: Progress) -> Candidate:
     return replace(candidate, cohort=cohort, files={**files, COHORT_FILE: write_tensors(cohort.tensors())})
 
 
-def training_set(parts: Parts, clean: Replayed, faulted: Replayed, seed: int) -> TrainingSet:
-    """Rows of the fit part: normal ones for the unsupervised members, labelled ones for the Random Forest."""
+def training_set(
+    parts: Parts, clean: Replayed, faulted: Replayed, seed: int, *, real_labels: bool
+) -> TrainingSet:
+    """Rows of the fit part: normal ones for the unsupervised members, labelled ones for the Random Forest.
+
+    Its labels are the injected faults and, with `real_labels`, the known incidents; without, a few incidents
+    of one kind would be all that it knows of reality, so they are left out.
+    """
     rows = slice(BURN_IN_TICKS, parts.fit.stop)
     normal = np.flatnonzero(parts.normal[rows].ravel())
     chosen = np.random.default_rng(seed).choice(normal, min(MOST_FOREST_ROWS, len(normal)), replace=False)
     chosen.sort()
     width = clean.summary.shape[-1]
     compressed = clean.compressed[parts.fit]
+    labels = guard_band(parts.faulted.labels, FAULT_GUARD_TICKS)
+    if not real_labels:
+        labels[parts.clean.labels == ANOMALOUS] = UNKNOWN
     return TrainingSet(
         summary=clean.summary[rows].reshape(-1, width)[chosen],
         normalised=clean.normalised[rows].reshape(-1, width)[chosen],
         fault_summary=faulted.summary[rows].reshape(-1, width),
         fault_normalised=faulted.normalised[rows].reshape(-1, width),
-        fault_labels=guard_band(parts.faulted.labels, 30)[rows].ravel(),
+        fault_labels=labels[rows].ravel(),
         compressed=compressed,
-        mask=np.isfinite(compressed),
+        mask=np.isfinite(compressed) & parts.normal[parts.fit][:, :, None],
     )
 
 
@@ -101,9 +121,10 @@ def _forecast_scale(candidate: Candidate, parts: Parts) -> Array:
     if path is None:
         return np.ones(features)
     errors = []
-    for values in candidate.clean.compressed[parts.fit][-FORECAST_SCALE_TICKS:]:
+    late = slice(max(0, parts.fit.stop - FORECAST_SCALE_TICKS), parts.fit.stop)
+    for values, normal in zip(candidate.clean.compressed[late], parts.normal[late], strict=True):
         bounded = np.clip(values.astype(np.float64), -FORECAST_CLIP, FORECAST_CLIP)
-        errors.append(bounded - path.step(bounded).forecast)
+        errors.append(np.where(normal[:, None], bounded - path.step(bounded).forecast, np.nan))
     scale = residual_scale(np.concatenate(errors)[:, None])[0]
     return np.where(np.isfinite(scale), scale, 1.0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.errors import SourceError
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
+from node_anomaly_trainer.node_names import NodeNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,55 +26,66 @@ class Incident:
     note: str = ""
 
 
-def read_incidents(path: Path) -> tuple[Incident, ...]:
+def read_incidents(path: Path, setting: str = "labels.incidents") -> tuple[Incident, ...]:
     """Incidents from a YAML list or a CSV with the keys from, to, nodes (a list, or split by ;) and note.
 
-    Raises SourceError naming the entry.
+    `setting` is what names the file in the configuration. Raises SourceError naming the entry.
     """
-    entries = _rows(path)
+    entries = _rows(path, setting)
     incidents = []
     for number, entry in enumerate(entries, start=1):
         where = f"{path}: incident {number}"
         if not isinstance(entry, Mapping):
             raise SourceError(f"{where} is not a mapping", "write from, to, nodes and note")
-        if unknown := sorted(set(entry) - {"from", "to", "nodes", "note"}):
+        if unknown := sorted(set(map(str, entry)) - {"from", "to", "nodes", "note"}):
             raise SourceError(f"{where}: unknown key {unknown[0]}", "known: from, to, nodes, note")
         start, stop = _time(entry.get("from"), where, "from"), _time(entry.get("to"), where, "to")
         if stop <= start:
             raise SourceError(f"{where} ends before it starts", "swap from and to")
         nodes = entry.get("nodes") or ()
         listed = nodes.split(";") if isinstance(nodes, str) else nodes
+        if not isinstance(listed, list | tuple):
+            raise SourceError(f"{where}: nodes is no list", "write nodes: [a, b], or leave it out for all")
         names = tuple(str(node).strip() for node in listed)
         incidents.append(Incident(start, stop, names, str(entry.get("note") or "")))
     return tuple(incidents)
 
 
-def apply_incidents(
-    history: History, incidents: Sequence[Incident], guard_s: float, note: Callable[[str], None]
-) -> History:
-    """The history with incidents labelled 1, their surroundings unknown and the rest normal.
+def struck(
+    history: History, incidents: Sequence[Incident], names: NodeNames, note: Callable[[str], None]
+) -> NDArray[np.bool_]:
+    """Ticks and nodes (t, m) inside any of the incidents.
 
-    `guard_s` seconds before and after each incident become unknown. Incidents outside the range or on
-    unknown nodes are told to `note` and change nothing.
+    Incidents outside the range, on unknown nodes, or that overlap another one are told to `note`.
     """
-    if not incidents:
-        return history
-    labels = np.where(history.labels == UNKNOWN, NORMAL, history.labels).astype(np.int8)
-    inside = np.zeros(labels.shape, dtype=bool)
+    inside = np.zeros(history.labels.shape, dtype=bool)
     for incident in incidents:
         name = incident.note or f"incident at {datetime.fromtimestamp(incident.start, UTC):%Y-%m-%d %H:%M}Z"
-        if unknown := [node for node in incident.nodes if node not in history.nodes]:
+        if unknown := [node for node in incident.nodes if not names.find(node)]:
             note(f"{name}: no history of {', '.join(unknown)}")
-        concerned = np.array([not incident.nodes or node in incident.nodes for node in history.nodes])
+        concerned = np.full(len(history.nodes), not incident.nodes)
+        for node in incident.nodes:
+            concerned[list(names.find(node))] = True
         ticks = (history.timestamps >= incident.start) & (history.timestamps < incident.stop)
         if not ticks.any():
             note(f"{name}: outside the history's time range")
-        struck = ticks[:, None] & concerned[None, :]
-        if (inside & struck).any():
+        struck_now = ticks[:, None] & concerned[None, :]
+        if (inside & struck_now).any():
             note(f"{name}: overlaps another incident")
-        inside |= struck
-    labels[inside] = ANOMALOUS
-    return replace(history, labels=guard_band(labels, round(guard_s / history.interval_s)))
+        inside |= struck_now
+    return inside
+
+
+def runs(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Where (t,) is True without a break: first tick and the tick after the last, (n, 2)."""
+    edges = np.flatnonzero(np.diff(np.pad(mask.astype(np.int8), 1)))
+    return edges.reshape(-1, 2)
+
+
+def count_events(anomalous: NDArray[np.bool_], apart_ticks: int) -> int:
+    """How many things happened in (t, m): what begins on several nodes within `apart_ticks` is one."""
+    starts = np.sort(np.concatenate([runs(column)[:, 0] for column in anomalous.T] or [np.empty(0, int)]))
+    return int(len(starts) > 0) + int((np.diff(starts) > apart_ticks).sum())
 
 
 def guard_band(labels: NDArray[np.int8], ticks: int) -> NDArray[np.int8]:
@@ -89,7 +101,7 @@ def guard_band(labels: NDArray[np.int8], ticks: int) -> NDArray[np.int8]:
     return np.where(near & (labels == NORMAL), UNKNOWN, labels).astype(np.int8)
 
 
-def _rows(path: Path) -> Sequence[object]:
+def _rows(path: Path, setting: str) -> Sequence[object]:
     hint = "a YAML list or a CSV with from, to, nodes, note"
     try:
         text = path.read_text(encoding="utf-8")
@@ -97,7 +109,7 @@ def _rows(path: Path) -> Sequence[object]:
             return _csv_rows(text, path)
         entries = yaml.safe_load(text)
     except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}", "check labels.incidents") from error
+        raise SourceError(f"{path}: {error.strerror}", f"check {setting}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not YAML: {error}", hint) from error
     if entries is None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from node_anomaly_trainer import gate
 from node_anomaly_trainer.assess import assess
 from node_anomaly_trainer.candidate import Candidate, golden_vectors, split
 from node_anomaly_trainer.config import TrainConfig
-from node_anomaly_trainer.dataset import NORMAL, UNKNOWN, History, require_trainable
+from node_anomaly_trainer.dataset import History, require_trainable
 from node_anomaly_trainer.evaluate import Evaluation
+from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.fitting import fit
-from node_anomaly_trainer.labels import apply_incidents, read_incidents
+from node_anomaly_trainer.labelling import Labelled, label
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.publish import publish
 from node_anomaly_trainer.sources import fetch
@@ -36,6 +36,10 @@ class TrainingReport:
     path: Path | None
     version: str
     notes: tuple[str, ...]
+    excluded: Mapping[str, float]
+    """Node-hours that neither trained, nor calibrated, nor judged, by reason."""
+    events: Mapping[str, int]
+    """Real incidents that the Random Forest could learn from, by where they are known from."""
     seconds: float
 
 
@@ -46,11 +50,13 @@ def train(config: TrainConfig, progress: Progress) -> TrainingReport:
     """
     begun = time.monotonic()
     with progress.phase("history") as report:
-        history = labelled(fetch(config, report, progress.note), config, progress)
+        history = fetch(config, report, progress.note)
     notes = require_trainable(history, MINIMUM_TICKS).lines()
+    labelled = labelled_history(history, config, progress)
+    notes += labelled.lines
     for line in notes:
         progress.note(line)
-    candidate, evaluation = build(history, config, progress)
+    candidate, evaluation = build(labelled.history, config, progress)
     reasons = gate.judge(evaluation, config.gate.limits)
     path = None
     if not reasons:
@@ -64,13 +70,20 @@ def train(config: TrainConfig, progress: Progress) -> TrainingReport:
         path=path,
         version=path.name if path else "",
         notes=notes,
+        excluded=labelled.excluded,
+        events=labelled.events,
         seconds=time.monotonic() - begun,
     )
 
 
-def build(history: History, config: TrainConfig, progress: Progress) -> tuple[Candidate, Evaluation]:
+def build(
+    history: History,
+    config: TrainConfig,
+    progress: Progress,
+    staged: tuple[History, list[Fault]] | None = None,
+) -> tuple[Candidate, Evaluation]:
     """Fit, calibrate and judge a candidate on one history; publishes nothing."""
-    parts = split(history, config)
+    parts = split(history, config, staged)
     candidate = fit(parts, config, progress)
     with progress.phase("calibrate and judge") as report:
         candidate, evaluation = assess(parts, candidate, config.training.seed, report)
@@ -78,11 +91,7 @@ def build(history: History, config: TrainConfig, progress: Progress) -> tuple[Ca
     return replace(candidate, files={**candidate.files, **golden}), evaluation
 
 
-def labelled(history: History, config: TrainConfig, progress: Progress) -> History:
-    """With the user's incidents; a history that nobody has labelled is taken as normal."""
-    if config.labels.incidents:
-        incidents = read_incidents(Path(config.labels.incidents))
-        return apply_incidents(history, incidents, config.labels.guard, progress.note)
-    if (history.labels == UNKNOWN).all():
-        return replace(history, labels=np.full_like(history.labels, NORMAL))
-    return history
+def labelled_history(history: History, config: TrainConfig, progress: Progress) -> Labelled:
+    """What is normal, what was an incident, and what is left out; see labelling."""
+    with progress.phase("labels and exclusions"):
+        return label(history, config, progress.note)

@@ -18,7 +18,7 @@ from node_anomaly_core.evidence import Cohort, ForecastPath, ResidualPath, featu
 from node_anomaly_core.residuals import principal_components
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.summary import SUMMARY_WIDTH, OnlineNormaliser
-from node_anomaly_trainer.dataset import ANOMALOUS, History
+from node_anomaly_trainer.dataset import NORMAL, History
 
 Array = NDArray[np.float64]
 Report = Callable[[float, str], None]
@@ -44,7 +44,7 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     """
     floor = np.array([feature.floor for feature in history.features])
     nodes = range(len(history.nodes))
-    normal = np.where((history.labels != ANOMALOUS)[:, :, None], history.values, np.nan)
+    normal = np.where((history.labels == NORMAL)[:, :, None], history.values, np.nan)
     levels = [fit_level(normal[:, node], floor, None) for node in nodes]
     every = max(1, history.ticks // _COMPONENT_ROWS)
     components = principal_components(
@@ -52,7 +52,7 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     )
     baselines = []
     for node, (centre, scale) in enumerate(levels):
-        recent = history.values[-_MOST_RESIDUAL_ROWS:, node]
+        recent = normal[-_MOST_RESIDUAL_ROWS:, node]
         usual = measure_residuals(recent, centre, scale, history.interval_s, components)
         baselines.append(Baseline(centre, scale, usual))
         report((node + 1) / len(levels), history.nodes[node])
@@ -103,10 +103,13 @@ def replay_residuals(history: History, cohort: Cohort, report: Report) -> Replay
 
 
 def with_summary(
-    replayed: Replayed, cohort: Cohort, fit_ticks: int, interval_s: float
+    replayed: Replayed, cohort: Cohort, normal: NDArray[np.bool_], interval_s: float
 ) -> tuple[Replayed, Cohort]:
-    """Learn the summary's mean and scale from the fit part, and normalise the whole replay online."""
-    rows = replayed.summary[:fit_ticks].reshape(-1, SUMMARY_WIDTH).astype(np.float64)
+    """Learn the summary's mean and scale from the fit part, and normalise the whole replay online.
+
+    `normal` (k, m) says what of the first k ticks, the fit part, is normal.
+    """
+    rows = replayed.summary[: len(normal)][normal].astype(np.float64)
     rows = rows[np.isfinite(rows).all(axis=1)]
     mean = rows.mean(axis=0)
     scale = np.maximum(1.25 * np.abs(rows - mean).mean(axis=0), 1e-3)

@@ -1,0 +1,194 @@
+"""What is normal, anomalous, or neither, once everything that is known is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fleet_server import (
+    CORDONED,
+    CRASHING,
+    DB,
+    DISK_FULL,
+    KUBE,
+    LOOKBACK,
+    REBOOTED,
+    START,
+    STEP,
+    WEB,
+    fleet_history,
+    fleet_server,
+)
+from node_anomaly_core.errors import TrainingError
+from node_anomaly_trainer.config import parse_config
+from node_anomaly_trainer.labelling import LEAST_NORMAL_TICKS, label
+
+NORMAL, ANOMALOUS, UNKNOWN = 0, 1, -1
+
+
+@pytest.fixture
+def notes():
+    return []
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write entries of (first tick, tick after the last, nodes) as an incidents or windows file."""
+
+    def write(name, *entries):
+        lines = [
+            f"- {{from: {START + STEP * first}, to: {START + STEP * stop}, nodes: {list(nodes)}}}\n"
+            for first, stop, *nodes in entries
+        ]
+        (tmp_path / name).write_text("".join(lines))
+        return str(tmp_path / name)
+
+    return write
+
+
+def config_of(**sections):
+    return parse_config({"source": {"type": "file", "file": {"path": "x.csv"}}, **sections})
+
+
+def column(labelled, node):
+    return labelled.history.labels[:, labelled.history.nodes.index(node)]
+
+
+# --- from a real server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator:
+    with fleet_server(tmp_path_factory.mktemp("fleet")) as running:
+        yield running
+
+
+def on(server, **sections):
+    source = {"type": "prometheus", "prometheus": {"url": server.url, "matchers": 'job="node"'}}
+    return parse_config({"source": source, **sections})
+
+
+def test_by_default_alerts_are_incidents_and_reboots_and_cordons_are_left_out(server, notes):
+    labelled = label(fleet_history(), on(server, labels={"guard": "0s"}), notes.append)
+    db, web, kube = (column(labelled, node) for node in (DB, WEB, KUBE))
+    assert (db[DISK_FULL] == ANOMALOUS).all()
+    assert (db == ANOMALOUS).sum() == 100
+    assert (db != NORMAL).sum() == 100
+    np.testing.assert_array_equal(np.flatnonzero(web), np.arange(REBOOTED.start, REBOOTED.stop))
+    assert (web[REBOOTED] == UNKNOWN).all()
+    assert (kube[CRASHING] == ANOMALOUS).all()
+    assert (kube[CORDONED] == UNKNOWN).all()
+    assert labelled.events == {"alerts": 2}
+    assert labelled.excluded == pytest.approx(
+        {"alerts": 140 * STEP / 3600, "reboot": 40 * STEP / 3600, "cordoned": 100 * STEP / 3600}
+    )
+    assert labelled.lines == (
+        (
+            "excluded from normal history, of 18.0 node-hours: 0.6 while alerts fired (DiskFull 0.4, "
+            "PodCrashing 0.2), 0.2 after a reboot, 0.4 while cordoned"
+        ),
+        "labels for the Random Forest: 2 events from ALERTS, then injected faults",
+    )
+
+
+def test_what_a_person_wrote_down_outranks_what_the_server_tells(server, notes, written):
+    """An incident while cordoned is one; an alert in an excluded window is none."""
+    config = on(
+        server,
+        labels={"guard": "0s", "incidents": written("i.yml", (CORDONED.start, CORDONED.start + 10, "k8s-3"))},
+        exclusions={"windows": written("w.yml", (DISK_FULL.start, DISK_FULL.stop + LOOKBACK, "db-1"))},
+    )
+    labelled = label(fleet_history(), config, notes.append)
+    assert (column(labelled, KUBE)[CORDONED][:10] == ANOMALOUS).all()
+    assert (column(labelled, KUBE)[CORDONED][10:] == UNKNOWN).all()
+    assert not (column(labelled, DB) == ANOMALOUS).any()
+    assert labelled.events == {"alerts": 1, "incidents": 1}
+    assert "labels: alerts fired for 0.4 node-hours of reboots, cordons or windows: excluded" in notes
+
+
+def test_alerts_can_be_left_out_without_being_incidents_or_ignored_altogether(server, notes):
+    config = on(server, labels={"guard": "0s", "alerts": False})
+    labelled = label(fleet_history(), config, notes.append)
+    assert (column(labelled, DB)[DISK_FULL] == UNKNOWN).all()
+    assert labelled.events == {}
+    off = {"alerts": False, "cordoned": False, "after_reboot": 0}
+    labelled = label(fleet_history(), on(server, exclusions=off), notes.append)
+    assert (labelled.history.labels == NORMAL).all()
+    assert labelled.lines[0] == "excluded from normal history: nothing"
+
+
+# --- from files
+
+
+def test_a_history_that_nobody_labelled_is_normal(notes):
+    labelled = label(fleet_history(), config_of(), notes.append)
+    assert (labelled.history.labels == NORMAL).all()
+    assert labelled.lines[1] == "labels for the Random Forest: no event known, then injected faults"
+
+
+def test_where_somebody_called_ticks_normal_the_unknown_ones_stay_out(notes):
+    labels = np.full((1_440, 3), NORMAL, dtype=np.int8)
+    labels[100:140, 0] = UNKNOWN
+    labels[200:220, 1] = ANOMALOUS
+    history = replace(fleet_history(), labels=labels)
+    labelled = label(history, config_of(labels={"guard": "0s"}), notes.append)
+    np.testing.assert_array_equal(labelled.history.labels, labels)
+    assert labelled.excluded == pytest.approx({"labels": 60 * STEP / 3600})
+    assert labelled.events == {"labels": 1}
+
+
+def test_where_only_incidents_were_labelled_the_rest_is_normal(notes):
+    labels = np.full((1_440, 3), UNKNOWN, dtype=np.int8)
+    labels[200:220, 1] = ANOMALOUS
+    labelled = label(replace(fleet_history(), labels=labels), config_of(labels={"guard": "0s"}), notes.append)
+    np.testing.assert_array_equal(labelled.history.labels, np.where(labels == UNKNOWN, NORMAL, labels))
+
+
+def test_overlaps_of_files_are_told_and_windows_win(notes, written):
+    config = config_of(
+        labels={"guard": "150s", "incidents": written("i.yml", (100, 200, "web-1"))},
+        exclusions={"windows": written("w.yml", (150, 300))},
+    )
+    labelled = label(fleet_history(), config, notes.append)
+    web = column(labelled, WEB)
+    assert (web[100:150] == ANOMALOUS).all()
+    assert (web[150:300] == UNKNOWN).all()
+    assert (web[90:100] == UNKNOWN).all()
+    assert (column(labelled, DB)[150:300] == UNKNOWN).all()
+    assert notes == ["labels: 0.2 node-hours are in an incident and in an excluded window: excluded"]
+    assert labelled.excluded["guard"] == pytest.approx(10 * STEP / 3600)
+
+
+def test_only_hours_with_samples_count(notes, written):
+    history = fleet_history()
+    values = np.array(history.values)
+    values[:120] = np.nan
+    config = config_of(exclusions={"windows": written("w.yml", (0, 240, "db-1"))})
+    labelled = label(replace(history, values=values), config, notes.append)
+    assert labelled.excluded == {"windows": 0.5}
+
+
+def test_an_alert_that_stands_for_more_than_a_day_is_left_out_but_teaches_nothing(notes):
+    from node_anomaly_trainer.labelling import _short
+
+    history = fleet_history(("a",), 10_000)
+    mask = np.zeros((10_000, 1), dtype=bool)
+    mask[10:20] = mask[1_000:8_000] = True
+    np.testing.assert_array_equal(np.flatnonzero(_short(mask, history)), np.arange(10, 20))
+
+
+def test_a_node_of_which_too_little_is_left_is_dropped_and_named(notes, written):
+    config = config_of(exclusions={"windows": written("w.yml", (LEAST_NORMAL_TICKS - 1, 1_440, "db-1"))})
+    labelled = label(fleet_history(), config, notes.append)
+    assert labelled.history.nodes == (KUBE, WEB)
+    assert notes == [f"exclusions: fewer than 240 normal ticks to fit on, left out: {DB}"]
+
+
+def test_if_nothing_normal_is_left_the_error_says_where_to_look(written, notes):
+    config = config_of(exclusions={"windows": written("w.yml", (0, 1_440))})
+    with pytest.raises(TrainingError, match="leave none of 3 nodes") as caught:
+        label(fleet_history(), config, notes.append)
+    assert "exclusions.alert_matchers" in caught.value.hint

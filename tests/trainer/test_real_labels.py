@@ -1,0 +1,121 @@
+"""Excluded ticks neither fit, nor calibrate, nor judge; enough incidents teach the Random Forest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from node_anomaly_core.calibration import MemberScale, Tail
+from node_anomaly_core.features import CATALOGUE
+from node_anomaly_core.manifest import Manifest, ModelEntry
+from node_anomaly_core.summary import SUMMARY_WIDTH
+from node_anomaly_trainer.calibrate import calibrate_known
+from node_anomaly_trainer.candidate import split
+from node_anomaly_trainer.config import parse_config
+from node_anomaly_trainer.dataset import History
+from node_anomaly_trainer.faults import inject_faults
+from node_anomaly_trainer.fitting import BURN_IN_TICKS, FAULT_GUARD_TICKS, training_set
+from node_anomaly_trainer.progress import ignore_report
+from node_anomaly_trainer.replay import Replayed, fit_cohort, with_summary
+
+TICKS, NODES = 2_000, ("a", "b")
+FEATURES = CATALOGUE[:4]
+EXCLUDED = slice(300, 500)  # on a
+INCIDENT = slice(700, 760)  # on b
+
+
+@pytest.fixture(scope="module")
+def history():
+    """Noise, with nonsense where it is excluded or an incident."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.2, 0.4, (TICKS, 2, len(FEATURES)))
+    labels = np.zeros((TICKS, 2), dtype=np.int8)
+    values[EXCLUDED, 0] = values[INCIDENT, 1] = 1e9
+    labels[EXCLUDED, 0], labels[INCIDENT, 1] = -1, 1
+    return History(FEATURES, 15.0, NODES, 15.0 * np.arange(TICKS), values, labels)
+
+
+@pytest.fixture(scope="module")
+def parts(history):
+    return split(history, parse_config({"training": {"faults_per_node_day": 100}}))
+
+
+@pytest.fixture(scope="module")
+def replayed():
+    """Summaries whose every number is the tick they belong to."""
+    ticks = np.broadcast_to(np.arange(TICKS, dtype=np.float32)[:, None, None], (TICKS, 2, SUMMARY_WIDTH))
+    compressed = np.zeros((TICKS, 2, len(FEATURES)), dtype=np.float32)
+    return Replayed(compressed, np.array(ticks), np.array(ticks))
+
+
+def test_no_fault_is_injected_into_excluded_ticks(history):
+    faulted, faults = inject_faults(history, 400.0, 1)
+    assert len(faults) > 10
+    np.testing.assert_array_equal(faulted.labels[EXCLUDED, 0], -1)
+    np.testing.assert_array_equal(faulted.values[EXCLUDED, 0], history.values[EXCLUDED, 0])
+
+
+def test_baselines_are_those_of_the_normal_ticks_alone(history):
+    cohort = fit_cohort(history, ignore_report)
+    assert (cohort.node_centre < 1.0).all()
+    assert (cohort.node_scale < 1.0).all()
+    other = np.array(history.values)
+    other[EXCLUDED, 0] = -5e5
+    again = fit_cohort(replace(history, values=other), ignore_report)
+    for name, tensor in cohort.tensors().items():
+        np.testing.assert_array_equal(tensor, again.tensors()[name])
+
+
+def test_the_scale_of_the_summary_is_that_of_the_normal_ticks_of_the_fitted_part(replayed, history):
+    normal = np.zeros((1_000, 2), dtype=bool)
+    normal[100:201, 1] = True
+    cohort = fit_cohort(history, ignore_report)
+    assert with_summary(replayed, cohort, normal, 15.0)[1].summary_mean == pytest.approx(150.0)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_the_unsupervised_members_see_neither_incidents_nor_excluded_ticks(parts, replayed, real):
+    data = training_set(parts, replayed, replayed, 1, real_labels=real)
+    assert len(data.summary) == 2 * (parts.fit.stop - BURN_IN_TICKS) - 200 - 60
+    assert not data.mask[EXCLUDED, 0].any()
+    assert not data.mask[INCIDENT, 1].any()
+    assert data.mask[INCIDENT, 0].all()
+
+
+def test_the_random_forest_learns_from_incidents_only_if_there_are_enough(parts, replayed):
+    rows = slice(BURN_IN_TICKS, parts.fit.stop)
+
+    def labels(*, real):
+        flat = training_set(parts, replayed, replayed, 1, real_labels=real).fault_labels
+        return flat.reshape(rows.stop - rows.start, 2)
+
+    incident = slice(INCIDENT.start - rows.start, INCIDENT.stop - rows.start)
+    with_real, without = labels(real=True), labels(real=False)
+    assert (with_real[incident, 1] == 1).all()
+    assert (without[incident, 1] == -1).all()
+    for each in (with_real, without):
+        excluded = slice(EXCLUDED.start - rows.start, EXCLUDED.stop - rows.start)
+        assert (each[excluded, 0] == -1).all()
+        assert (each[incident.start - FAULT_GUARD_TICKS : incident.start, 1] != 0).all()
+    for fault in parts.faults:  # injected ones teach in both cases
+        first = fault.start - rows.start
+        if 0 <= first < len(without):
+            assert without[first, NODES.index(fault.node)] == 1
+
+
+def test_calibration_does_not_look_at_excluded_ticks(history):
+    labels = np.zeros((TICKS, 2), dtype=np.int8)
+    labels[1_600:1_700, 0] = -1
+    parts = split(replace(history, labels=labels), parse_config({}))
+    scores = np.random.default_rng(2).normal(size=(TICKS, 2))
+    wild = scores.copy()
+    wild[1_600:1_700, 0] = 1e6
+    scale, tail = MemberScale(0.0, 1.0), Tail((0.0, 1.0), (0.0, -1.0), -1.0)
+    model = ModelEntry("m", "isolation_forest", "m.safetensors", "summary", scale, tail)
+    manifest = Manifest(FEATURES, 15.0, (model,), tail, 1.0, 0.0, "trained", NODES, {}, {})
+    calm, disturbed = (
+        calibrate_known(parts, {"m": raw}, manifest, parts.calibration) for raw in (scores, wild)
+    )
+    assert calm == disturbed
