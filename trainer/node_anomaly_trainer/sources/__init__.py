@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from node_anomaly_core.errors import ConfigError
-from node_anomaly_core.features import CATALOGUE, FEATURES_BY_NAME, Feature
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import History
+from node_anomaly_trainer.own_features import known_features, wanted_features
 from node_anomaly_trainer.progress import Note, Report
-from node_anomaly_trainer.settings import nearest
 
-
-def wanted_features(config: TrainConfig) -> tuple[Feature, ...]:
-    """The features named in the configuration, all of the catalogue if none is. Raises ConfigError."""
-    for name in config.features:
-        if name not in FEATURES_BY_NAME and config.source.type != "file":
-            raise ConfigError(
-                f"features: unknown feature {name}{nearest(name, tuple(FEATURES_BY_NAME))}",
-                "anomaly-agent features lists them all",
-            )
-    if not config.features:
-        return CATALOGUE
-    return tuple(FEATURES_BY_NAME[name] for name in config.features if name in FEATURES_BY_NAME)
+__all__ = ["fetch", "wanted_features"]
 
 
 def fetch(config: TrainConfig, report: Report, note: Note) -> History:
@@ -31,7 +18,7 @@ def fetch(config: TrainConfig, report: Report, note: Note) -> History:
     if source.type == "file":
         from node_anomaly_trainer.sources.file import read_file
 
-        history = read_file(source.file, CATALOGUE, interval_s, report, note)
+        history = read_file(source.file, known_features(config), interval_s, report, note)
         return history.select_features(config.features) if config.features else history
     if source.type == "prometheus":
         from node_anomaly_trainer.sources.prometheus import read_prometheus
