@@ -159,6 +159,7 @@ def test_a_name_finds_its_node_with_and_without_the_port_and_by_an_alias():
     assert names.find("[::1]") == (2,)
     assert names.find("k8s-7") == (3,)
     assert names.find("x") == names.find("") == ()
+    assert NodeNames(("10.0.0.3",), [("10.0.0.3:9100", "k8s-3")]).find("k8s-3") == (0,)
     assert names.find_labels({"node": "x", "instance": "plain"}, ("node", "instance")) == (3,)
     assert host_of("::1") == "::1"
 

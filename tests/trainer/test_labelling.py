@@ -25,6 +25,9 @@ from fleet_server import (
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.labelling import LEAST_NORMAL_TICKS, label
+from node_anomaly_trainer.node_names import host_of
+from node_anomaly_trainer.progress import ignore_report
+from node_anomaly_trainer.sources import fetch
 
 NORMAL, ANOMALOUS, UNKNOWN = 0, 1, -1
 
@@ -92,6 +95,25 @@ def test_by_default_alerts_are_incidents_and_reboots_and_cordons_are_left_out(se
         ),
         "labels for the Random Forest: 2 events from ALERTS, then injected faults",
     )
+
+
+def test_a_history_as_it_was_read_from_the_same_server_is_marked_too(server, notes):
+    """Its grid begins elsewhere, and alerts are seen to the minute."""
+    span = {"range": "3h", "end": START + STEP * 1_200}
+    source = {"url": server.url, "matchers": 'job="node"', **span}
+    config = parse_config(
+        {
+            "source": {"type": "prometheus", "prometheus": source},
+            "features": ["memory_available_ratio"],
+            "labels": {"guard": "0s"},
+        }
+    )
+    history = fetch(config, ignore_report, notes.append)
+    labels = label(history, config, notes.append).history.labels
+    at = {host_of(node): number for number, node in enumerate(history.nodes)}
+    first = round((history.timestamps[0] - START) / STEP)
+    np.testing.assert_array_equal(np.flatnonzero(labels[:, at["db-1"]] == ANOMALOUS) + first, range(481, 501))
+    assert (labels[CORDONED.start - first + 4 : CORDONED.stop - first - 4, at["10.0.0.3"]] == UNKNOWN).all()
 
 
 def test_what_a_person_wrote_down_outranks_what_the_server_tells(server, notes, written):

@@ -22,15 +22,19 @@ class NodeNames:
     """
 
     def __init__(self, nodes: Sequence[str], aliases: Iterable[tuple[str, str]] = ()) -> None:
-        """`aliases` are pairs of a node's own name and another one; pairs of unknown nodes are left out."""
+        """`aliases` are pairs of a name by which a node is known anyway, whatever the port, and another one.
+
+        Pairs of unknown nodes are left out.
+        """
         self.nodes = tuple(nodes)
         self._exact = {node: (at,) for at, node in enumerate(self.nodes)}
         hosts: dict[str, set[int]] = {}
         for at, node in enumerate(self.nodes):
             hosts.setdefault(host_of(node), set()).add(at)
+        self._hosts = {name: tuple(sorted(found)) for name, found in hosts.items()}
         for node, alias in aliases:
-            if node in self._exact and alias:
-                hosts.setdefault(alias, set()).update(self._exact[node])
+            if alias and (known := self.find(node)):
+                hosts.setdefault(alias, set()).update(known)
         self._hosts = {name: tuple(sorted(found)) for name, found in hosts.items()}
 
     def find(self, name: str) -> tuple[int, ...]:

@@ -12,9 +12,9 @@ from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.exclusions import selector
 from node_anomaly_trainer.sources import wanted_features
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi, Series
+from node_anomaly_trainer.sources.wanted import RATE_WINDOW_INTERVALS
 from node_anomaly_trainer.validate import NOTE, OK, PROBLEM, Check
 
-RATE_WINDOW_INTERVALS = 4
 TOLERATED_SKEW_S = 5.0
 RANGE_POINTS = 200
 TOLERATED_LATE = 0.02
