@@ -365,4 +365,7 @@ def _gather(problems: list[ConfigError], path: Path | None) -> ConfigError:
         if path
         else "see --help for the flags and their defaults"
     )
-    return ConfigError("; ".join(problem.message for problem in problems), where)
+    hints = {problem.hint for problem in problems}  # one that all of them share says more
+    return ConfigError(
+        "; ".join(problem.message for problem in problems), (hints.pop() if len(hints) == 1 else "") or where
+    )
