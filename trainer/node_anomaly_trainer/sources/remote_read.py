@@ -27,6 +27,7 @@ LARGEST_ANSWER = 1 << 30
 """Bytes an answer may unpack to; a damaged length must not allocate all memory."""
 
 MATCH_TYPES = {"=": 0, "!=": 1, "=~": 2, "!~": 3}
+_CELL = np.dtype({"names": ["head", "rest"], "formats": ["u1", "<u8"], "offsets": [0, 1], "itemsize": 9})
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 Field = tuple[int, int, int, int]
@@ -116,29 +117,31 @@ def _samples_at_once(body: bytes) -> tuple[NDArray[np.int64], NDArray[np.float64
     """
     if len(body) % 9:
         return None
-    cells = np.frombuffer(body, dtype=np.uint8).reshape(-1, 9)
-    whole = cells[:, 2] == 0x09
+    cells = np.frombuffer(body, dtype=_CELL)
+    head, rest = np.ascontiguousarray(cells["head"]), np.ascontiguousarray(cells["rest"])
+    form = rest & 0xFFFF
+    whole = form >> 8 == 0x09
     second = np.zeros(len(cells), dtype=bool)
     second[1:] = whole[:-1]
     zero = ~whole & ~second
-    clock = cells[~whole]
+    clock = rest[~whole]
     if (
         (len(cells) and whole[-1])
         or (whole & second).any()
-        or not (cells[whole, :2] == (0x12, 0x10)).all()
-        or not (cells[zero, :2] == (0x12, 0x07)).all()
-        or not (clock[:, 2] == 0x10).all()
-        or not (clock[:, 3:8] >= 0x80).all()
-        or not (clock[:, 8] < 0x80).all()
+        or not (form[whole] == 0x0910).all()
+        or not (form[zero] == 0x1007).all()
+        or not (head[~second] == 0x12).all()
+        or not (clock & 0x8080_8080_8080_FF00 == 0x0080_8080_8080_1000).all()
     ):
         return None
-    times = np.zeros(len(clock), dtype=np.int64)
+    times = np.zeros(len(clock), dtype=np.uint64)
     for place in range(6):
-        times |= (clock[:, 3 + place].astype(np.int64) & 0x7F) << (7 * place)
-    values = np.zeros(len(clock))
-    halves = np.concatenate((cells[whole, 3:9], cells[second, :2]), axis=1)
-    values[second[~whole]] = np.ascontiguousarray(halves).view("<f8")[:, 0]
-    return times, values
+        times |= (clock >> (16 + 8 * place) & 0x7F) << (7 * place)
+    bits = np.zeros(len(clock), dtype=np.uint64)
+    bits[second[~whole]] = (
+        rest[whole] >> 16 | head[second].astype(np.uint64) << 48 | (rest[second] & 0xFF) << 56
+    )
+    return times.astype(np.int64), bits.view(np.float64)
 
 
 def _samples_one_by_one(body: bytes, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
