@@ -126,6 +126,10 @@ _OPERATIONS = _disk("node_disk_reads_completed_total") + _disk("node_disk_writes
 _FREE_BYTES = _mount("node_filesystem_avail_bytes") / _mount("node_filesystem_size_bytes")
 _FREE_INODES = _mount("node_filesystem_files_free") / _mount("node_filesystem_files")
 _WAITED = _disk("node_disk_read_time_seconds_total") + _disk("node_disk_write_time_seconds_total")
+_COARSE = (
+    "The kernel counts ticks of 10 ms, cut off for each CPU there and for their sum here; in a short window "
+    "one tick is up to a tenth of the floor."
+)
 
 CATALOGUE: tuple[Feature, ...] = (
     # -- cpu
@@ -140,10 +144,10 @@ CATALOGUE: tuple[Feature, ...] = (
              "Share of CPU time idle while I/O was outstanding."),
     _feature("cpu_steal_ratio", "ratio", "cpu", "high", 0.01, _cpu(Match("mode", "=", "steal")),
              "Share of CPU time the hypervisor gave to others.",
-             0.1, "The kernel counts in ticks of 10 ms, cut off for each CPU there and for their sum here; one "
-                  "tick in the window of a short interval is a tenth of the floor."),
+             0.1, _COARSE),
     _feature("cpu_softirq_ratio", "ratio", "cpu", "high", 0.01, _cpu(Match("mode", "=~", "irq|softirq")),
-             "Share of CPU time in hard and soft interrupts."),
+             "Share of CPU time in hard and soft interrupts.",
+             0.1, _COARSE),
     _feature("load1_per_cpu_ratio", "ratio", "cpu", "high", 0.1, only("node_load1") / _CPUS,
              "Load average over one minute for each CPU."),
     _feature("processes_running_per_cpu_ratio", "ratio", "cpu", "high", 0.5,
