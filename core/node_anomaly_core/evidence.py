@@ -146,12 +146,16 @@ class ResidualPath:
             len(baselines), cohort.summary_mean, cohort.summary_scale, interval_s
         )
 
-    def step(self, values: Array) -> Residual:
-        """Values (m, f) in the features' units, NaN = missing."""
+    def step(self, values: Array, learn: NDArray[np.bool_] | None = None) -> Residual:
+        """Values (m, f) in the features' units, NaN = missing.
+
+        A node always learns; the trainer says which nodes (m,) do not, so that the many faults it puts into
+        one history do not teach the node that faults are normal.
+        """
         compressed = compress(values, self._centre, self._scale)
-        scaled = one_sided(self.blocks.step(compressed) / self._residual_scale, self._sides)
+        scaled = one_sided(self.blocks.step(compressed, learn) / self._residual_scale, self._sides)
         summary = summarise(scaled)
-        return Residual(compressed, scaled, summary, self.normaliser.step(summary))
+        return Residual(compressed, scaled, summary, self.normaliser.step(summary, learn))
 
 
 def measure_residuals(

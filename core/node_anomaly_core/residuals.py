@@ -82,8 +82,11 @@ class ResidualBlocks:
         self._weight = np.array([smoothing(half_life, interval_s) for half_life in LEVELS])[:, None, None]
         self._deviation_weight = smoothing(_DEVIATION_HALF_LIFE, interval_s)
 
-    def step(self, compressed: Array) -> Array:
-        """Residuals (nodes, blocks, features) of compressed values (nodes, features); NaN where not known."""
+    def step(self, compressed: Array, learn: NDArray[np.bool_] | None = None) -> Array:
+        """Residuals (nodes, blocks, features) of compressed values (nodes, features); NaN where not known.
+
+        Nodes (nodes,) whose `learn` is False keep their adapted levels as they are.
+        """
         result = np.empty((compressed.shape[0], len(BLOCKS), compressed.shape[1]))
         result[:, 0] = compressed
         innovation = compressed - self._level
@@ -97,11 +100,14 @@ class ResidualBlocks:
         np.subtract(filled, (filled @ self._components.T) @ self._components, out=result[:, 7])
         if np.isnan(compressed).any():
             result[:, 4:][np.broadcast_to(np.isnan(compressed)[:, None], result[:, 4:].shape)] = np.nan
-        self._adapt(compressed, innovation)
+        self._adapt(compressed, innovation, learn)
         return result
 
-    def _adapt(self, compressed: Array, innovation: Array) -> None:
+    def _adapt(self, compressed: Array, innovation: Array, learn: NDArray[np.bool_] | None) -> None:
+        self._previous = np.array(compressed)
         known = np.isfinite(compressed)
+        if learn is not None:
+            known &= learn[:, None]
         self._seen += known
         first = known & np.isnan(self._level)
         self._level[first] = np.broadcast_to(compressed, first.shape)[first]
@@ -116,7 +122,6 @@ class ResidualBlocks:
         size = np.minimum(np.abs(innovation), 2 * limit) * 1.25
         np.add(self._deviation, pull * (size - self._deviation), out=self._deviation, where=move)
         np.maximum(self._deviation, 0.05, out=self._deviation)
-        self._previous = np.array(compressed)
 
     def state(self) -> dict[str, NDArray[np.float64]]:
         """The adapted levels, which outlive the windows; windows are rebuilt by replaying recent rows."""

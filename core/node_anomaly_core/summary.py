@@ -78,11 +78,16 @@ class OnlineNormaliser:
         self._mean_weight = smoothing(_MEAN_HALF_LIFE, interval_s)
         self._scale_weight = smoothing(_SCALE_HALF_LIFE, interval_s)
 
-    def step(self, summary: Array) -> Array:
-        """Normalised summary (m, width); the row itself is learnt only after it was judged."""
+    def step(self, summary: Array, learn: NDArray[np.bool_] | None = None) -> Array:
+        """Normalised summary (m, width); the row itself is learnt only after it was judged.
+
+        Nodes (m,) whose `learn` is False do not learn it at all.
+        """
         deviation = summary - self._mean
         result = np.clip(deviation / self._scale, _LOWEST, _HIGHEST)
         known = np.isfinite(summary)
+        if learn is not None:
+            known &= learn[:, None]
         start = 1.0 / (self._ticks + _PRIOR_TICKS)
         limit = 5 * self._scale
         np.add(

@@ -20,7 +20,7 @@ from node_anomaly_trainer.replay import replay_fresh, stretches
 FRESH_TICKS = 960
 FRESH_STRETCHES = 14
 FRESH_JUDGED = 8
-COUNTED_EPISODES = 10
+COUNTED_EPISODES = 20
 
 Array = NDArray[np.float64]
 Raw = Mapping[str, Array]
@@ -33,8 +33,8 @@ PLACEHOLDER_TAIL = Tail((0.0, 1.0), (0.0, -1.0), -1.0)
 def comparison_budget(parts: Parts, budget_per_week: float) -> float:
     """False alarms per node-week at which detectors are compared: the budget, or what the data can resolve.
 
-    A threshold for one alarm a week, set on two node-days, is a guess about the largest value; ten episodes
-    on held-back data are the least that set a threshold by counting.
+    A threshold for one alarm a week, set on two node-days, is a guess about the largest value; twenty
+    episodes on held-back data set it by counting, to about a fifth.
     """
     weeks = float(parts.normal[parts.late].sum()) * parts.clean.interval_s / WEEK
     return max(budget_per_week, COUNTED_EPISODES / weeks) if weeks > 0 else budget_per_week

@@ -45,7 +45,7 @@ def fit(parts: Parts, config: TrainConfig, progress: Progress) -> Candidate:
             parts.clean.interval_s,
         )
     with progress.phase("replay faults") as report:
-        faulted = replay_residuals(parts.faulted, cohort, report)
+        faulted = replay_residuals(parts.faulted, cohort, report, learn_faults=False)
     guard = round(config.labels.guard / parts.clean.interval_s)
     events = count_events(parts.clean.labels[parts.fit] == ANOMALOUS, guard)
     real = events >= config.labels.least_events

@@ -31,6 +31,10 @@ class Evaluation(Protocol):
         """Per detector (combined, each member, pca, kmeans), all at the same false-alarm budget."""
 
     @property
+    def faults(self) -> int:
+        """How many faults the recall was counted on."""
+
+    @property
     def parity_forest_max(self) -> float:
         """Largest difference between an exported forest and scikit-learn; 0 if no forest was trained."""
 
@@ -84,6 +88,11 @@ def poisson_limit(expected: float, significance: float = SIGNIFICANCE) -> int:
     return count
 
 
+def standard_error(share: float, count: int) -> float:
+    """Of a share that was counted on `count` events; infinite without any."""
+    return math.sqrt(share * (1.0 - share) / count) if count > 0 else math.inf
+
+
 def _false_alarms(report: Evaluation) -> str:
     rate, weeks = report.false_alarms_per_node_week, report.node_weeks
     if not weeks > 0 or math.isnan(rate):
@@ -111,11 +120,10 @@ def _recall(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
         other = report.fault_recall.get(baseline, math.nan)
         if math.isnan(other):
             reasons.append(f"the baseline {baseline} was not measured")
-        # Where the baseline already finds everything there is nothing left to be better at.
-        elif combined < other or (combined == other < 1.0):
+        elif other - combined > (chance := standard_error(other, report.faults)):
             reasons.append(
-                f"recall {combined:.2f} is not better than the baseline {baseline} ({other:.2f}) "
-                f"at the same false-alarm budget"
+                f"recall {combined:.2f} is below the baseline {baseline} ({other:.2f}) at the same realised "
+                f"false alarms, by more than chance ({chance:.2f} on {report.faults} faults)"
             )
     return tuple(reasons)
 

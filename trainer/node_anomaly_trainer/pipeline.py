@@ -18,7 +18,7 @@ from node_anomaly_trainer.fitting import fit
 from node_anomaly_trainer.labelling import Labelled, label
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.publish import publish
-from node_anomaly_trainer.sources import fetch
+from node_anomaly_trainer.sources import disturbed, fetch
 
 MINIMUM_TICKS = 1_000
 
@@ -56,7 +56,8 @@ def train(config: TrainConfig, progress: Progress) -> TrainingReport:
     notes += labelled.lines
     for line in notes:
         progress.note(line)
-    candidate, evaluation = build(labelled.history, config, progress)
+    staged = disturbed(config, config.training.faults_per_node_day / 2)
+    candidate, evaluation = build(labelled.history, config, progress, staged)
     reasons = gate.judge(evaluation, config.gate.limits)
     path = None
     if not reasons:

@@ -18,7 +18,7 @@ from node_anomaly_core.evidence import Cohort, ForecastPath, ResidualPath, featu
 from node_anomaly_core.residuals import principal_components
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.summary import SUMMARY_WIDTH, OnlineNormaliser
-from node_anomaly_trainer.dataset import NORMAL, History
+from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, History
 
 Array = NDArray[np.float64]
 Report = Callable[[float, str], None]
@@ -77,8 +77,15 @@ def _filled(residual_scale: Array, prior: Prior) -> Array:
     return np.where(np.isfinite(residual_scale), residual_scale, prior.residual_scale)
 
 
-def replay_residuals(history: History, cohort: Cohort, report: Report) -> Replayed:
-    """The residual path over the whole history, all nodes at once."""
+def replay_residuals(
+    history: History, cohort: Cohort, report: Report, *, learn_faults: bool = True
+) -> Replayed:
+    """The residual path over the whole history, all nodes at once.
+
+    Without `learn_faults` the adapted levels stand still at ticks that are labelled anomalous: a history into
+    which a fault was put every hour would otherwise teach the node that this is its life, which no real one
+    does.
+    """
     nodes = len(history.nodes)
     path = ResidualPath(
         [cohort.node(index) for index in range(nodes)],
@@ -91,7 +98,7 @@ def replay_residuals(history: History, cohort: Cohort, report: Report) -> Replay
     summary = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
     normalised = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
     for tick, values in enumerate(history.values):
-        residual = path.step(values)
+        residual = path.step(values, None if learn_faults else history.labels[tick] != ANOMALOUS)
         compressed[tick], summary[tick], normalised[tick] = (
             residual.compressed,
             residual.summary,

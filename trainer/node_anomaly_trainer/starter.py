@@ -18,7 +18,7 @@ from node_anomaly_trainer import gate
 from node_anomaly_trainer.config import TrainConfig, parse_config
 from node_anomaly_trainer.pipeline import build
 from node_anomaly_trainer.progress import Progress, open_progress
-from node_anomaly_trainer.sources import fetch
+from node_anomaly_trainer.sources import disturbed, fetch
 
 STARTER = {
     "interval": "15s",
@@ -34,7 +34,8 @@ def make(root: Path, config: TrainConfig, progress: Progress) -> Path:
     """
     with progress.phase("history") as report:
         history = fetch(config, report, progress.note)
-    candidate, evaluation = build(history, config, progress)
+    staged = disturbed(config, config.training.faults_per_node_day / 2)
+    candidate, evaluation = build(history, config, progress, staged)
     reasons = gate.judge(evaluation, config.gate.limits)
     if reasons:
         raise AnomalyError(f"the starter was refused: {'; '.join(reasons)}", "change STARTER, not the gate")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import History
+from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.own_features import known_features, wanted_features
-from node_anomaly_trainer.progress import Note, Report
+from node_anomaly_trainer.progress import Note, Report, ignore_report
 
-__all__ = ["fetch", "wanted_features"]
+__all__ = ["disturbed", "fetch", "wanted_features"]
 
 
 def fetch(config: TrainConfig, report: Report, note: Note) -> History:
@@ -27,3 +30,16 @@ def fetch(config: TrainConfig, report: Report, note: Note) -> History:
     from node_anomaly_trainer.sources.synthetic import read_synthetic
 
     return read_synthetic(source.synthetic, features, interval_s, config.training.seed, report)
+
+
+def disturbed(config: TrainConfig, rate_per_node_day: float) -> tuple[History, list[Fault]] | None:
+    """The same simulated fleet with incidents of a physical cause, labelled, and their list; None for a real one.
+
+    Nobody can have a real fleet live through its days a second time.
+    """
+    if config.source.type != "synthetic":
+        return None
+    from node_anomaly_trainer.sources.synthetic import simulate
+
+    stage = replace(config.source.synthetic, incidents_per_node_day=rate_per_node_day)
+    return simulate(stage, wanted_features(config), config.interval, config.training.seed, ignore_report)
