@@ -112,6 +112,42 @@ def validate(
     raise typer.Exit(0 if passed(checks) else FAILED)
 
 
+@app.command()
+def fetch(
+    config: Annotated[Path | None, typer.Option(help="YAML configuration; defaults without one.")] = None,
+    since: Annotated[str | None, typer.Option(help="How far back, e.g. 14d.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Directory that keeps what was read.")] = None,
+    interval: Annotated[str | None, typer.Option(help="Tick of the models, e.g. 15s.")] = None,
+    output: Annotated[Output, typer.Option(help="How to print the result.")] = Output.table,
+) -> None:
+    """Read history from Prometheus into a cache; a second call reads only what is new.
+
+    Exit codes: 0 all is there, 1 failed (what was read is kept), 2 wrong usage or configuration.
+    """
+    try:
+        from node_anomaly_trainer.fetching import (
+            fetch_history,
+            fetched_as_json,
+            print_fetched,
+            with_fetch_options,
+        )
+
+        settings = with_options(load_config(config, os.environ), interval=_interval(interval))
+        settings = with_fetch_options(settings, since, str(cache) if cache else None)
+        fetched = fetch_history(settings, open_progress())
+        if output is Output.json:
+            sys.stdout.write(fetched_as_json(fetched) + "\n")
+        else:
+            print_fetched(fetched, settings, Console())
+    except ConfigError as error:
+        _fail(error, USAGE)
+    except AnomalyError as error:
+        _fail(error, FAILED)
+    except KeyboardInterrupt:
+        sys.stderr.write("anomaly-trainer: interrupted; what was read is in the cache, fetch again goes on\n")
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def _train(settings: TrainConfig, output: Output) -> int:
     # The pipeline brings scikit-learn with it; a typo in the configuration should not wait for that.
     from node_anomaly_trainer.outcome import as_json, print_outcome

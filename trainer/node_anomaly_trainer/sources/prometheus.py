@@ -223,9 +223,10 @@ def _work(
                 _place(block, job, span, task, answer, found)
                 samples += answer.samples
                 done += len(task.wanted) * len(task.instances) * task.span.ticks
-                rate = samples / max(time.monotonic() - begun, 1e-3)
-                what = f"{job.day.name}, {samples / 1e6:,.1f} M samples, {rate:,.0f}/s"
-                report(min(done / total, 1.0), what)
+                spent, share = max(time.monotonic() - begun, 1e-3), min(done / total, 1.0)
+                left = spent * (1.0 - share) / share
+                rate = f"{samples / 1e6:,.1f} M samples, {samples / spent:,.0f}/s"
+                report(share, f"{job.day.name}, {rate}, {left:,.0f} s left")
             _write(pool, cache, job, block, span, config.matchers, settled)
     finally:
         stopped.set()  # let no query be tried again: all is done, or the run has failed
