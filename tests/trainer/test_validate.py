@@ -34,7 +34,7 @@ def checked(tmp_path):
     def run(environ=None, **sections) -> dict:
         path = tmp_path / "c.yml"
         path.write_text(yaml.safe_dump({"publish": {"directory": str(tmp_path / "out")}, **sections}))
-        found = list(validate(path, environ or {}, lambda _: SimpleNamespace(__version__="9.9")))
+        found = list(validate(path, environ or {}, lambda: SimpleNamespace(__version__="9.9")))
         assert all(check.fix for check in found if check.status == "problem")
         return {check.name: check for check in found}
 
@@ -168,8 +168,8 @@ def test_publish_tells_where_there_is_no_room_and_leaves_nothing_behind(tmp_path
 
 
 def test_tensorflow_is_needed_for_the_lstm_only():
-    def broken(name):
-        raise ImportError(f"No module named {name!r}")
+    def broken():
+        raise ImportError("No module named 'tensorflow'")
 
     check = check_tensorflow(parse_config({}), broken)
     assert check.status == "problem"

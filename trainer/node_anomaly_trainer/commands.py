@@ -99,6 +99,7 @@ def validate(
 
     Exit codes: 0 a run can start, 1 there is a problem.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # see train
     from node_anomaly_trainer.validate import as_json, passed, print_check
     from node_anomaly_trainer.validate import validate as run
 

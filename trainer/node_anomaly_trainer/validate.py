@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,10 +36,14 @@ class Check:
     fix: str = ""
 
 
+def _as_training_does() -> ModuleType:
+    from node_anomaly_trainer.export import tensorflow
+
+    return tensorflow()
+
+
 def validate(
-    path: Path | None,
-    environ: Mapping[str, str],
-    load: Callable[[str], ModuleType] = importlib.import_module,
+    path: Path | None, environ: Mapping[str, str], load: Callable[[], ModuleType] = _as_training_does
 ) -> Iterator[Check]:
     """Every check in turn, as soon as it is known; nothing is written or changed for good."""
     try:
@@ -133,14 +135,12 @@ def check_publish(root: Path, keep: int) -> Check:
     return Check("publish", OK, f"{root} is writable{new}, {room}")
 
 
-def check_tensorflow(config: TrainConfig, load: Callable[[str], ModuleType]) -> Check:
+def check_tensorflow(config: TrainConfig, load: Callable[[], ModuleType]) -> Check:
     """Whether the LSTM could be trained here."""
     if "lstm" not in config.models.enabled:
         return Check("tensorflow", OK, "not needed: models.enabled has no lstm")
-    # Native code logs to standard error before any Python setting reaches it.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        found = load("tensorflow")
+        found = load()
     # An ImportError, or whatever a wheel for another processor raises.
     except Exception as error:  # noqa: BLE001
         said = " ".join(str(error).split())[:200]
