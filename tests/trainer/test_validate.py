@@ -81,6 +81,29 @@ def test_features_without_series_are_named(checked, server):
     assert "none for forks_per_second" in checks["features"].detail
 
 
+def test_an_own_feature_whose_query_gives_nothing_is_a_problem_with_its_query(checked, server, tmp_path):
+    own = [
+        {
+            "name": name,
+            "unit": "bytes",
+            "help": "Memory.",
+            "kind": "gauge",
+            "floor": 1,
+            "promql": f"max by (instance) ({metric})",
+            "source": {"exporter": "node_exporter", "metric": metric},
+        }
+        for name, metric in (("good_bytes", "node_memory_MemTotal_bytes"), ("bad_bytes", "no_such_bytes"))
+    ]
+    (tmp_path / "own.yml").write_text(yaml.safe_dump({"features": own}))
+    checks = checked(
+        source=source(server.url),
+        own_features=str(tmp_path / "own.yml"),
+        features=["memory_available_ratio", "good_bytes", "bad_bytes"],
+    )
+    assert [name for name, check in checks.items() if check.status == "problem"] == ["own feature bad_bytes"]
+    assert "max by (instance) (no_such_bytes)" in checks["own feature bad_bytes"].detail
+
+
 def test_wrong_matchers_are_a_problem_that_names_the_jobs(checked, server):
     checks = checked(source=source(server.url, matchers='job="nodes"'))
     assert checks["features"].status == "problem"
