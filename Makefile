@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test check fix bench starter lock clean env-run env-dev
+.PHONY: help run test check fix bench docs starter lock clean env-run env-dev
 
 help:          ## list the verbs
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,6 +32,9 @@ bench: env-dev ## the figures of bench/README.md
 	$(BIN)/python bench/lstm.py
 	$(BIN)/python bench/footprint.py
 	$(BIN)/python bench/agreement.py
+
+docs: env-run  ## docs/metrics.md and docs/features.md from the code
+	@$(BIN)/python scripts/docs.py
 
 starter: env-run ## train the starter bundle that ships in the wheel
 	$(BIN)/python -m node_anomaly_trainer.starter
