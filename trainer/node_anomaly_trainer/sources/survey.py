@@ -211,19 +211,17 @@ def _note_duplicates(
     api: PrometheusApi, config: PrometheusConfig, wanted: Sequence[Wanted], span: Span, note: Note
 ) -> None:
     """Say which nodes are scraped twice: sums over their devices would count everything double."""
-    single = next(
-        (
-            leaf.metric
-            for one in wanted
-            if one.source == EXPORTER and can_evaluate(one.expression)
-            for leaf in one.expression.leaves()
-            if not leaf.label and not leaf.metric.endswith(":count")
-        ),
-        "",
-    )
+    single = {
+        leaf.metric
+        for one in wanted
+        if one.source == EXPORTER and can_evaluate(one.expression)
+        for leaf in one.expression.leaves()
+        if not leaf.label and not leaf.metric.endswith(":count")
+    }
     if not single:
         return
-    query = f"count by (instance) ({single}{_braces(config.matchers)}) > 1"
+    selected = joined(config.matchers, str(one_of("__name__", sorted(single))))
+    query = f"count by (instance, __name__) ({{{selected}}}) > 1"
     twice = sorted(_counts(api, query, "instance", span))
     if twice:
         shown = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")

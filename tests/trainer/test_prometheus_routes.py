@@ -1,0 +1,221 @@
+"""Both routes give the same history on the same samples, to the bit, whatever the samples are."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import rig
+from misbehaving import STEP, Misbehaving, always, data, then
+from node_anomaly_core.expressions import Aggregate, FoldedCount, Gauge, Match, Rate, only, only_rate
+from node_anomaly_core.features import CATALOGUE, FEATURES_BY_NAME, Feature
+from node_anomaly_trainer.config import PrometheusConfig
+from node_anomaly_trainer.progress import ignore_report
+from node_anomaly_trainer.sources.evaluate_expression import Semantics, can_evaluate, evaluate
+from node_anomaly_trainer.sources.matchers import parse_matchers
+from node_anomaly_trainer.sources.prometheus import read_prometheus
+from node_anomaly_trainer.sources.raw_series import RawSeries
+from promwrite import STALE, write
+
+TICKS = 900  # 3 h 45 min
+NODES = ("a:9100", "b:9100", "c:9100")
+
+
+def own(name, expression):
+    kind = "rate" if any(isinstance(leaf, Rate) for leaf in expression.leaves()) else "gauge"
+    return Feature(name, "count", name, "kernel", kind, "both", 1.0, expression)
+
+
+ODD = (
+    own("odd_sum", Aggregate("sum", Gauge("node_odd", "device"))),
+    own("odd_max", Aggregate("max", Gauge("node_odd", "device"))),
+    own("odd_min", Aggregate("min", Gauge("node_odd", "device"))),
+    own("odd_count", Aggregate("count", Gauge("node_odd", "device"))),
+    own("odd_share", only("node_odd_one") / only("node_odd_other")),
+    own("odd_inverse", 1 - only("node_odd_one")),
+    own("odd_rate", Aggregate("sum", Rate("node_odd_total", "device"))),
+    own("odd_some_rate", Aggregate("sum", Rate("node_odd_total", "device", (Match("device", "!~", "s.a"),)))),
+    own("odd_quotient", Aggregate("max", Rate("node_odd_total", "device") / Gauge("node_odd", "device"))),
+    own("odd_devices", only("node_odd_one") / FoldedCount("node_odd", (Match("device", "=~", "sd.*"),))),
+    own("odd_one_rate", only_rate("node_odd_one")),
+)
+
+
+def odd_history(start):
+    """Series with resets, zeros, NaN, infinities, stale markers, gaps, jitter, births and deaths."""
+    rng = np.random.default_rng(11)
+    many = []
+    for number, node in enumerate(NODES):
+        for device in ("sda", "sdb", "nvme0n1"):
+            for metric in ("node_odd", "node_odd_total"):
+                times = 1000 * (start + STEP * np.arange(TICKS)) + 137 * number * (number > 0)
+                if number == 2:
+                    times = times + rng.integers(-3000, 3000, TICKS)
+                values = rng.exponential(3.0, TICKS)
+                values[rng.random(TICKS) < 0.4] = 0.0
+                if metric == "node_odd_total":
+                    values = np.cumsum(values)
+                    for reset in rng.integers(1, TICKS, 25):
+                        values[reset:] -= values[reset] * rng.choice([1.0, 0.6])
+                    values = np.abs(values)
+                else:
+                    values[rng.random(TICKS) < 0.02] = np.nan
+                    values[rng.random(TICKS) < 0.01] = np.inf
+                keep = np.ones(TICKS, dtype=bool)
+                for hole in rng.integers(0, TICKS, 6):
+                    keep[hole : hole + int(rng.integers(1, 60))] = False
+                if device == "sdb":
+                    keep[: TICKS // 3] = False
+                if device == "nvme0n1":
+                    keep[TICKS // 2 :] = False
+                for ended in rng.integers(0, TICKS, 8):
+                    values[ended] = STALE
+                many.append(
+                    (
+                        {"__name__": metric, "instance": node, "job": "node", "device": device},
+                        times[keep],
+                        values[keep],
+                    )
+                )
+        for metric in ("node_odd_one", "node_odd_other"):
+            times = 1000 * (start + STEP * np.arange(TICKS)) + 41 * number
+            values = np.round(rng.normal(0.0, 2.0, TICKS))
+            # Labels that change: the job is renamed half way, with a stale marker as a scrape leaves it.
+            half = TICKS // 2
+            ended = np.append(values[:half], STALE)
+            labels = {"__name__": metric, "instance": node}
+            many.append(({**labels, "job": "node"}, times[: half + 1], ended))
+            many.append(({**labels, "job": "node-2"}, times[half + 1 :], values[half + 1 :]))
+    return many
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    start = (int(time.time()) - STEP * (TICKS + 60)) // STEP * STEP
+    with rig.prometheus(tmp_path_factory.mktemp("odd"), {}) as running:
+        write(running.url, odd_history(start))
+        yield running, start
+
+
+def read(url, route, features, start, ticks=TICKS, step=STEP, **settings):
+    notes = []
+    config = PrometheusConfig(
+        url=url, range=ticks * step, end=start + (ticks - 1) * step, route=route, **settings
+    )
+    return read_prometheus(config, features, float(step), ignore_report, notes.append), notes
+
+
+@pytest.mark.parametrize("step", [STEP, 7, 60])
+def test_odd_samples_give_the_same_bits_on_both_routes(odd, step):
+    server, start = odd
+    ticks = TICKS * STEP // step
+    by_api, _ = read(server.url, "api", ODD, start, ticks, step)
+    raw, notes = read(server.url, "remote_read", ODD, start, ticks, step)
+    assert notes[-1].startswith("route: remote_read; it gave the same numbers")
+    assert by_api.nodes == raw.nodes == NODES
+    assert by_api.values.tobytes() == raw.values.tobytes()
+    seen = ~np.isnan(raw.values)
+    assert seen.any(axis=(0, 1)).all()
+    assert not seen.all(axis=(0, 1)).any()
+
+
+def test_the_whole_catalogue_gives_the_same_bits_on_a_real_host(tmp_path):
+    with (
+        rig.node_exporter(tmp_path / "exporter") as exporter,
+        rig.prometheus(tmp_path / "server", {"node": [exporter.port]}) as server,
+    ):
+        rig.wait_for_query(server, "count_over_time(node_load1[1m]) >= 4", 40.0)
+        start = int(time.time()) - 20
+        by_api, _ = read(server.url, "api", CATALOGUE, start, 20, 1)
+        raw, notes = read(server.url, "auto", CATALOGUE, start, 20, 1)
+    assert notes[-1].startswith("route: remote_read;")
+    assert by_api.values.tobytes() == raw.values.tobytes()
+    assert (~np.isnan(raw.values)).any(axis=(0, 1)).sum() > 30
+
+
+def test_matchers_of_every_form_choose_the_same_on_both_routes(odd):
+    server, start = odd
+    matchers = "instance=~'[ab]:9100', job!~\"node-\\\\d\",device!=`sdb`,"
+    by_api, _ = read(server.url, "api", ODD[:4], start, matchers=matchers)
+    raw, notes = read(server.url, "auto", ODD[:4], start, matchers=matchers)
+    assert notes[-1].startswith("route: remote_read;")
+    assert raw.nodes == NODES[:2]
+    assert by_api.values.tobytes() == raw.values.tobytes()
+
+
+def test_a_server_without_remote_read_is_read_by_its_api():
+    def respond(handler, number):
+        if "/status/" in handler.path:
+            return always(body=data({}))(handler, number)
+        if handler.path.startswith("/api/v1/read"):
+            return always(404, "no", "text/plain")(handler, number)
+        return always(body=data({"result": [{"metric": {"instance": "a"}, "values": [[150, "1"]]}]}))(
+            handler, number
+        )
+
+    features = (FEATURES_BY_NAME["memory_available_ratio"],)
+    with Misbehaving(then(respond)) as server:
+        history, notes = read(server.url, "auto", features, 150, 1)
+        assert notes[-1].startswith("route: api; remote-read is not to be had")
+        assert history.values.tolist() == [[[1.0]]]
+        with pytest.raises(Exception, match="cannot be read by remote-read") as caught:
+            read(server.url, "remote_read", features, 150, 1)
+        assert "route: auto or api" in caught.value.hint
+
+
+# --- what differs between releases
+
+
+def series(*pairs, **labels):
+    return RawSeries(
+        {"instance": "a", **labels},
+        np.array([at for at, _ in pairs], dtype=np.int64),
+        np.array([value for _, value in pairs], dtype=np.float64),
+    )
+
+
+def one(expression, raw, at, semantics, window_ms=60_000):
+    found = evaluate(expression, lambda _: [raw], np.array([at]), window_ms, semantics)
+    return found["a"][0]
+
+
+RAMP = series(*((15_000 * at, 100.0 + 15.0 * at) for at in range(5)))  # ends at 60 s
+
+
+@pytest.mark.parametrize(("left_open", "samples"), [(False, 5), (True, 4)])
+def test_prometheus_3_leaves_out_the_left_end_of_a_window(left_open, samples):
+    """A ramp of one per second: with either end the rate is 1, but not from the same samples."""
+    bent = series(*zip(RAMP.times.tolist(), [0.0, *RAMP.values[1:].tolist()], strict=True))
+    rate = one(only_rate("m"), bent, 60_000, Semantics(left_open=left_open))
+    assert rate == pytest.approx(1.0 if samples == 4 else 160.0 / 60.0, rel=1e-15 * 8)
+
+
+@pytest.mark.parametrize(("left_open", "there"), [(False, True), (True, False)])
+def test_prometheus_3_has_forgotten_a_sample_that_is_as_old_as_the_look_back(left_open, there):
+    value = one(only("m"), series((0, 5.0)), 300_000, Semantics(left_open=left_open))
+    assert (value == 5.0) is there
+
+
+def test_a_compensated_sum_keeps_what_a_plain_one_loses():
+    many = [series((0, value), device=str(at)) for at, value in enumerate([1e16, 1.0, -1e16])]
+    total = {
+        flag: evaluate(
+            Aggregate("sum", Gauge("m", "device")), lambda _: many, np.array([0]), 60_000,
+            Semantics(compensated=flag),
+        )["a"][0]
+        for flag in (False, True)
+    }  # fmt: skip
+    assert total == {False: 0.0, True: 1.0}
+
+
+def test_a_text_of_the_users_own_is_not_evaluated_here():
+    assert all(can_evaluate(feature.expression) for feature in CATALOGUE)
+    assert not can_evaluate(None)
+
+
+@pytest.mark.parametrize("text", ["job", 'job="a', "job==1", 'job="a" env="b"', "0b=`a`"])
+def test_what_is_no_matcher_is_refused(text):
+    with pytest.raises(ValueError, match="no label matcher"):
+        parse_matchers(text)
