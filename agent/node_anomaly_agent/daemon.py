@@ -174,6 +174,8 @@ class Daemon:
         self, counters: Counters, score: Score | None, collectors: Mapping[str, CollectorStatus]
     ) -> None:
         scorer, before = self._scorer, self.snapshot
+        if score is not None and score.warm and not (before.score is not None and before.score.warm):
+            self._parts.keeper.save_soon()
         self.snapshot = replace(
             before,
             heartbeat=self._clock.monotonic(),
@@ -263,6 +265,8 @@ class Daemon:
                 self._refuse(BundleError("selftest", f"{candidate.info.path} cannot take over: {error!r}"))
                 return
         self._parts.trim()
+        if reloaded and not known:
+            self._parts.keeper.save_soon()
         counters = self.snapshot.counters
         self._update(
             bundle=self._scorer.info,

@@ -11,6 +11,7 @@ from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.state import AgentState, StateError, encode_state, load_state, save_state
 
 SAVE_EVERY_S = 60.0
+RETRY_S = 1.0  # a save that is still being written makes the next one wait this long
 STOP_PATIENCE_S = 0.5
 """How long the last save may take: a disk that hangs must not hang the stop."""
 
@@ -50,8 +51,13 @@ class StateKeeper:
         """Save what `make` gives, if a minute has passed."""
         self._collect()
         if self._clock.monotonic() >= self.next_save:
-            self.next_save = self._clock.monotonic() + SAVE_EVERY_S
+            busy = self._writer is not None
+            self.next_save = self._clock.monotonic() + (RETRY_S if busy else SAVE_EVERY_S)
             self._save(make)
+
+    def save_soon(self) -> None:
+        """Save at the next occasion: `--once` reads what is saved, and something it should know has changed."""
+        self.next_save = self._clock.monotonic()
 
     def finish(self, make: Callable[[], AgentState | None]) -> None:
         """Save a last time and wait for it, but not for long."""

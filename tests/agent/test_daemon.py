@@ -179,19 +179,34 @@ def test_the_first_bundle_to_arrive_is_put_to_use():
     assert rig.daemon.snapshot.counters.evaluations >= 2
 
 
-def test_state_is_saved_every_minute_and_at_the_stop(tmp_path):
+def test_state_is_saved_once_warm_every_minute_and_at_the_stop(tmp_path):
+    """Warm after three ticks of 15 s, so at 30; then a minute later; then at the stop."""
     rig = make_rig(first=make_candidate(), state=tmp_path)
     rig.daemon.start()
-    rig.run_for(45)
+    rig.run_for(15)
     assert load_state(tmp_path) is None
     rig.run_for(30)
     rig.daemon._parts.keeper._writer.join()
-    assert load_state(tmp_path).saved_at == START + 60
+    assert load_state(tmp_path).saved_at == START + 30
+    rig.run_for(60)
+    rig.daemon._parts.keeper._writer.join()
+    assert load_state(tmp_path).saved_at == START + 90
     rig.run_for(15)
     rig.daemon.stop()
     saved = load_state(tmp_path)
-    assert saved.saved_at == START + 90
+    assert saved.saved_at == START + 120
     assert saved.sampler["ticks"] == len(rig.sampler.times)
+
+
+def test_a_reload_is_saved_at_once_for_once_to_read(tmp_path):
+    rig = make_rig(first=make_candidate(), state=tmp_path)
+    rig.daemon.start()
+    rig.run_for(45)
+    rig.daemon._parts.keeper._writer.join()
+    rig.reloader.results = [make_candidate("fedcba9876543210")]
+    rig.run_for(15)
+    rig.daemon._parts.keeper._writer.join()
+    assert load_state(tmp_path).bundle_version == "fedcba9876543210"
 
 
 def test_a_restart_goes_on_where_the_last_run_ended(tmp_path):
