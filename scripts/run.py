@@ -274,7 +274,7 @@ def wait_for_saved_state(since: float) -> None:
             return
         if not told:
             told = True
-            say("waiting for the agent to save its history (once a minute), which --once continues from")
+            say("waiting for the agent to save its history, which --once continues from")
         pause(0.5)
 
 
@@ -334,6 +334,7 @@ def main() -> None:
         with running_agent() as agent:
             before = agent.metrics()
             outcome = train(agent)
+            trained = time.time()
             if outcome == ACCEPTED:
                 wait_for_reload(agent, before)
             elif outcome == REJECTED:
@@ -343,7 +344,7 @@ def main() -> None:
                     f"training ended with exit code {outcome} (see above)", "correct what it names, run again"
                 )
             wait_until_warm(agent)
-            wait_for_saved_state(time.time())
+            wait_for_saved_state(trained)
             show_reasons(agent)
             stay(agent, seconds)
             say("stopping the agent")
