@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -173,8 +173,8 @@ def child(way: str, url: str, days: int, metrics: str) -> None:
     )
 
 
-def measure(nodes: int, days: int, metrics: str) -> dict[str, Any]:
-    """Backfill, then read every way, over the first day and over all."""
+def measure(nodes: int, days: int, metrics: str, ways: Sequence[str]) -> dict[str, Any]:
+    """Backfill, then read each of these ways, over the first day and over all."""
     figures: dict[str, Any] = {"nodes": nodes, "days": days, "metrics": metrics}
     figures["samples"] = nodes * SERIES * days * DAY_TICKS
     with tempfile.TemporaryDirectory() as name:
@@ -182,7 +182,7 @@ def measure(nodes: int, days: int, metrics: str) -> dict[str, Any]:
         backfill(Path(name), nodes, days, metrics)
         figures["backfill_s"] = time.monotonic() - begun
         with server(Path(name)) as url:
-            for way in WAYS:
+            for way in ways:
                 for span in sorted({1, days}):
                     command = [sys.executable, __file__, "--child", way, "--url", url]
                     command += ["--days", str(span), "--metrics", metrics]
@@ -191,18 +191,20 @@ def measure(nodes: int, days: int, metrics: str) -> dict[str, Any]:
     return figures
 
 
-def show(figures: dict[str, Any]) -> None:
+def show(figures: dict[str, Any], ways: Sequence[str]) -> None:
     """Print the table of bench/README.md."""
     days, million = figures["days"], figures["samples"] / 1e6
     print(f"{figures['nodes']} nodes x {SERIES} series x {days} days: {million:.0f} M samples", end=" ")
     print(f"({figures['metrics']} metrics; backfilled in {figures['backfill_s']:.0f} s)\n")
     print("| way | s per M samples | client CPU s per M | M samples/s | peak RSS, MiB | over one day, MiB |")
     print("|---|---|---|---|---|---|")
-    for way in WAYS:
+    for way in ways:
         all_days, one = figures[f"{way}, {days} d"], figures[f"{way}, 1 d"]
         wall, cpu = all_days["wall_s"] / million, all_days["cpu_s"] / million
         print(f"| {way} | {wall:.2f} | {cpu:.2f} | {1 / wall:.2f}", end=" ")
         print(f"| {all_days['peak_mib']:.0f} | {one['peak_mib']:.0f} |")
+    if "plain" not in ways or "remote_read" not in ways:
+        return
     speed = figures[f"plain, {days} d"]["wall_s"] / figures[f"remote_read, {days} d"]["wall_s"]
     print(f"\nremote_read is {speed:.1f} times as fast as plain prometheus-api-client")
 
@@ -214,6 +216,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=2)
     parser.add_argument("--metrics", choices=("agent", "exporter"), default="agent")
     parser.add_argument("--full", action="store_true", help="50 nodes, 14 days")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
@@ -222,11 +225,11 @@ def main() -> None:
         child(options.child, options.url, options.days, options.metrics)
         return
     nodes, days = (50, 14) if options.full else (options.nodes, options.days)
-    figures = measure(nodes, days, options.metrics)
+    figures = measure(nodes, days, options.metrics, options.ways)
     if options.json:
         print(json.dumps(figures, indent=2))
     else:
-        show(figures)
+        show(figures, options.ways)
 
 
 if __name__ == "__main__":

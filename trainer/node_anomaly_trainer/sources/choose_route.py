@@ -109,10 +109,13 @@ def _semantics(api: PrometheusApi) -> Semantics:
     """How this server evaluates: its version and flags, and one question that shows which ends it counts."""
     version = (0, 0)
     lookback_s = 300.0
-    build = api.connection.get("/api/v1/status/buildinfo", {})
+    try:
+        build = api.connection.get("/api/v1/status/buildinfo", {})
+        flags = api.connection.get("/api/v1/status/flags", {})
+    except SourceError as error:
+        raise ValueError("it does not tell its look-back, as Prometheus itself would") from error
     if found := re.match(r"(\d+)\.(\d+)", str(build.get("version", ""))):
         version = int(found[1]), int(found[2])
-    flags = api.connection.get("/api/v1/status/flags", {})
     try:
         lookback_s = parse_duration(str(flags.get("query.lookback-delta", "5m")))
     except InvalidValueError as invalid:
