@@ -176,7 +176,11 @@ def _describe(config: AgentConfig) -> str:
         ("bundle.directory", choose_bundle_directory(config, state)),
         ("bundle.poll-interval", format_duration(config.bundle_poll_interval_s)),
         ("source", config.source),
-        *([("node-exporter.url", config.node_exporter_url)] if uses_exporter(config) else []),
+        *(
+            [("node-exporter.url", config.node_exporter_url.partition("?")[0])]
+            if uses_exporter(config)
+            else []
+        ),
         ("collectors off", ", ".join(off) or "none"),
         *([("features.file", config.features_file)] if config.features_file else []),
         *([("own features", ", ".join(own))] if own else []),

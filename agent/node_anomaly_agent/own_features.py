@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from node_anomaly_agent.collectors import Collector
 from node_anomaly_agent.collectors.exporter import ExporterCollector
-from node_anomaly_agent.collectors.http_get import HttpGet
+from node_anomaly_agent.collectors.http_get import HttpGet, shown_url
 from node_anomaly_agent.collectors.node_exporter import NAME, CpuFold, node_exporter_wants
 from node_anomaly_agent.collectors.prom_text import Want
 from node_anomaly_agent.collectors.textfile import STALE_TICKS, TextfileCollector
@@ -37,8 +37,12 @@ def other_collectors(config: AgentConfig) -> list[Collector]:
         for metric, wants in wanted.exporters.pop(url, {}).items():
             metrics.setdefault(metric, []).extend(wants)
         collectors.append(ExporterCollector(NAME, HttpGet(url, wait_s), metrics, CpuFold()))
+    names: dict[str, int] = {}
     for other, metrics in wanted.exporters.items():
-        collectors.append(ExporterCollector(other, HttpGet(other, wait_s), metrics))
+        shown = shown_url(other)
+        names[shown] = names.get(shown, 0) + 1  # two that differ in their query only
+        name = shown if names[shown] == 1 else f"{shown} ({names[shown]})"
+        collectors.append(ExporterCollector(name, HttpGet(other, wait_s), metrics))
     return collectors + textfile_collectors(wanted, config.interval_s)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.server
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -197,6 +199,20 @@ class TestFailures:
             url = f"http://localhost:{server.server_port}/m?collect[]=cpu"
             assert HttpGet(url, 5.0)() == b"a 1\n"
         assert seen == [b"/m?collect[]=cpu text/plain;version=0.0.4 identity"]
+
+
+def test_an_agent_without_exporters_does_not_carry_their_code() -> None:
+    """Imports cost memory on every host: an HTTP client and a parser are for those who need them."""
+    code = (
+        "import sys; from node_anomaly_agent.cli import main; main(['check-config']);"
+        "from node_anomaly_agent.assembly import *; from node_anomaly_agent.config import load_config;"
+        "build_sampler(load_config(None, {}, collector_switches()));"
+        "print([m for m in sys.modules if 'own_features' in m or 'prom_text' in m or m == 'http.client'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 class TestSettings:

@@ -165,6 +165,25 @@ class TestExporter:
         assert float(found["value"][1]) == here == 41.5  # type: ignore[index]
         assert set(found["metric"]) == set(moving["metric"]) == {"instance"}  # type: ignore[call-overload]
 
+    def test_a_query_is_sent_but_never_shown(self, tmp_path: Path) -> None:
+        """It may hold a secret; exporters that differ in nothing else are numbered."""
+        exporter = Exporter()
+        exporter.say(1.0, 5.0)
+        with exporter.running() as url:
+            first, second = MAILS.split("- name: mail_queue")
+            text = (
+                first.replace("URL", f"{url}?token=a")
+                + "- name: mail_queue"
+                + second.replace("URL", f"{url}?b")
+            )
+            sampler = build_sampler(config_of(tmp_path, text, collector__timex=False))
+            good = sampler.sample(0.0)
+        bad = sampler.sample(15.0)
+        for sample in (good, bad):
+            assert {name for name in sample.collectors if name.startswith("http")} == {url, f"{url} (2)"}
+        assert good.collectors[f"{url} (2)"].success
+        assert not any("token" in status.error for status in bad.collectors.values())
+
 
 class TestTextfile:
     def test_it_is_read_when_it_has_changed(self, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import rig
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_core.features import CATALOGUE
 from node_anomaly_trainer.config import TrainConfig, parse_config
@@ -65,6 +68,44 @@ def test_a_column_of_that_name_is_that_feature(own, tmp_path):
     settings = parse_config({"own_features": str(own), "source": source})
     (feature,) = fetch(settings, ignore_report, print).features
     assert (feature.unit, feature.floor, feature.group) == ("count", 5.0, "own")
+
+
+def test_prometheus_is_asked_for_them_as_they_are_written(tmp_path):
+    """A gauge and a rate of a real node_exporter, beside the catalogue and whatever route it takes."""
+    path = tmp_path / "own.yml"
+    path.write_text(
+        QUEUE.replace("mail_queue{", "node_memory_MemTotal_bytes{").replace(
+            "metric: mail_queue", "metric: node_memory_MemTotal_bytes"
+        )
+        + """
+  - name: exporter_busy_ratio
+    unit: ratio
+    help: CPU time of the exporter itself.
+    kind: rate
+    floor: 0.01
+    promql: sum by (instance) (rate(process_cpu_seconds_total{job="node"}[$window]))
+    source: {exporter: node_exporter, metric: process_cpu_seconds_total}
+"""
+    )
+    with (
+        rig.node_exporter(tmp_path / "node") as exporter,
+        rig.prometheus(tmp_path / "prometheus", {"node": [exporter.port]}) as server,
+    ):
+        rig.wait_for_query(server, "count_over_time(node_load1[1m]) >= 4", 30.0)
+        prometheus = {"url": server.url, "matchers": 'job="node"', "range": "60s"}
+        settings = config(
+            path, interval="1s", features=["mail_queue_count", "exporter_busy_ratio", "load1_per_cpu_ratio"]
+        )
+        settings = replace(
+            settings, source=parse_config({"source": {"type": "prometheus", "prometheus": prometheus}}).source
+        )
+        history = fetch(settings, ignore_report, lambda _: None)
+        ((_, total),) = [one["value"] for one in rig.query(server, "node_memory_MemTotal_bytes")]
+    assert history.nodes == (f"127.0.0.1:{exporter.port}",)
+    values = dict(zip((f.name for f in history.features), history.values[:, 0].T, strict=True))
+    assert np.nanmax(values["mail_queue_count"]) == float(total)
+    assert np.nanmax(values["exporter_busy_ratio"]) > 0
+    assert not np.isnan(values["load1_per_cpu_ratio"]).all()
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,14 @@ Fetch = Callable[[], bytes]
 
 
 class HttpGet:
-    """Fetches one `http://` URL anew at each call. Everything is closed when a call returns."""
+    """Fetches one `http://` URL anew at each call. Everything is closed when a call returns.
+
+    `url` is what may be shown of it.
+    """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         parts = urlsplit(url)
-        self.url = url
+        self.url = shown_url(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._timeout_s = timeout_s
@@ -74,6 +77,11 @@ class HttpGet:
         if answer.length:  # read(n) does not complain about a body that is cut off
             raise SourceError(f"{self.url} broke off {answer.length} bytes before the end")
         return b"".join(parts)
+
+
+def shown_url(url: str) -> str:
+    """The URL without its query, which may hold what belongs neither in a log nor in a metric."""
+    return url.partition("?")[0]
 
 
 class _Connection(HTTPConnection):
