@@ -15,12 +15,15 @@ from node_anomaly_trainer.pipeline import TrainingReport
 
 
 def print_outcome(report: TrainingReport, console: Console) -> None:
-    """Per detector recall and false alarms, then the verdict with its reasons and where the bundle is."""
+    """Per detector recall at equal false alarms, then the verdict, its reasons and where the bundle is."""
     evaluation = report.evaluation
-    table = Table(title=f"Held-back data: {evaluation.node_weeks:.2f} node-weeks, {evaluation.faults} faults")
+    table = Table(
+        title=f"{evaluation.faults} faults in held-back data, thresholds set for equal false alarms",
+        caption=f"compared at {evaluation.comparison_budget:.0f} a node-week, as few as this data can tell",
+    )
     table.add_column("detector")
     table.add_column("faults found", justify="right")
-    table.add_column("false alarms per node-week", justify="right")
+    table.add_column("false alarms, comparison", justify="right")
     for name, recall in evaluation.fault_recall.items():
         style = "bold" if name == "combined" else ""
         alarms = evaluation.false_alarms.get(name, math.nan)
@@ -32,7 +35,12 @@ def print_outcome(report: TrainingReport, console: Console) -> None:
     _line(console, f"found by kind: {kinds}")
     _line(
         console,
-        f"budget {evaluation.budget:g} false alarms per node-week; "
+        f"with the bundle's own threshold: {_number(evaluation.false_alarms_per_node_week)} false alarms "
+        f"per node-week in {evaluation.node_weeks:.2f} node-weeks, budget {evaluation.budget:g}",
+    )
+    _line(
+        console,
+        f"weights: {', '.join(f'{name} {weight:.2g}' for name, weight in evaluation.weights.items())}; "
         f"one tick costs {_number(evaluation.tick_cpu_seconds * 1e3)} ms CPU; "
         f"bundle {evaluation.bundle_bytes / 2**20:.1f} MiB; "
         f"exported models differ by {evaluation.parity_forest_max:.1g} (forests) "

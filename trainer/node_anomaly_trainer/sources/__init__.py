@@ -33,9 +33,9 @@ def fetch(config: TrainConfig, report: Report, note: Note) -> History:
 
 
 def disturbed(config: TrainConfig, rate_per_node_day: float) -> tuple[History, list[Fault]] | None:
-    """The same simulated fleet with incidents of a physical cause, labelled, and their list; None for a real one.
+    """The same simulated fleet with incidents of a physical cause, labelled, and their list.
 
-    Nobody can have a real fleet live through its days a second time.
+    None for a real one: nobody can have a real fleet live through its days a second time.
     """
     if config.source.type != "synthetic":
         return None
