@@ -15,8 +15,8 @@ from node_anomaly_core.bundle import GOLDEN_FILE, Bundle, activate, golden_score
 from node_anomaly_core.calibration import MemberScale, Tail
 from node_anomaly_core.features import CATALOGUE, Feature
 from node_anomaly_core.manifest import Manifest, ModelEntry
-from node_anomaly_core.residuals import BLOCKS
 from node_anomaly_core.members import COHORT_FILE
+from node_anomaly_core.residuals import BLOCKS
 from node_anomaly_core.summary import SUMMARY_WIDTH
 from node_anomaly_core.tensors import write_tensors
 
@@ -79,28 +79,32 @@ def _forest(trees: int = 10) -> bytes:
     value = np.empty(3 * trees)
     value[:trees] = 9.0
     value[trees::2], value[trees + 1 :: 2] = 10.0, 1.0
-    return write_tensors({
-        "left": left,
-        "feature": feature,
-        "threshold": threshold,
-        "missing_left": missing_left,
-        "value": value,
-        "trees": np.array([trees], dtype=np.int32),
-        "scale": np.array([10.0 * trees]),
-    })
+    return write_tensors(
+        {
+            "left": left,
+            "feature": feature,
+            "threshold": threshold,
+            "missing_left": missing_left,
+            "value": value,
+            "trees": np.array([trees], dtype=np.int32),
+            "scale": np.array([10.0 * trees]),
+        }
+    )
 
 
 def _cohort(features: int) -> bytes:
     blocks = len(BLOCKS)
-    return write_tensors({
-        "prior_spread": np.full(features, 1e-3),
-        "prior_relative": np.full(features, 0.05),
-        "prior_residual": np.ones((blocks, features)),
-        "summary_mean": np.full(SUMMARY_WIDTH, 0.3),
-        "summary_scale": np.ones(SUMMARY_WIDTH),
-        "forecast_scale": np.ones(features),
-        "components": np.eye(1, features),
-        "node_centre": np.zeros((0, features)),
-        "node_scale": np.ones((0, features)),
-        "node_residual": np.ones((0, blocks, features)),
-    })
+    return write_tensors(
+        {
+            "prior_spread": np.full(features, 1e-3),
+            "prior_relative": np.full(features, 0.05),
+            "prior_residual": np.ones((blocks, features)),
+            "summary_mean": np.full(SUMMARY_WIDTH, 0.3),
+            "summary_scale": np.ones(SUMMARY_WIDTH),
+            "forecast_scale": np.ones(features),
+            "components": np.eye(1, features),
+            "node_centre": np.zeros((0, features)),
+            "node_scale": np.ones((0, features)),
+            "node_residual": np.ones((0, blocks, features)),
+        }
+    )

@@ -1,4 +1,4 @@
-"""Stand-ins for the agent's parts, by hand: time that moves when told, a sampler and a scorer with a script."""
+"""Hand-written stand-ins for the parts of the agent, each with just enough behaviour for a test."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def features_behind(given: Array, scaled: Array) -> Array:
-    """Shares (k, f), each row summing to 1 (or all 0 when nothing was credited), of credit (k, SUMMARY_WIDTH).
+    """Shares (k, f), rows summing to 1 (or all 0 when nothing was credited), of credit (k, SUMMARY_WIDTH).
 
     `scaled` (blocks, f) are the residuals the summary was made of. Only credit that speaks for an anomaly
     counts. Every summary number covers the largest n residuals of its block for some n, so one sort serves

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import contextlib
 import resource
 import shutil
 import socket
@@ -91,9 +91,7 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    small: small_bundle.SmallBundle, tmp_path: Path
-) -> None:
+def test_a_full_disk_leaves_nothing_behind(small: small_bundle.SmallBundle, tmp_path: Path) -> None:
     assert len(small.files[FOREST]) > 20_000
     with full_disk(), pytest.raises(OSError, match="too large"):
         write_bundle(tmp_path, small.manifest, small.files)
