@@ -56,7 +56,7 @@ class StateKeeper:
             self._save(make)
 
     def save_soon(self) -> None:
-        """Save at the next occasion: `--once` reads what is saved, and something it should know has changed."""
+        """Save at the next occasion: `--once` reads what is saved, and something has changed for it."""
         self.next_save = self._clock.monotonic()
 
     def finish(self, make: Callable[[], AgentState | None]) -> None:
