@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node_anomaly_core.features import CATALOGUE, Feature
 from node_anomaly_trainer.config import PrometheusConfig
@@ -132,7 +133,7 @@ def read_plain(url: str, days: int, metrics: str) -> int:
 
     client = PrometheusConnect(url=url)
     first = datetime.fromtimestamp(START, UTC)
-    kept = []
+    kept: list[NDArray[np.float64]] = []
     for name, _, labels in families(metrics):
         for label in labels if metrics == "agent" else [""]:
             config = dict([label.replace('"', "").split("=")]) if label else None

@@ -16,7 +16,7 @@ METRICS = ("node_memory_MemTotal_bytes", "node_memory_MemAvailable_bytes")
 class Misbehaving:
     """`respond(handler, number)` answers the request of that number; what was asked is kept."""
 
-    def __init__(self, respond):
+    def __init__(self, respond, context=None):
         self.requests: list[dict[str, list[str]]] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -39,7 +39,12 @@ class Misbehaving:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            # A handshake that is refused is what some tests are about, not something to print.
+            self._server.handle_error = lambda *_: None
+        scheme = "http" if context is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def __enter__(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 
@@ -157,3 +158,47 @@ def test_no_more_queries_run_at_once_than_allowed():
         )
         read_prometheus(config, FEATURES, STEP, ignore_report, [].append)
     assert most[0] == 3
+
+
+# --- TLS: tests/fixtures/tls holds an authority, and a certificate with key for 127.0.0.1 and for us
+
+
+@pytest.fixture
+def strict(fixtures):
+    """A server that shows a certificate of a private authority and wants one of us."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(fixtures / "tls" / "server.pem")
+    context.load_verify_locations(fixtures / "tls" / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with Misbehaving(good, context) as server:
+        yield server
+
+
+def test_a_private_authority_and_our_own_certificate_are_used(strict, fixtures):
+    folder = fixtures / "tls"
+    history = ask(
+        strict.url,
+        ca_file=str(folder / "ca.pem"),
+        cert_file=str(folder / "client.crt"),
+        key_file=str(folder / "client.key"),
+    )
+    np.testing.assert_array_equal(history.values[:, 0, 0], [0.5, 0.25])
+
+
+def test_a_server_that_cannot_be_trusted_is_not_asked(strict):
+    with pytest.raises(
+        SourceError, match=r"failed the TLS handshake \(.*certificate verify failed"
+    ) as caught:
+        ask(strict.url)
+    assert "source.prometheus.ca_file" in caught.value.hint
+
+
+def test_a_server_that_misses_our_certificate_says_so(strict, fixtures):
+    with pytest.raises(SourceError, match="failed the TLS handshake") as caught:
+        ask(strict.url, retries=0, ca_file=str(fixtures / "tls" / "ca.pem"))
+    assert "cert_file" in caught.value.hint
+
+
+def test_a_certificate_that_is_not_there_is_named():
+    with pytest.raises(SourceError, match=r"cert_file: cannot read /no/where"):
+        ask("https://127.0.0.1:1", cert_file="/no/where")

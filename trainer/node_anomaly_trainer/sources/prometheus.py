@@ -6,6 +6,7 @@ day of some nodes at a time, and write it to the cache. Memory depends on neithe
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
 import time
@@ -151,29 +152,28 @@ def fill_cache(
         if stopped.wait(seconds):
             raise SourceError("reading was stopped")
 
-    apis = PerThread(lambda: PrometheusApi(config, backoff_s, pause))
-    clock = server_clock(apis(), note)
-    span = whole_span(config, interval_s, clock if now is None else now)
-    cache = Cache(directory, config, span.step)
-    found = survey(apis(), config, features, span, note)
-    jobs = list(_jobs(cache, found, span, config.matchers))
-    route: Route | None = None
-    samples = 0
-    if jobs:
-        route = choose_route(apis, config, found, span.step, note)
-        settled = int(clock) - SETTLING_S
-        samples = _work(route, cache, jobs, found, config, settled, stopped, report)
-    every = [(node, day) for day, _, _ in days(span.start, span.end, span.step) for node in found.instances]
+    with contextlib.closing(PerThread(lambda: PrometheusApi(config, backoff_s, pause))) as apis:
+        clock = server_clock(apis(), note)
+        span = whole_span(config, interval_s, clock if now is None else now)
+        cache = Cache(directory, config, span.step)
+        found = survey(apis(), config, features, span, note)
+        jobs = list(_jobs(cache, found, span, config.matchers))
+        route: Route | None = None
+        samples = 0
+        if jobs:
+            route = choose_route(apis, config, found, span.step, note)
+            settled = int(clock) - SETTLING_S
+            samples = _work(route, cache, jobs, found, config, settled, stopped, report)
     return Fetched(
-        span,
-        found,
-        tuple(features),
-        route.name if route else "",
-        samples,
-        time.monotonic() - begun,
-        len({(node, job.day.number) for job in jobs for node in job.nodes}),
-        len(every),
-        _missing(cache, found, features, span),
+        span=span,
+        survey=found,
+        features=tuple(features),
+        route=route.name if route else "",
+        samples=samples,
+        seconds=time.monotonic() - begun,
+        days_read=len({(node, job.day.number) for job in jobs for node in job.nodes}),
+        days_all=len(days(span.start, span.end, span.step)) * len(found.instances),
+        missing=_missing(cache, found, features, span),
     )
 
 

@@ -167,11 +167,7 @@ def _translated(attempt: Callable[[], T], config: PrometheusConfig) -> T:
             again=True,
         ) from error
     except requests.exceptions.SSLError as error:
-        raise FailedAttemptError(
-            f"failed the TLS handshake ({_root_cause(error)})",
-            "check the URL, and source.prometheus.ca_file, cert_file and key_file",
-            again=False,
-        ) from error
+        raise _no_handshake(error) from error
     except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
         raise FailedAttemptError(
             "broke off in the middle of an answer",
@@ -181,6 +177,8 @@ def _translated(attempt: Callable[[], T], config: PrometheusConfig) -> T:
     except requests.exceptions.JSONDecodeError as error:
         raise not_prometheus("text that is not JSON") from error
     except requests.ConnectionError as error:
+        if "certificate required" in str(error).lower().replace("_", " "):  # told after the handshake
+            raise _no_handshake(error) from error
         raise FailedAttemptError(
             f"cannot be reached ({_root_cause(error)})",
             "check source.prometheus.url and that it is up",
@@ -192,6 +190,14 @@ def _translated(attempt: Callable[[], T], config: PrometheusConfig) -> T:
         ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise not_prometheus("JSON of another shape") from error
+
+
+def _no_handshake(error: BaseException) -> FailedAttemptError:
+    return FailedAttemptError(
+        f"failed the TLS handshake ({_root_cause(error)})",
+        "check the URL, and source.prometheus.ca_file, cert_file and key_file",
+        again=False,
+    )
 
 
 def _headers(config: PrometheusConfig) -> dict[str, str]:

@@ -67,13 +67,20 @@ class PerThread:
     def __init__(self, open_api: Callable[[], PrometheusApi]) -> None:
         self._open = open_api
         self._local = threading.local()
+        self._opened: list[PrometheusApi] = []
 
     def __call__(self) -> PrometheusApi:
         """The connection of this thread."""
         if not hasattr(self._local, "api"):
             self._local.api = self._open()
+            self._opened.append(self._local.api)
         api: PrometheusApi = self._local.api
         return api
+
+    def close(self) -> None:
+        """Close all of them; one that is still asking ends by itself."""
+        for api in self._opened:
+            api.connection.session.close()
 
 
 def chunk_ranges(ticks: int, limit: int) -> Iterator[tuple[int, int]]:
