@@ -39,6 +39,17 @@ MODES = ("idle", "user", "system", "iowait", "irq", "softirq", "nice", "steal")
 POOL = 64  # different days of values; more would only cost time to write
 
 
+def program(name: str) -> str:
+    """Where Prometheus or promtool is; the tests' rig knows, and only the parent process needs it."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    import rig
+
+    found = rig.find({"prometheus": rig.PROMETHEUS, "promtool": rig.PROMTOOL}[name])
+    if found is None:
+        raise SystemExit(f"{name} is missing: apt-get install --no-install-recommends prometheus")
+    return str(found)
+
+
 def families(metrics: str) -> list[tuple[str, str, list[str]]]:
     """Metric, OpenMetrics type and the labels of its series on a node; 40 series in all."""
     if metrics == "agent":
@@ -92,8 +103,8 @@ def backfill(folder: Path, nodes: int, days: int, metrics: str) -> None:
                         head = f"{name}{{{inside}}} "
                         text.writelines(f"{head}{v} {t}\n" for v, t in zip(values, times, strict=True))
             text.write("# EOF\n")
-        command = ["promtool", "tsdb", "create-blocks-from", "--max-block-duration=24h", "-q", "openmetrics"]
-        subprocess.run([*command, str(path), str(folder / "tsdb")], check=True)
+        command = [program("promtool"), "tsdb", "create-blocks-from", "--max-block-duration=24h", "-q"]
+        subprocess.run([*command, "openmetrics", str(path), str(folder / "tsdb")], check=True)
         path.unlink()
 
 
@@ -106,7 +117,7 @@ def server(folder: Path) -> Iterator[str]:
     (folder / "prometheus.yml").write_text("{}")
     process = subprocess.Popen(
         [
-            "prometheus",
+            program("prometheus"),
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{port}",
