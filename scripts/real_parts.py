@@ -1,4 +1,4 @@
-"""Fetch the real parts that tests run against: Prometheus with promtool, and node_exporter.
+"""Fetch the real parts that tests run against: Prometheus with promtool, node_exporter, VictoriaMetrics.
 
 What is on PATH is used as it is. What is missing is downloaded with apt, from the package sources that this
 machine already trusts, and unpacked below .parts/ in the repository: nothing is installed, no service is
@@ -20,6 +20,7 @@ PROGRAMS = {  # program -> Debian package
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "prometheus-node-exporter": "prometheus-node-exporter",
+    "victoria-metrics": "victoria-metrics",
 }
 
 

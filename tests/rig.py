@@ -1,9 +1,9 @@
 """The real parts that tests run against, and how each one starts and stops.
 
-Prometheus, promtool and node_exporter are the programs of the distribution's packages, looked up on PATH
-and then where `make test` unpacks them (scripts/real_parts.py). Everything listens on loopback, on a free
-port, below a folder of the test. A part that is not there skips the test with its name and the install
-line; under CI=true it fails instead, so that a green CI run has skipped nothing.
+Prometheus, promtool, node_exporter and VictoriaMetrics are the programs of the distribution's packages,
+looked up on PATH and then where `make test` unpacks them (scripts/real_parts.py). Everything listens on
+loopback, on a free port, below a folder of the test. A part that is not there skips the test with its name
+and the install line; under CI=true it fails instead, so that a green CI run has skipped nothing.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ PROMTOOL = Part("promtool", ("promtool",), "prometheus")
 NODE_EXPORTER = Part(
     "node_exporter", ("prometheus-node-exporter", "node_exporter"), "prometheus-node-exporter"
 )
+VICTORIA_METRICS = Part("VictoriaMetrics", ("victoria-metrics",), "victoria-metrics")
 
 
 def find(part: Part) -> Path | None:
@@ -214,6 +215,21 @@ def backfill(folder: Path, openmetrics: str) -> None:
     blocks = ["tsdb", "create-blocks-from", "--max-block-duration=48h", "-q", "openmetrics"]
     command: list[str | Path] = [need(PROMTOOL), *blocks, history, folder / "tsdb"]
     subprocess.run(command, check=True, timeout=60)
+
+
+@contextlib.contextmanager
+def victoria_metrics(folder: Path) -> Iterator[Service]:
+    """A real single-node VictoriaMetrics on a free port."""
+    program, port = need(VICTORIA_METRICS), free_port()
+    command: list[str | Path] = [
+        program,
+        f"-httpListenAddr=127.0.0.1:{port}",
+        f"-storageDataPath={folder / 'data'}",
+        "-retentionPeriod=100y",
+        "-search.latencyOffset=0s",
+    ]
+    with service("victoria-metrics", command, port, "/health", folder) as running:
+        yield running
 
 
 def query(server: Service, promql: str, at: float | None = None) -> list[dict[str, object]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import rig
-from misbehaving import STEP, Misbehaving, always, data, then
-from node_anomaly_core.expressions import Aggregate, FoldedCount, Gauge, Match, Rate, only, only_rate
+from misbehaving import STEP, Misbehaving, always, answer, data, result, then
+from node_anomaly_core.expressions import Aggregate, FoldedCount, Gauge, Match, Rate, Written, only, only_rate
 from node_anomaly_core.features import CATALOGUE, FEATURES_BY_NAME, Feature
 from node_anomaly_trainer.config import PrometheusConfig
 from node_anomaly_trainer.progress import ignore_report
@@ -17,7 +18,7 @@ from node_anomaly_trainer.sources.evaluate_expression import Semantics, can_eval
 from node_anomaly_trainer.sources.matchers import parse_matchers
 from node_anomaly_trainer.sources.prometheus import read_prometheus
 from node_anomaly_trainer.sources.raw_series import RawSeries
-from promwrite import STALE, write
+from promwrite import STALE, message, write
 
 TICKS = 900  # 3 h 45 min
 NODES = ("a:9100", "b:9100", "c:9100")
@@ -163,6 +164,63 @@ def test_a_server_without_remote_read_is_read_by_its_api():
         with pytest.raises(Exception, match="cannot be read by remote-read") as caught:
             read(server.url, "remote_read", features, 150, 1)
         assert "route: auto or api" in caught.value.hint
+
+
+def test_a_text_of_the_users_own_goes_by_the_api_beside_the_fast_route(odd):
+    server, start = odd
+    text = "max by (instance) (max_over_time(node_odd_one{$matchers}[$window]))"
+    written = own("own_peak", Written(text, only("some_local_metric")))
+    mixed, notes = read(server.url, "auto", (ODD[0], written), start, matchers='job=~"node.*"')
+    assert notes[-1] == "route: remote_read, but api for 1 features: own_peak"
+    by_api, _ = read(server.url, "api", (ODD[0], written), start, matchers='job=~"node.*"')
+    assert mixed.values.tobytes() == by_api.values.tobytes()
+    assert not np.isnan(mixed.values[:, :, 1]).all()
+
+
+def as_prometheus(handler, raw):
+    """Answers of a Prometheus 2 whose raw samples are `raw`; False if that is not what was asked."""
+    if handler.path.startswith("/api/v1/status/buildinfo"):
+        answer(handler, body=data({"version": "2.42.0"}))
+    elif handler.path.startswith("/api/v1/status/flags"):
+        answer(handler, body=data({"query.lookback-delta": "5m"}))
+    elif handler.path.startswith("/api/v1/read"):
+        answer(handler, body=raw, kind="application/x-protobuf")
+    else:
+        return False
+    return True
+
+
+GOOD = result({"metric": {"instance": "a"}, "values": [[150, "0.5"]]})
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "cannot be decoded (a number that does not end)"),
+        (b"hello, I am a proxy", "cannot be decoded"),
+        (b"\x00", "answered 0 of 2 remote-read queries"),
+    ],
+    ids=["nothing", "text", "too little"],
+)
+def test_raw_samples_that_are_broken_lead_to_the_api(raw, said):
+    features = (FEATURES_BY_NAME["memory_available_ratio"],)
+    respond = then(lambda handler, _number: as_prometheus(handler, raw) or answer(handler, body=GOOD))
+    with Misbehaving(respond) as server:
+        history, notes = read(server.url, "auto", features, 150, 1, retries=0)
+    assert notes[-1].startswith("route: api; remote-read is not to be had")
+    assert said in notes[-1]
+    assert history.values.tolist() == [[[0.5]]]
+
+
+def test_raw_samples_that_tell_something_else_lead_to_the_api():
+    """Here the server has no raw samples of what its queries give."""
+    features = (FEATURES_BY_NAME["memory_available_ratio"],)
+    empty = bytes(pa.Codec("snappy").compress(message(1, b"") * 2))
+    respond = then(lambda handler, _number: as_prometheus(handler, empty) or answer(handler, body=GOOD))
+    with Misbehaving(respond) as server:
+        history, notes = read(server.url, "auto", features, 150, 1)
+    assert notes[-1] == "route: api; the server's raw samples do not give what its queries give"
+    assert history.values.tolist() == [[[0.5]]]
 
 
 # --- what differs between releases

@@ -34,6 +34,9 @@ from node_anomaly_trainer.sources.wanted import Span, Wanted, iso, whole_span
 CELLS_AT_ONCE = 12_000_000
 """Numbers of one day that are held at once, 8 bytes each."""
 
+NODES_AT_ONCE = 64
+"""Their names are spelt out in each query, and proxies limit the length of a URL."""
+
 SETTLING_S = 300
 """Samples younger than this may still be on their way into the server, so they are read again next time."""
 
@@ -196,7 +199,7 @@ def _jobs(cache: Cache, found: Survey, span: Span, matchers: str) -> Iterator[Jo
                 alike.setdefault((*part, tuple(names)), []).append(node)
         for (begin, end, wanted_names), nodes in alike.items():
             wanted = tuple(one for one in found.wanted if one.feature.name in set(wanted_names))
-            limit = max(CELLS_AT_ONCE // (len(wanted) * (end - begin)), 1)
+            limit = min(max(CELLS_AT_ONCE // (len(wanted) * (end - begin)), 1), NODES_AT_ONCE)
             for at in range(0, len(nodes), limit):
                 yield Job(day, begin, end, wanted, tuple(nodes[at : at + limit]))
 
