@@ -31,6 +31,7 @@ bench: env-dev ## the figures of bench/README.md
 	$(BIN)/python bench/forest.py
 	$(BIN)/python bench/lstm.py
 	$(BIN)/python bench/footprint.py
+	$(BIN)/python bench/collectors.py
 	$(BIN)/python bench/history.py
 	$(BIN)/python bench/agreement.py
 
