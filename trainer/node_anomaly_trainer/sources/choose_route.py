@@ -16,10 +16,11 @@ from node_anomaly_trainer.sources.matchers import parse_matchers
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi
 from node_anomaly_trainer.sources.routes import ApiRoute, RemoteReadRoute, Route, SplitRoute, readable_raw
 from node_anomaly_trainer.sources.survey import Survey
-from node_anomaly_trainer.sources.wanted import Span, Wanted
+from node_anomaly_trainer.sources.wanted import Span, Wanted, iso
 
 TRIED_TICKS = 12
-TRIED_INSTANCES = 3
+TRIED_INSTANCES = (3, 12, 48)
+"""More are taken where the fewer ones have nothing to compare: nodes that are gone, for example."""
 TOLERANCE = 1e-12
 """Relative: what rounding in another order may do."""
 
@@ -69,40 +70,43 @@ def _tried(
     matchers = parse_matchers(config.matchers)
     fast = RemoteReadRoute(open_api, matchers, _semantics(api), survey.series_per_instance)
     raw = [one for one in survey.wanted if readable_raw(one)]
-    end = survey.seen_at // step * step
-    span = Span(end - (TRIED_TICKS - 1) * step, step, TRIED_TICKS)
     differing = {one.feature.name for one in survey.wanted} - {one.feature.name for one in raw}
     for source in dict.fromkeys(one.source for one in raw):
+        end = survey.seen_at[source] // step * step
+        span = Span(end - (TRIED_TICKS - 1) * step, step, TRIED_TICKS)
         chosen = [one for one in raw if one.source == source]
         instances = [found[source] for found in survey.instances.values() if source in found]
-        # The first, the middle and the last: enough to see labels and matchers at work.
-        some = tuple(sorted({instances[at * (len(instances) - 1) // 2] for at in range(TRIED_INSTANCES)}))
-        differing |= _disagreeing(fast, reference, chosen, span, some)
+        for number in TRIED_INSTANCES:
+            last = len(instances) - 1
+            some = sorted({instances[at * last // (number - 1)] for at in range(number)})
+            unlike, compared = _disagreeing(fast, reference, chosen, span, some)
+            if compared:
+                break
+        else:
+            raise ValueError(f"no samples of {source} to try it on around {iso(span.end)}")
+        differing |= unlike
     return fast, frozenset(differing)
 
 
 def _disagreeing(
     fast: Route, reference: Route, wanted: Sequence[Wanted], span: Span, instances: Sequence[str]
-) -> set[str]:
+) -> tuple[set[str], int]:
+    """The features that differ between the two, and how many numbers were compared."""
+    missing = np.full(span.ticks, np.nan)
     found = {}
     for route in (fast, reference):
         for task in route.tasks(wanted, span, instances):
             for one, column in zip(task.wanted, route.read(task).columns, strict=True):
-                found[route.name, one.feature.name] = column
-    names = [one.feature.name for one in wanted]
-    missing = np.full(span.ticks, np.nan)
-    return {
-        name
-        for name in names
-        for instance in {*found[fast.name, name], *found[reference.name, name]}
-        if not np.allclose(
-            found[fast.name, name].get(instance, missing),
-            found[reference.name, name].get(instance, missing),
-            rtol=TOLERANCE,
-            atol=0.0,
-            equal_nan=True,
-        )
-    }
+                values = [column.get(instance, missing) for instance in instances]
+                found[route.name, one.feature.name] = np.array(values)
+    compared = 0
+    unlike = set()
+    for name in (one.feature.name for one in wanted):
+        ours, theirs = found[fast.name, name], found[reference.name, name]
+        compared += int(np.count_nonzero(~np.isnan(theirs)))
+        if not np.allclose(ours, theirs, rtol=TOLERANCE, atol=0.0, equal_nan=True):
+            unlike.add(name)
+    return unlike, compared
 
 
 def _semantics(api: PrometheusApi) -> Semantics:

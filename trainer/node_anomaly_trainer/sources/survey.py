@@ -46,8 +46,8 @@ class Survey:
     """node -> origin of features -> value of its label instance there."""
     series_per_instance: Mapping[str, float]
     """metric -> how many series of it a node has, on average."""
-    seen_at: int
-    """Unix second of the latest instant at which there was something."""
+    seen_at: Mapping[str, int]
+    """Origin of features -> unix second of the latest instant at which there was something of it."""
 
 
 def server_clock(api: PrometheusApi, note: Note) -> float:
@@ -75,7 +75,7 @@ def survey(
     present = set(api.label_values("__name__", [f"{{{by_name}}}"], span.start - 300, span.end))
     agents = _agent_counts(api, config, span) if AGENT_METRIC in present else {}
     exporters = _exporter_counts(api, config, span, [name for name in families if name in present])
-    own = {
+    own: dict[str, dict[str, Counts]] = {
         feature.name: _counts(api, f"count by (instance) ({_query(feature, config, span)})", "instance", span)
         for feature in features
         if feature.expression is not None and not can_evaluate(feature.expression)
@@ -109,7 +109,12 @@ def survey(
         tuple(wanted),
         instances,
         {name: max(counts.values(), default=0.0) / nodes for name, counts in exporters.items()},
-        _latest(span, [*agents.values(), *exporters.values()]),
+        {
+            AGENT: _latest(span, list(agents.values())),
+            EXPORTER: _latest(
+                span, [*exporters.values(), *(c for found in own.values() for c in found.values())]
+            ),
+        },
     )
 
 
