@@ -86,6 +86,7 @@ def test_what_agents_saw_is_preferred_and_node_exporter_fills_in(fetched):
         "tcp_established_count": "node_exporter",
         "forks_per_second": "node_exporter",
     }
+    assert "2 nodes; 1 features from anomaly_feature_value, 2 features from node_exporter" in notes
     (short,) = [line for line in notes if line.startswith("forks_per_second: agents have it at")]
     assert short.endswith("so node_exporter is taken")
 

@@ -125,14 +125,14 @@ def _history(
             "matchers": config.matchers,
             "from": iso(span.start),
             "to": iso(span.end),
-            **origins(fetched),
+            **origins(fetched.survey),
         },
     )
 
 
-def origins(fetched: Fetched) -> dict[str, str]:
-    """Where features came from -> how many of them."""
-    sources = [one.source for one in fetched.survey.wanted]
+def origins(found: Survey) -> dict[str, str]:
+    """Where features come from -> how many of them."""
+    sources = [one.source for one in found.wanted]
     return {f"from {source}": f"{sources.count(source)} features" for source in sorted(set(sources))}
 
 
@@ -160,6 +160,8 @@ def fill_cache(
         span = whole_span(config, interval_s, clock if now is None else now)
         cache = Cache(directory, config, span.step)
         found = survey(apis(), config, features, span, note)
+        counted = ", ".join(f"{number} {origin}" for origin, number in origins(found).items())
+        note(f"{len(found.instances)} nodes; {counted}")
         jobs = list(_jobs(cache, found, span, config.matchers))
         route: Route | None = None
         samples = 0
@@ -231,6 +233,7 @@ def _work(
                 rate = f"{samples / 1e6:,.1f} M samples, {samples / spent:,.0f}/s"
                 report(share, f"{job.day.name}, {rate}, {left:,.0f} s left")
             _write(pool, cache, job, block, span, config.matchers, settled)
+            del block  # or two days would be held while the next one's is made
     finally:
         stopped.set()  # let no query be tried again: all is done, or the run has failed
         pool.shutdown(wait=False, cancel_futures=True)
