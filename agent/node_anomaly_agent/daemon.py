@@ -28,7 +28,7 @@ from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.scoring import Score
 
-TRIM_EVERY_S = 300.0
+TRIM_EVERY_S = 60.0
 
 SWAP_ROOM_S = 2.0
 """A new bundle relives up to four hours of ticks when it takes over; with less time than this before the next
