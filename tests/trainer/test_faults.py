@@ -14,7 +14,7 @@ from node_anomaly_trainer.faults import (
     SEPARATION_TICKS,
     fault_windows,
     inject_faults,
-    robust_scale,
+    observed_scale,
 )
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.sources.synthetic import simulate
@@ -104,4 +104,4 @@ def test_a_history_too_short_for_a_fault_gets_none(fleet):
 
 def test_the_scale_of_a_column_without_samples_is_unknown_and_a_flat_one_has_its_floor():
     values = np.array([[np.nan, 0.0], [np.nan, 0.0]])
-    np.testing.assert_array_equal(robust_scale(values, np.array([1.0, 0.5])), [np.nan, 0.5])
+    np.testing.assert_array_equal(observed_scale(values, np.array([1.0, 0.5])), [np.nan, 0.5])

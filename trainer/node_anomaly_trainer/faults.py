@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.baseline import robust_scale
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, History
 
 DAY_S = 86400.0
@@ -72,7 +73,7 @@ def inject_faults(history: History, rate_per_node_day: float, seed: int) -> tupl
     for at, node in enumerate(history.nodes):
         rng = np.random.default_rng([seed, at])
         whole = history.values[:, at]
-        scale = robust_scale(whole, np.array([feature.floor for feature in history.features]))
+        scale = observed_scale(whole, np.array([feature.floor for feature in history.features]))
         for start, stop in fault_windows(history.ticks, history.interval_s, rate_per_node_day, rng):
             if (history.labels[start:stop, at] != NORMAL).any():
                 continue
@@ -87,25 +88,10 @@ def inject_faults(history: History, rate_per_node_day: float, seed: int) -> tupl
     return replace(history, values=values, labels=labels), faults
 
 
-def robust_scale(values: Floats, floor: Floats) -> Floats:
-    """Scale of each column of (t, f) by step 1 of the recipe; NaN for a column without a sample.
-
-    max(IQR / 1.349, 0.5 std, 0.01 range, 0.01 |median|, floor).
-    """
-    scale = np.full(values.shape[1], np.nan)
-    seen = (~np.isnan(values)).any(axis=0)
-    if seen.any():
-        part = values[:, seen]
-        low, median, high = np.nanpercentile(part, (25, 50, 75), axis=0)
-        spread = np.nanmax(part, axis=0) - np.nanmin(part, axis=0)
-        candidates = (
-            (high - low) / 1.349,
-            0.5 * np.nanstd(part, axis=0),
-            0.01 * spread,
-            0.01 * np.abs(median),
-        )
-        scale[seen] = np.maximum(np.max(candidates, axis=0), floor[seen])
-    return scale
+def observed_scale(values: Floats, floor: Floats) -> Floats:
+    """Core's robust scale of each column of (t, f); NaN where there is no sample, and so no fault."""
+    centre, scale = robust_scale(values, floor)
+    return np.where(np.isfinite(centre), scale, np.nan)
 
 
 def fault_windows(
