@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
@@ -32,7 +32,21 @@ FAULT_GUARD_TICKS = 30  # around a fault, where the summary still or already sho
 Array = NDArray[np.float64]
 
 
-def fit(parts: Parts, config: TrainConfig, progress: Progress) -> Candidate:
+@dataclass(frozen=True, slots=True)
+class LabelledRows:
+    """Incidents of other servers of the fleet, as the Random Forest is fed them.
+
+    A summary does not know which feature is which, so what is known about one server teaches about another.
+    """
+
+    summary: NDArray[np.float32]  # (n, SUMMARY_WIDTH)
+    normalised: NDArray[np.float32]  # (n, SUMMARY_WIDTH)
+    labels: NDArray[np.int8]  # (n,) 1 anomalous, 0 normal, -1 unknown
+
+
+def fit(
+    parts: Parts, config: TrainConfig, progress: Progress, borrowed: LabelledRows | None = None
+) -> Candidate:
     """Everything but the calibration. Raises TrainingError where a member cannot be fitted."""
     early = part_of(parts, parts.fit)
     with progress.phase("baselines") as report:
@@ -53,6 +67,8 @@ def fit(parts: Parts, config: TrainConfig, progress: Progress) -> Candidate:
         taught = "beside injected faults" if real else f"too few of the {config.labels.least_events} needed"
         progress.note(f"labels: {events} incidents in the fitted part for the Random Forest, {taught}")
     data = training_set(parts, clean, faulted, config.training.seed, real_labels=real)
+    if borrowed is not None:
+        data = with_borrowed(data, borrowed)
     models: dict[str, Model] = {}
     for name in config.models.enabled:
         models[name] = MODELS[name](config.models)
@@ -108,6 +124,16 @@ def training_set(
         fault_labels=labels[rows].ravel(),
         compressed=compressed,
         mask=np.isfinite(compressed) & parts.normal[parts.fit][:, :, None],
+    )
+
+
+def with_borrowed(data: TrainingSet, borrowed: LabelledRows) -> TrainingSet:
+    """The training set with other servers' incidents beside its own."""
+    return replace(
+        data,
+        fault_summary=np.concatenate([data.fault_summary, borrowed.summary]),
+        fault_normalised=np.concatenate([data.fault_normalised, borrowed.normalised]),
+        fault_labels=np.concatenate([data.fault_labels, borrowed.labels]),
     )
 
 

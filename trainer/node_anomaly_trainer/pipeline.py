@@ -9,12 +9,13 @@ from pathlib import Path
 
 from node_anomaly_trainer import gate
 from node_anomaly_trainer.assess import assess
-from node_anomaly_trainer.candidate import Candidate, golden_vectors, split
+from node_anomaly_trainer.calibrate import calibrate_known
+from node_anomaly_trainer.candidate import Candidate, golden_vectors, raw_scores, split
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import History, require_trainable
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
-from node_anomaly_trainer.fitting import fit
+from node_anomaly_trainer.fitting import LabelledRows, fit
 from node_anomaly_trainer.labelling import Labelled, label
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.publish import publish
@@ -75,6 +76,24 @@ def train(config: TrainConfig, progress: Progress) -> TrainingReport:
         events=labelled.events,
         seconds=time.monotonic() - begun,
     )
+
+
+def prepare(
+    history: History, config: TrainConfig, progress: Progress, borrowed: LabelledRows | None = None
+) -> Candidate:
+    """Fit on the first part and calibrate on all of the rest; nothing is judged and nothing published."""
+    parts = split(history, config)
+    parts = replace(
+        parts,
+        calibration=slice(parts.fit.stop, history.ticks),
+        judged=slice(history.ticks, history.ticks),
+    )
+    candidate = fit(parts, config, progress, borrowed)
+    with progress.phase("calibrate") as report:
+        raw = raw_scores(candidate, candidate.clean, history.interval_s, parts.late, report)
+        manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration)
+    candidate = replace(candidate, manifest=manifest)
+    return replace(candidate, files={**candidate.files, **golden_vectors(candidate, history)})
 
 
 def build(
