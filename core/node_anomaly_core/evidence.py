@@ -1,8 +1,8 @@
-"""From values to what the members are fed: the two running paths of a scorer, for a batch of nodes.
+"""From values to what the members are fed: the running paths of a scorer, for a batch of nodes.
 
 `ResidualPath` carries scaling, residual blocks, summary and its online normalisation; `ForecastPath` carries
-the LSTM and how much it was surprised. The agent steps them with one node, the trainer's replay with a fleet:
-the same lines.
+the LSTM and how much it was surprised; `WindowPath` the last forty minutes and how far they are from the
+nearest centroid. The agent steps them with one node, the trainer's replay with a fleet: the same lines.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.baseline import Baseline, Prior, compress, residual_scale
+from node_anomaly_core.clusters import POSITIONS, NearestCentroid, Windows
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.features import Feature
 from node_anomaly_core.lstm import StepLSTM
@@ -27,6 +28,9 @@ FORECAST_CLIP = 5.0
 FORECAST_MEAN_S = 60.0
 FORECAST_MEAN_TICKS = 5
 FORECAST_SHARE = 0.10
+
+LEAST_POSITIONS = POSITIONS // 2
+"""Of a window that something must be known of before it is judged."""
 
 Array = NDArray[np.float64]
 
@@ -216,3 +220,35 @@ def mean_of_top(values: Array, share: float) -> Array:
     take = np.maximum(1, np.rint(share * counts)).astype(np.int64)
     means = np.take_along_axis(sums, take[:, None] - 1, axis=-1)[:, 0] / take
     return np.where(counts > 0, means, np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """One tick on the window path, m nodes."""
+
+    score: Array  # (m,) NaN until half a window is known, and at a tick without any value
+    share: Array  # (m, f) of the squared distance; rows sum to 1, or are 0 where there is no score
+
+
+class WindowPath:
+    """The last forty minutes, and how far they are from the nearest centroid."""
+
+    def __init__(self, centroids: NDArray[np.float32], nodes: int, interval_s: float) -> None:
+        """`centroids` (k, POSITIONS, f), see `parse_centroids`."""
+        self._windows = Windows(nodes, centroids.shape[2], interval_s)
+        self._nearest = NearestCentroid(centroids)
+        self.ticks = self._windows.ticks
+        """Ticks after which what came before is forgotten."""
+        self.least_ticks = (LEAST_POSITIONS - 1) * self._windows.step + 1
+        """Ticks until the first score."""
+
+    def step(self, compressed: Array) -> Distance:
+        """Compressed values (m, f), NaN = missing; the score is log1p of the root mean square difference."""
+        self._windows.push(compressed)
+        squares, known = self._nearest.apart(self._windows.now())
+        cells, whole = known.sum(axis=(1, 2)), squares.sum(axis=1)
+        judged = (known.any(axis=2).sum(axis=1) >= LEAST_POSITIONS) & ~np.isnan(compressed).all(axis=1)
+        score = np.where(judged, np.log1p(np.sqrt(whole / np.maximum(cells, 1))), np.nan)
+        stands_out = judged & (whole > 0)
+        share = np.where(stands_out[:, None], squares / np.where(stands_out, whole, 1.0)[:, None], 0.0)
+        return Distance(score, share)

@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 MAX_FEATURES = 512
 MAX_NODES = 2_000
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.1, 3_600.0
-MODEL_TYPES: tuple[str, ...] = ("isolation_forest", "random_forest", "lstm")
+MODEL_TYPES: tuple[str, ...] = ("isolation_forest", "random_forest", "lstm", "kmeans")
 MODEL_INPUTS: tuple[str, ...] = ("summary", "summary_normalised", "compressed")
 ORIGINS: tuple[str, ...] = ("trained", "starter")
 
@@ -129,8 +129,9 @@ def parse_manifest(content: bytes) -> Manifest:
     models = tuple(_model(item) for item in root.children("models", 16))
     if not models or len({model.name for model in models}) != len(models):
         raise _wrong("models", "must be a list of uniquely named models")
-    if sum(model.type == "lstm" for model in models) > 1:
-        raise _wrong("models", "must have at most one of type lstm")
+    for kind in ("lstm", "kmeans"):  # a scorer steps one path of each
+        if sum(model.type == kind for model in models) > 1:
+            raise _wrong("models", f"must have at most one of type {kind}")
     interval_s = root.positive("interval_seconds")
     if not SHORTEST_INTERVAL_S <= interval_s <= LONGEST_INTERVAL_S:  # windows are allocated by it
         raise _wrong("interval_seconds", f"must lie in {SHORTEST_INTERVAL_S:g}..{LONGEST_INTERVAL_S:g}")

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.calibration import combine
+from node_anomaly_core.clusters import parse_centroids
 from node_anomaly_core.errors import BundleError
-from node_anomaly_core.evidence import Cohort, ForecastPath, feature_sides, parse_cohort
+from node_anomaly_core.evidence import Cohort, ForecastPath, WindowPath, feature_sides, parse_cohort
 from node_anomaly_core.forest import Forest
 from node_anomaly_core.lstm import StepLSTM
 from node_anomaly_core.manifest import Manifest
@@ -31,11 +32,15 @@ class Models:
         self.forests: dict[str, Forest] = {}
         self.forecaster: str | None = None
         self._lstm = b""
+        self.clusterer: str | None = None
         for model in bundle.manifest.models:
             content = bundle.files[model.file]
             if model.type == "lstm":
                 self.forecaster, self._lstm = model.name, content
                 StepLSTM(content, self.features)  # refuse now, not at the first tick
+            elif model.type == "kmeans":
+                self.clusterer = model.name
+                self._centroids = parse_centroids(read_tensors(content), self.features)
             else:
                 self.forests[model.name] = Forest.from_tensors(
                     read_tensors(content), model.type, SUMMARY_WIDTH
@@ -53,6 +58,12 @@ class Models:
         sides = feature_sides(self.manifest.features)
         lstm = StepLSTM(self._lstm, self.features, nodes)
         return ForecastPath(lstm, nodes, sides, self.cohort.forecast_scale, interval_s)
+
+    def window_path(self, nodes: int, interval_s: float) -> WindowPath | None:
+        """Fresh windows for a batch of nodes, or None where the bundle has no centroids."""
+        if self.clusterer is None:
+            return None
+        return WindowPath(self._centroids, nodes, interval_s)
 
     def forest_scores(self, summary: Array, normalised: Array) -> dict[str, Array]:
         """Raw member scores (n,) of rows (n, SUMMARY_WIDTH); NaN where nothing was known."""

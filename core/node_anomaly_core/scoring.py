@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,12 @@ from node_anomaly_core.attribution import features_behind, surprises
 from node_anomaly_core.baseline import Baseline, expand, fit_level, lean
 from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.evidence import (
+    Distance,
     ForecastPath,
     Residual,
     ResidualPath,
     Surprise,
+    WindowPath,
     feature_sides,
     measure_residuals,
 )
@@ -58,6 +61,14 @@ class Score:
     states: tuple[str, ...]
 
 
+class Tick(NamedTuple):
+    """One tick of one node on every path; None for a member that the bundle does not have."""
+
+    residual: Residual
+    surprise: Surprise | None
+    distance: Distance | None
+
+
 class NodeScorer:
     """Running state of one node under one bundle."""
 
@@ -89,6 +100,7 @@ class NodeScorer:
         self._baseline: Baseline | None = None
         self._residuals: ResidualPath | None = None
         self._forecasts: ForecastPath | None = None
+        self._windows: WindowPath | None = None
         if self.known:
             self._start(self.models.cohort.node(bundle.manifest.nodes.index(node)))
 
@@ -103,16 +115,16 @@ class NodeScorer:
         advanced = self._advance(timestamp, row)
         if advanced is None:
             return self._cold(timestamp, row)
-        return self._score(timestamp, row, *advanced)
+        return self._score(timestamp, row, advanced)
 
     def measure(self, timestamp: float, values: NDArray[np.floating]) -> dict[str, float]:
         """Like `step`, but the members' raw scores, before any calibration; empty until warm."""
         advanced = self._advance(timestamp, _measured(values))
         if advanced is None or not self.warm:
             return {}
-        return {name: float(value[0]) for name, value in self._raw(*advanced).items()}
+        return {name: float(value[0]) for name, value in self._raw(advanced).items()}
 
-    def _advance(self, timestamp: float, row: Array) -> tuple[Residual, Surprise | None] | None:
+    def _advance(self, timestamp: float, row: Array) -> Tick | None:
         """Take one tick in; its evidence, or None while nothing is known about this node."""
         if self._last is not None and timestamp - self._last > max(_GAP_S, _GAP_TICKS * self.interval_s):
             self._restart_windows()
@@ -129,14 +141,26 @@ class NodeScorer:
         late = np.isnan(self._baseline.centre) & (self._observed >= self.warmup_ticks)
         if late.any():
             return self._admit(late)
-        residual = self._residuals.step(row[None])
-        return residual, self._forecasts.step(residual.compressed) if self._forecasts else None
+        return self._step_paths(self._residuals, row)
 
-    def _raw(self, residual: Residual, surprise: Surprise | None) -> dict[str, Array]:
-        raw = self.models.forest_scores(residual.summary, residual.normalised)
-        if surprise is not None and self.models.forecaster is not None:
-            raw[self.models.forecaster] = surprise.score
-        return raw
+    def _step_paths(self, residuals: ResidualPath, row: Array) -> Tick:
+        residual = residuals.step(row[None])
+        surprise = self._forecasts.step(residual.compressed) if self._forecasts else None
+        distance = self._windows.step(residual.compressed) if self._windows else None
+        return Tick(residual, surprise, distance)
+
+    def _raw(self, tick: Tick) -> dict[str, Array]:
+        forests = self.models.forest_scores(tick.residual.summary, tick.residual.normalised)
+        return forests | self._path_scores(tick)
+
+    def _path_scores(self, tick: Tick) -> dict[str, Array]:
+        """Raw scores (1,) of the members that are no forests."""
+        scores = {}
+        if tick.surprise is not None and self.models.forecaster is not None:
+            scores[self.models.forecaster] = tick.surprise.score
+        if tick.distance is not None and self.models.clusterer is not None:
+            scores[self.models.clusterer] = tick.distance.score
+        return scores
 
     def _remember(self, timestamp: float, row: Array) -> None:
         self._recent.push(timestamp, row)
@@ -147,7 +171,7 @@ class NodeScorer:
         self.ticks += 1
         self._since_gap += 1
 
-    def _learn(self) -> tuple[Residual, Surprise | None]:
+    def _learn(self) -> Tick:
         """Fit the node's baseline to what it has shown and run its recent past through fresh windows."""
         while self._learn_at <= self.ticks:
             self._learn_at *= 2
@@ -158,7 +182,7 @@ class NodeScorer:
         self._start(Baseline(centre, scale, lean(own, prior.residual_scale, len(recent))))
         return self._run(recent)
 
-    def _admit(self, late: NDArray[np.bool_]) -> tuple[Residual, Surprise | None]:
+    def _admit(self, late: NDArray[np.bool_]) -> Tick:
         """Give features (f,) that appeared after the baseline was fitted one of their own; the rest stays."""
         if self._baseline is None or self._residuals is None:
             raise RuntimeError("a scorer without a baseline has no late features")
@@ -186,16 +210,15 @@ class NodeScorer:
         self._baseline = baseline
         self._residuals = ResidualPath([baseline], self._sides, self.models.cohort, self.interval_s)
         self._forecasts = self.models.forecast_path(1, self.interval_s)
+        self._windows = self.models.window_path(1, self.interval_s)
 
-    def _run(self, rows: Array) -> tuple[Residual, Surprise | None]:
+    def _run(self, rows: Array) -> Tick:
         """Step the paths through consecutive rows (n, f), n >= 1; the last tick's evidence."""
         if self._residuals is None or not len(rows):
             raise RuntimeError("a scorer without a baseline or a past cannot be run")
-        surprise = None
         for row in rows:
-            residual = self._residuals.step(row[None])
-            surprise = self._forecasts.step(residual.compressed) if self._forecasts else None
-        return residual, surprise
+            tick = self._step_paths(self._residuals, row)
+        return tick
 
     def _restart_windows(self) -> None:
         """After a long silence yesterday's ticks are no neighbours of now; levels and baseline are kept."""
@@ -212,20 +235,18 @@ class NodeScorer:
         unknown = {model.name: float("nan") for model in self.bundle.manifest.models}
         return Score(timestamp, False, float("nan"), unknown, nothing, nothing, row, self._states(row))
 
-    def _score(self, timestamp: float, row: Array, residual: Residual, surprise: Surprise | None) -> Score:
+    def _score(self, timestamp: float, row: Array, tick: Tick) -> Score:
         if not self.warm or self._baseline is None:
             return self._cold(timestamp, row)
-        raw, credit = self.models.explain(residual.summary[0], residual.normalised[0])
-        if surprise is not None and self.models.forecaster is not None:
-            raw[self.models.forecaster] = surprise.score
-        score, members, evidence = judge(self.bundle.manifest, raw)
+        raw, credit = self.models.explain(tick.residual.summary[0], tick.residual.normalised[0])
+        score, members, evidence = judge(self.bundle.manifest, raw | self._path_scores(tick))
         return Score(
             timestamp=timestamp,
             warm=True,
             score=float(score[0]),
             model_scores={name: float(value[0]) for name, value in members.items()},
-            contributions=self._contributions(residual, surprise, evidence, credit),
-            expected=self._expected(self._baseline, surprise),
+            contributions=self._contributions(tick, evidence, credit),
+            expected=self._expected(self._baseline, tick.surprise),
             observed=row,
             states=self._states(row),
         )
@@ -237,13 +258,7 @@ class NodeScorer:
             expected = expand(surprise.forecast[0], baseline.centre, baseline.scale)
         return np.where((expected < 0) & (self._lowest >= 0), 0.0, expected)
 
-    def _contributions(
-        self,
-        residual: Residual,
-        surprise: Surprise | None,
-        evidence: Mapping[str, Array],
-        credit: Mapping[str, Array],
-    ) -> Array:
+    def _contributions(self, tick: Tick, evidence: Mapping[str, Array], credit: Mapping[str, Array]) -> Array:
         """Each member's shares weighted by how much evidence it brought.
 
         Sums to 1, NaN when nothing stands out.
@@ -254,10 +269,12 @@ class NodeScorer:
         }
         total = np.zeros(len(self.features))
         if credit:
-            shares = features_behind(np.stack(list(credit.values())), residual.scaled[0])
+            shares = features_behind(np.stack(list(credit.values())), tick.residual.scaled[0])
             total += np.array([weights[name] for name in credit]) @ shares
-        if surprise is not None and self.models.forecaster is not None:
-            total += weights[self.models.forecaster] * surprises(surprise.share[0])
+        if tick.surprise is not None and self.models.forecaster is not None:
+            total += weights[self.models.forecaster] * surprises(tick.surprise.share[0])
+        if tick.distance is not None and self.models.clusterer is not None:
+            total += weights[self.models.clusterer] * tick.distance.share[0]
         whole = total.sum()
         return total / whole if whole > 0 else np.full(len(total), np.nan)
 

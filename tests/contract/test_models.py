@@ -5,17 +5,25 @@ A model with a new `type` also needs one row in LOADERS: how core scores its exp
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from node_anomaly_core.clusters import POSITIONS, NearestCentroid, parse_centroids
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.forest import Forest
 from node_anomaly_core.lstm import StepLSTM
 from node_anomaly_core.manifest import MODEL_INPUTS, MODEL_TYPES
 from node_anomaly_core.tensors import read_tensors
-from node_anomaly_trainer.config import IsolationForestConfig, LstmConfig, ModelsConfig, RandomForestConfig
+from node_anomaly_trainer.config import (
+    IsolationForestConfig,
+    KMeansConfig,
+    LstmConfig,
+    ModelsConfig,
+    RandomForestConfig,
+)
 from node_anomaly_trainer.models import MODELS, Model, TrainingSet
 
 SUMMARY, FEATURES, NODES, TICKS = 24, 6, 4, 400
@@ -23,6 +31,7 @@ CONFIG = ModelsConfig(
     isolation_forest=IsolationForestConfig(n_estimators=40, max_samples=256),
     random_forest=RandomForestConfig(n_estimators=30, min_samples_leaf=3),
     lstm=LstmConfig(units=(16, 8), sequence_length=24, epochs=6, batch_size=32),
+    kmeans=KMeansConfig(centroids=20),
 )
 
 
@@ -99,7 +108,15 @@ def exported(model) -> bytes:
 
 
 def inputs(model: Model, trial: Trial) -> NDArray[np.float32]:
+    if model.type == "kmeans":
+        return windows(trial.ticks)
     return trial.ticks if model.input == "compressed" else trial.rows
+
+
+def windows(ticks: NDArray[Any]) -> NDArray[Any]:
+    """Every window (n, POSITIONS, ...) of ticks (t, NODES, ...), node by node."""
+    cut = np.lib.stride_tricks.sliding_window_view(ticks, POSITIONS, axis=0)
+    return np.moveaxis(cut, -1, 2).swapaxes(0, 1).reshape(-1, POSITIONS, *ticks.shape[2:])
 
 
 def through_forest(model: Model, content: bytes, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -111,10 +128,17 @@ def through_lstm(model: Model, content: bytes, ticks: NDArray[np.float32]) -> ND
     return np.array([lstm.step(tick) for tick in ticks], dtype=np.float64)
 
 
+def through_centroids(model: Model, content: bytes, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    nearest = NearestCentroid(parse_centroids(read_tensors(content), rows.shape[2]))
+    squares, known = nearest.apart(rows)
+    return np.log1p(np.sqrt(squares.sum(axis=1) / known.sum(axis=(1, 2))))
+
+
 LOADERS: dict[str, tuple[Callable[[Model, bytes, NDArray[np.float32]], NDArray[np.float64]], float]] = {
     "isolation_forest": (through_forest, 1e-12),
     "random_forest": (through_forest, 1e-12),
     "lstm": (through_lstm, 0.05),  # int8 weights
+    "kmeans": (through_centroids, 1e-6),
 }
 
 
@@ -151,7 +175,10 @@ def test_beats_chance_on_faults_it_has_not_seen(model, exported, trial):
     """Anomalous inputs score higher than normal ones, through core."""
     load, _ = LOADERS[model.type]
     scores = load(model, exported, inputs(model, trial))
-    if model.input == "compressed":  # the anomaly is what the forecast of the tick before did not expect
+    if model.type == "kmeans":
+        count = windows(trial.tick_labels[..., None])[..., 0].sum(axis=1)
+        assert auc(scores, count > np.median(count)) > 0.6
+    elif model.input == "compressed":  # the anomaly is what the forecast of the tick before did not expect
         surprise = np.abs(trial.ticks[1:] - scores[:-1]).mean(axis=2)
         assert auc(surprise.ravel(), trial.tick_labels[1:].ravel()) > 0.6
     else:
@@ -170,7 +197,7 @@ def test_another_seed_gives_another_file(model, exported, data):
 
 def test_training_does_not_change_its_data(model, data):
     """The training set is shared by all members, so none may write into it."""
-    copies = {field.name: getattr(data, field.name).copy() for field in fields(data)}
+    copies = {field.name: np.array(getattr(data, field.name)) for field in fields(data)}
     fitted(model.name, data)
     for name, copy in copies.items():
         np.testing.assert_array_equal(getattr(data, name), copy, err_msg=name)

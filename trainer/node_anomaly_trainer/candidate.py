@@ -20,12 +20,13 @@ from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import NORMAL, History
 from node_anomaly_trainer.faults import Fault, inject_faults
 from node_anomaly_trainer.models import Model
-from node_anomaly_trainer.replay import Replayed, replay_forecasts
+from node_anomaly_trainer.replay import Replayed, replay_forecasts, replay_windows
 
 Array = NDArray[np.float64]
 Report = Callable[[float, str], None]
 
 GOLDEN_TAIL_TICKS = 24
+GOLDEN_MOST_TICKS = 256  # an agent refuses more, see core/bundle.py
 LEAD_IN_TICKS = 240  # ticks before the scored part in which the forecaster finds its feet
 
 
@@ -114,10 +115,20 @@ def raw_scores(
     path = models.forecast_path(nodes, interval_s)
     if path is not None and models.forecaster is not None:
         begin = max(0, part.start - LEAD_IN_TICKS)
-        scores = replay_forecasts(path, replayed.compressed[begin : part.stop], report)
+        scores = replay_forecasts(path, replayed.compressed[begin : part.stop], _within(report, 0.0, 0.8))
         raw[models.forecaster] = np.full((ticks, nodes), np.nan)
         raw[models.forecaster][part] = scores[part.start - begin :]
+    windows = models.window_path(nodes, interval_s)
+    if windows is not None and models.clusterer is not None:
+        begin = max(0, part.start - windows.ticks)
+        scores = replay_windows(windows, replayed.compressed[begin : part.stop], _within(report, 0.8, 0.2))
+        raw[models.clusterer] = np.full((ticks, nodes), np.nan)
+        raw[models.clusterer][part] = scores[part.start - begin :]
     return raw
+
+
+def _within(report: Report, start: float, share: float) -> Report:
+    return lambda done, note: report(start + share * done, note)
 
 
 def scores_of(candidate: Candidate, raw: Mapping[str, Array]) -> dict[str, Array]:
@@ -132,7 +143,11 @@ def golden_vectors(candidate: Candidate, history: History) -> dict[str, bytes]:
     And the scores it gets from this candidate.
     """
     warmup = NodeScorer(candidate.bundle(), history.interval_s).warmup_ticks
-    rows = np.array(history.values[: warmup + GOLDEN_TAIL_TICKS, 0])
+    windows = Models(candidate.bundle()).window_path(1, history.interval_s)
+    if windows is not None:  # the slowest to speak; at a tick of under 5 s it stays silent here
+        warmup = max(warmup, windows.least_ticks)
+    ticks = min(warmup + GOLDEN_TAIL_TICKS, GOLDEN_MOST_TICKS)
+    rows = np.array(history.values[:ticks, 0])
     rows[-4:] *= 3.0
     values = rows.astype(np.float32)
     scores = golden_scores(candidate.bundle(), values.astype(np.float64))

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from node_anomaly_core.clusters import MAX_CENTROIDS
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.gate import GateLimits
 from node_anomaly_trainer.publish import KEEP
@@ -26,7 +27,7 @@ Positive = Annotated[int, Bounds(1)]
 SOURCES = ("synthetic", "file", "prometheus")
 ROUTES = ("auto", "api", "remote_read")
 LIMITS = GateLimits()
-MEMBERS = ("isolation_forest", "random_forest", "lstm")
+MEMBERS = ("isolation_forest", "random_forest", "lstm", "kmeans")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,15 @@ class LstmConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class KMeansConfig:
+    """Centroids of windows of forty minutes."""
+
+    centroids: Annotated[int, Bounds(1, MAX_CENTROIDS)] = 30
+    max_windows: Positive = 20_000
+    """How many windows of all nodes together the centroids are fitted on; more changes little."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelsConfig:
     """The members of the score and their settings."""
 
@@ -203,6 +213,7 @@ class ModelsConfig:
     isolation_forest: IsolationForestConfig = field(default_factory=IsolationForestConfig)
     random_forest: RandomForestConfig = field(default_factory=RandomForestConfig)
     lstm: LstmConfig = field(default_factory=LstmConfig)
+    kmeans: KMeansConfig = field(default_factory=KMeansConfig)
 
     def __post_init__(self) -> None:
         if not self.enabled or len(set(self.enabled)) != len(self.enabled):

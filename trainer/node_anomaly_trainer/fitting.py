@@ -124,6 +124,7 @@ def training_set(
         fault_labels=labels[rows].ravel(),
         compressed=compressed,
         mask=np.isfinite(compressed) & parts.normal[parts.fit][:, :, None],
+        interval_s=parts.clean.interval_s,
     )
 
 

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.baseline import Baseline, Prior, compress, fit_level, fit_prior
 from node_anomaly_core.bundle_store import Bundle
-from node_anomaly_core.evidence import Cohort, ForecastPath, ResidualPath, feature_sides, measure_residuals
+from node_anomaly_core.evidence import (
+    Cohort,
+    ForecastPath,
+    ResidualPath,
+    WindowPath,
+    feature_sides,
+    measure_residuals,
+)
 from node_anomaly_core.residuals import principal_components
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.summary import SUMMARY_WIDTH, OnlineNormaliser
@@ -130,6 +137,16 @@ def with_summary(
 
 def replay_forecasts(path: ForecastPath, compressed: NDArray[np.float32], report: Report) -> Array:
     """The forecaster's score (t, m) over compressed values (t, m, f)."""
+    scores = np.empty(compressed.shape[:2])
+    for tick, values in enumerate(compressed):
+        scores[tick] = path.step(values.astype(np.float64)).score
+        if tick % _REPORT_EVERY == 0:
+            report(tick / len(compressed), f"tick {tick:,} of {len(compressed):,}")
+    return scores
+
+
+def replay_windows(path: WindowPath, compressed: NDArray[np.float32], report: Report) -> Array:
+    """The score (t, m) of the distance to the nearest centroid, over compressed values (t, m, f)."""
     scores = np.empty(compressed.shape[:2])
     for tick, values in enumerate(compressed):
         scores[tick] = path.step(values.astype(np.float64)).score

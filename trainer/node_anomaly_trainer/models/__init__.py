@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from node_anomaly_trainer.config import ModelsConfig
 from node_anomaly_trainer.models.interface import Model, Report, TrainingSet
 from node_anomaly_trainer.models.isolation_forest import IsolationForestModel
+from node_anomaly_trainer.models.kmeans import KMeansModel
 from node_anomaly_trainer.models.lstm import LSTMModel
 from node_anomaly_trainer.models.random_forest import RandomForestModel
 
@@ -19,6 +20,7 @@ MODELS: Mapping[str, Callable[[ModelsConfig], Model]] = {
     "isolation_forest": lambda config: IsolationForestModel(config.isolation_forest),
     "random_forest": lambda config: RandomForestModel(config.random_forest),
     "lstm": lambda config: LSTMModel(config.lstm),
+    "kmeans": lambda config: KMeansModel(config.kmeans),
 }
 
 __all__ = ["MODELS", "Model", "Report", "TrainingSet"]

@@ -30,7 +30,9 @@ class TrainingSet:
     compressed: NDArray[np.float32]
     """(t, m, f) scaled and compressed values of m nodes; where `mask` is False they mean nothing."""
     mask: NDArray[np.bool_]
-    """(t, m, f) True where the value was observed."""
+    """(t, m, f) True where the value was observed and the node was normal."""
+    interval_s: float = 60.0
+    """Seconds from one tick of `compressed` to the next."""
 
 
 class Model(Protocol):
@@ -55,5 +57,5 @@ class Model(Protocol):
         """Compute with the fitted library model what core must compute from the export.
 
         Forests: rows (n, s) -> scores (n,). LSTM: ticks from a fresh start (t, m, f) -> forecasts of the
-        tick after each (t, m, f).
+        tick after each (t, m, f). k-means: complete windows (n, POSITIONS, f) -> scores (n,).
         """
