@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from node_anomaly_core.clusters import POSITIONS
 from node_anomaly_core.errors import TrainingError
-from node_anomaly_trainer.config import IsolationForestConfig, LstmConfig, RandomForestConfig
+from node_anomaly_trainer.config import IsolationForestConfig, KMeansConfig, LstmConfig, RandomForestConfig
 from node_anomaly_trainer.models import TrainingSet
 from node_anomaly_trainer.models.baselines import BASELINES, PCABaseline, WindowedKMeans
 from node_anomaly_trainer.models.isolation_forest import MAX_ROWS, IsolationForestModel
+from node_anomaly_trainer.models.kmeans import KMeansModel, drawn_windows
 from node_anomaly_trainer.models.lstm import LSTMModel
 from node_anomaly_trainer.models.random_forest import MAX_NORMAL_ROWS, RandomForestModel
 
@@ -104,6 +106,48 @@ def test_the_lstm_refuses_a_history_without_a_single_value() -> None:
     with pytest.raises(TrainingError, match="lstm") as caught:
         LSTMModel(LstmConfig()).fit(replace(data, mask=np.zeros_like(data.mask)), 0, silent)
     assert "at least" in caught.value.hint
+
+
+def test_kmeans_windows_are_minutes_of_one_node_in_order() -> None:
+    """Ten ticks of 6 s are one position; a window of one node holds nothing of another."""
+    ticks = np.arange(600)[:, None, None] + 1_000 * np.arange(2)[None, :, None]
+    data = replace(
+        training_set(),
+        compressed=(ticks / 1_000.0).astype(np.float32),
+        mask=np.ones(ticks.shape, dtype=np.bool_),
+        interval_s=6.0,
+    )
+    windows = drawn_windows(data, 50, 0, silent)
+    assert windows.shape == (50, POSITIONS, 1)
+    np.testing.assert_allclose(np.diff(windows[..., 0], axis=1), 0.010, atol=1e-5)
+    assert set(np.floor(windows[:, 0, 0])) == {0.0, 1.0}
+
+
+def test_kmeans_learns_nothing_from_what_is_missing_or_not_normal() -> None:
+    """Whatever stands where the mask says no, the file comes out the same; a window is mostly normal."""
+    data = training_set()
+    mask = np.random.default_rng(1).random(data.compressed.shape) > 0.2
+    mask[200:300, 1] = False
+    files = []
+    for filler in (np.nan, 1e6):
+        model = KMeansModel(KMeansConfig(centroids=5))
+        compressed = np.where(mask, data.compressed, np.float32(filler))
+        model.fit(replace(data, compressed=compressed, mask=mask), 0, silent)
+        files.append(model.export())
+        windows = drawn_windows(replace(data, compressed=compressed, mask=mask), 5_000, 0, silent)
+        assert np.isnan(windows).all(axis=2).sum(axis=1).max() <= 4
+        assert np.nanmax(np.abs(windows)) < 2.0
+    assert files[0] == files[1]
+    with pytest.raises(TrainingError, match="0 windows of 40 normal ticks"):
+        KMeansModel(KMeansConfig()).fit(replace(data, mask=np.zeros_like(mask)), 0, silent)
+
+
+def test_kmeans_takes_a_bounded_number_of_windows() -> None:
+    """A longer history makes training no slower."""
+    notes: list[str] = []
+    model = KMeansModel(KMeansConfig(centroids=3, max_windows=100))
+    model.fit(training_set(), 0, lambda _, note: notes.append(note))
+    assert notes[-1] == "3 centroids of 100 windows"
 
 
 @pytest.fixture(params=BASELINES, ids=lambda baseline: baseline.name)
