@@ -149,6 +149,57 @@ def fetch(
         raise typer.Exit(INTERRUPTED) from None
 
 
+@app.command()
+def bench(
+    data: Annotated[Path, typer.Argument(help="Folder with manifest.json, see docs/bench-data.md.")],
+    scores: Annotated[Path, typer.Option(help="Folder for scores and records; what is done is kept.")],
+    labels_from: Annotated[
+        Path | None, typer.Option(help="Folder whose other entities' incidents teach the Random Forest.")
+    ] = None,
+    false_alarms_per_day: Annotated[
+        float, typer.Option(min=0.01, max=100.0, help="Budget per node; 0.1429 is one a week.")
+    ] = 1.0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one for each CPU without it.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
+    entities: Annotated[str | None, typer.Option(help="Only those that fit, e.g. 'machine-1-*'.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration; defaults without one.")] = None,
+    output: Annotated[Output, typer.Option(help="How to print the result.")] = Output.table,
+) -> None:
+    """Train on, score and judge labelled series of other people, as nodes; the same command goes on.
+
+    Exit codes: 0 all are done, 1 one failed (the others are done), 2 wrong usage or configuration.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # see train
+    from node_anomaly_trainer.bench.run import Options, run
+    from node_anomaly_trainer.bench.table import as_json, print_outcome
+
+    try:
+        options = Options(
+            data=data,
+            scores=scores,
+            labels_from=labels_from,
+            false_alarms_per_day=false_alarms_per_day,
+            jobs=jobs or len(os.sched_getaffinity(0)),
+            datasets=tuple(name for name in (datasets or "").split(",") if name),
+            entities=entities or "",
+        )
+        outcome = run(options, load_config(config), open_progress())
+        if output is Output.json:
+            sys.stdout.write(as_json(outcome) + "\n")
+        else:
+            print_outcome(outcome, Console())
+        raise typer.Exit(FAILED if outcome.failed else 0)
+    except ConfigError as error:
+        _fail(error, USAGE)
+    except AnomalyError as error:
+        _fail(error, FAILED)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"anomaly-trainer: interrupted; what is done is in {scores}, the same command goes on\n"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def _train(settings: TrainConfig, output: Output) -> int:
     # The pipeline brings scikit-learn with it; a typo in the configuration should not wait for that.
     from node_anomaly_trainer.outcome import as_json, print_outcome

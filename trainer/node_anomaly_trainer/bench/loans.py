@@ -1,0 +1,113 @@
+"""Who may lend labels to whom, and what was lent already; what is lent is made in lenders.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from node_anomaly_trainer.bench.carry_out import carry_out
+from node_anomaly_trainer.bench.data import Entry, digest_of, load, read_manifest
+from node_anomaly_trainer.bench.files import LABELS
+from node_anomaly_trainer.bench.record import fingerprint
+from node_anomaly_trainer.bench.tasks import LendLabels
+from node_anomaly_trainer.config import TrainConfig
+from node_anomaly_trainer.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An entry whose file is as it must be."""
+
+    entry: Entry
+    digest: str
+    cost: int
+    """Roughly in ticks: what it takes compared with others."""
+
+    @property
+    def parts(self) -> dict[str, object]:
+        """What a fingerprint of anything made from it names."""
+        return {"data": self.digest, "name": self.entry.name, "interval_s": self.entry.interval_s}
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """What one entity lends: where its rows are, and what exactly they are."""
+
+    lender: Checked
+    path: Path
+    fingerprint: str
+
+
+def check(entries: Sequence[Entry], phase: str, progress: Progress) -> tuple[Checked, ...]:
+    """Read every entity once: what is wrong with one is said before hours are spent on the others.
+
+    Raises SourceError.
+    """
+    if not entries:
+        return ()
+    checked = []
+    with progress.phase(phase) as report:
+        for number, entry in enumerate(entries):
+            report(number / len(entries), entry.name)
+            series, _ = load(entry)
+            checked.append(Checked(entry, digest_of(entry), len(series.train) + len(series.test)))
+    return tuple(checked)
+
+
+def may_lend(folder: Path | None, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Entities of the folder that share a data set with one of these; none without a folder."""
+    if folder is None:
+        return ()
+    wanted = {entry.dataset for entry in entries}
+    return tuple(entry for entry in read_manifest(folder) if entry.dataset in wanted)
+
+
+def lend_out(
+    lending: Sequence[Checked], out: Path, config: TrainConfig, jobs: int, progress: Progress
+) -> tuple[tuple[Loan, ...], tuple[str, ...]]:
+    """The loans of all that have something to lend, made where they were not; and who has none, in words."""
+    loans = {
+        one.entry.name: Loan(
+            one, labels_path(out, one.entry), fingerprint(one.parts | {"lends": True}, config, ("training",))
+        )
+        for one in lending
+    }
+    todo = {
+        name: LendLabels(loan.lender.entry, out, config, loan.fingerprint)
+        for name, loan in loans.items()
+        if not lent(loan.path, loan.fingerprint)
+    }
+    costs = {one.entry.name: one.cost for one in lending}
+    failed = carry_out(todo, costs, "labels of others", jobs, progress)
+    made = tuple(loan for name, loan in loans.items() if name not in failed)
+    return made, tuple(f"{name} lends no labels: {why}" for name, why in failed.items())
+
+
+def loans_for(checked: Checked, loans: Sequence[Loan]) -> list[Loan]:
+    """Loans of the same data set, but none of the entity under test: neither by name nor by content."""
+    return [
+        loan
+        for loan in loans
+        if loan.lender.entry.dataset == checked.entry.dataset
+        and loan.lender.entry.entity != checked.entry.entity
+        and loan.lender.digest != checked.digest
+    ]
+
+
+def labels_path(out: Path, entry: Entry) -> Path:
+    """Where the rows that an entity lends are kept."""
+    return out / LABELS / entry.dataset / f"{entry.entity}.npz"
+
+
+def lent(path: Path, wanted: str) -> bool:
+    """Whether the file holds, unharmed, the rows with this fingerprint."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            same = str(file["fingerprint"]) == wanted
+            return same and len(file["labels"]) == len(file["summary"]) == len(file["normalised"])
+    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile):
+        return False

@@ -1,0 +1,196 @@
+"""Tasks in processes of their own, each with one thread: started fresh, told one task after the other.
+
+A process that dies takes only its task with it. Ctrl-C is the parent's to handle: the processes do not hear
+it, and are ended when the parent stops asking for events.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+from node_anomaly_core.errors import AnomalyError
+
+Report = Callable[[float, str], None]
+
+ONE_THREAD = {
+    "LOKY_MAX_CPU_COUNT": "1",  # scikit-learn's n_jobs=-1
+    "MKL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+"""Environment of every process: libraries read it when they are first imported."""
+
+_REPORT_SECONDS = 0.5
+_PATIENCE_S = 5.0
+
+
+class Task(Protocol):
+    """Work that can be sent to another process; what it gives is what it leaves on disk."""
+
+    def run(self, report: Report) -> None:
+        """Do it, telling how far it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Task number `index` is this far, 0..1."""
+
+    index: int
+    share: float
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Task number `index` is over; `error` is empty if it succeeded.
+
+    `foreseen` is True for an error that was raised as one that a user can act on.
+    """
+
+    index: int
+    error: str = ""
+    foreseen: bool = False
+
+
+def run_tasks(tasks: Sequence[Task], jobs: int) -> Iterator[Moved | Ended]:
+    """Run all tasks, `jobs` at a time, in order; every one ends exactly once.
+
+    Closing the iterator, or an exception in the caller, ends the processes and what they were doing.
+    """
+    waiting = list(reversed(range(len(tasks))))
+    workers: list[_Worker] = []
+    try:
+        while waiting or workers:
+            while waiting and len(workers) < jobs:
+                workers.append(_Worker())
+                workers[-1].give(waiting.pop(), tasks)
+            ready = wait([worker.connection for worker in workers])
+            for worker in [one for one in workers if one.connection in ready]:
+                event = worker.hear()
+                yield event
+                if isinstance(event, Moved):
+                    continue
+                if waiting and worker.alive:
+                    worker.give(waiting.pop(), tasks)
+                else:
+                    workers.remove(worker)
+                    worker.end()
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+class _Worker:
+    """One process and the task it has."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.alive = True
+        self._index = -1
+        self._process: BaseProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
+        with _environment(ONE_THREAD), _deaf_to_interrupts():
+            self._process.start()
+        theirs.close()  # so that a process that dies closes the last one
+
+    def give(self, index: int, tasks: Sequence[Task]) -> None:
+        self._index = index
+        with suppress(OSError):  # it is dead, and hear() says so
+            self.connection.send(tasks[index])
+
+    def hear(self) -> Moved | Ended:
+        try:
+            event = self.connection.recv()
+        except (EOFError, OSError):
+            self.alive = False
+            self._process.join(_PATIENCE_S)
+            return Ended(self._index, f"its process ended with {_cause(self._process.exitcode)}")
+        kind, *rest = event
+        return Moved(self._index, *rest) if kind == "moved" else Ended(self._index, *rest)
+
+    def end(self) -> None:
+        """The process is gone when this returns; one that waits for a task goes by itself."""
+        self.connection.close()
+        self._process.terminate()
+        self._process.join(_PATIENCE_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        hint = "; the machine may be short of memory: try fewer --jobs" if -code == signal.SIGKILL else ""
+        return f"signal {-code}{hint}"
+    return f"exit code {code}"
+
+
+def _serve(connection: Connection) -> None:
+    """Do tasks until nobody has any more for us."""
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            task.run(_sender(connection))
+            answer = ("ended", "", False)
+        except AnomalyError as error:
+            answer = ("ended", error.message, True)
+        except BrokenPipeError:
+            return  # nobody is there any more
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other tasks go on and this one is named
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            answer = ("ended", f"{type(error).__name__}: {error} ({at.filename}:{at.lineno})", False)
+        connection.send(answer)
+
+
+def _sender(connection: Connection) -> Report:
+    last = 0.0
+
+    def report(done: float, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _REPORT_SECONDS:
+            last = now
+            connection.send(("moved", done, note))
+
+    return report
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """These variables in the environment of processes started meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C: they inherit what is blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
