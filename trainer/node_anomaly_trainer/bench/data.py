@@ -12,6 +12,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from node_anomaly_core.errors import ConfigError, SourceError
@@ -137,10 +138,8 @@ def load(entry: Entry) -> tuple[Series, NDArray[np.int8]]:
     """An entity's series and the label (r,) of its judged rows. Raises SourceError, saying what is wrong."""
     content = _read(entry)
     try:
-        with np.load(BytesIO(content), allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise _wrong(entry, "one array, not an .npz")
-            arrays = {key: file[key] for key in file.files}
+        file = np.load(BytesIO(content), allow_pickle=False)
+        arrays = {key: file[key] for key in file.files} if isinstance(file, NpzFile) else {}
     except (ValueError, OSError, EOFError, BadZipFile) as error:
         raise SourceError(
             f"{entry.path}: cannot be read: {error}", f"write it with numpy.savez; {FORMAT}"

@@ -51,7 +51,7 @@ def borrow(paths: Sequence[Path]) -> LabelledRows:
     parts = []
     for path in paths:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 parts.append(LabelledRows(file["summary"], file["normalised"], file["labels"]))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise SourceError(f"{path}: {error}", "remove it and run bench again") from error

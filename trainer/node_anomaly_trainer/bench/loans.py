@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -59,11 +60,15 @@ def check(entries: Sequence[Entry], phase: str, progress: Progress) -> tuple[Che
 
 
 def may_lend(folder: Path | None, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """Entities of the folder that share a data set with one of these; none without a folder."""
+    """Entities of the folder that could teach one of these; none without a folder."""
     if folder is None:
         return ()
-    wanted = {entry.dataset for entry in entries}
-    return tuple(entry for entry in read_manifest(folder) if entry.dataset in wanted)
+    taught: dict[str, set[str]] = {}
+    for entry in entries:
+        taught.setdefault(entry.dataset, set()).add(entry.entity)
+    return tuple(
+        entry for entry in read_manifest(folder) if taught.get(entry.dataset, set()) - {entry.entity}
+    )
 
 
 def lend_out(
@@ -106,7 +111,7 @@ def labels_path(out: Path, entry: Entry) -> Path:
 def lent(path: Path, wanted: str) -> bool:
     """Whether the file holds, unharmed, the rows with this fingerprint."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
             same = str(file["fingerprint"]) == wanted
             return same and len(file["labels"]) == len(file["summary"]) == len(file["normalised"])
     except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile):

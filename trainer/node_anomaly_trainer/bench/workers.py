@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
@@ -189,6 +190,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
     """Processes started meanwhile never see Ctrl-C: they inherit what is blocked."""
+    resource_tracker.ensure_running()  # which every process needs, and which unblocks signals when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,0 +1,288 @@
+"""One entity of a bench: trained, exported, lived and scored through core; labels come last."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench_data import (
+    EVENTS,
+    INTERVAL_S,
+    TEST,
+    TRAIN,
+    read_scores,
+    series,
+    server,
+    small_config,
+    write_folder,
+)
+from node_anomaly_core.bundle import verify_bundle, write_bundle
+from node_anomaly_core.calibration import fit_tail
+from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_trainer.bench.baselines import DETECTORS, alarm_scores, baseline_scores
+from node_anomaly_trainer.bench.data import load, read_manifest
+from node_anomaly_trainer.bench.entity import bench_entity, lived, score_series
+from node_anomaly_trainer.bench.files import scores_csv
+from node_anomaly_trainer.bench.lenders import MOST_NORMAL_ROWS, borrow, labelled_rows, lend
+from node_anomaly_trainer.bench.loans import Checked, Loan, labels_path, lent, loans_for, may_lend
+from node_anomaly_trainer.bench.metrics import judge
+from node_anomaly_trainer.bench.plan import features_of, history_of, planned
+from node_anomaly_trainer.bench.record import read_record
+from node_anomaly_trainer.bench.yardsticks import largest_z
+from node_anomaly_trainer.config import MEMBERS
+from node_anomaly_trainer.fitting import FAULT_GUARD_TICKS
+from node_anomaly_trainer.pipeline import prepare
+from node_anomaly_trainer.progress import SilentProgress, ignore_report
+
+CONFIG = small_config()
+
+
+def entries(tmp_path, **arrays):
+    """Entries of a folder, one for each keyword, all of the data set web."""
+    folder = {f"web/{name}": one for name, one in arrays.items()}
+    return read_manifest(write_folder(tmp_path / "data", folder))
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    """A server, what it was scored with, and its scores."""
+    (entry,) = entries(tmp_path_factory.mktemp("web"), one=server(1))
+    loaded, label = load(entry)
+    return entry, loaded, label, score_series(loaded, CONFIG, None, ignore_report)
+
+
+def test_scores_are_those_of_a_node_that_lived_the_end_of_train(web, tmp_path):
+    """By hand: train, write, verify, read back, live, step."""
+    _, loaded, _, scored = web
+    config, _ = planned(CONFIG, TRAIN)
+    candidate = prepare(history_of(loaded, loaded.train), config, SilentProgress())
+    bundle = verify_bundle(write_bundle(tmp_path, candidate.manifest, candidate.files))
+    node = NodeScorer(bundle, INTERVAL_S, node=loaded.entry.name)
+    assert node.known
+    rows = np.concatenate([loaded.train, loaded.test]).astype(np.float64)
+    stepped = [node.step(loaded.start_s + INTERVAL_S * at, row).score for at, row in enumerate(rows)]
+    assert np.array_equal(scored.score, np.array(stepped[TRAIN:]), equal_nan=True)
+    assert np.isfinite(scored.score).all()
+    assert scored.bundle_bytes == sum(map(len, candidate.files.values()))
+    assert 0.0 < scored.tick_ms < 100.0
+
+
+def test_a_score_depends_on_nothing_that_comes_later(web, tmp_path):
+    """Neither on later rows nor on any label: not even the bundle knows that there is a test."""
+    _, loaded, _, _ = web
+    config, _ = planned(CONFIG, TRAIN)
+    candidate = prepare(history_of(loaded, loaded.train), config, SilentProgress())
+    bundle = verify_bundle(write_bundle(tmp_path, candidate.manifest, candidate.files))
+    changed = loaded.test.copy()
+    changed[200:] = 0.0
+    whole, _ = lived(bundle, loaded, ignore_report)
+    other, _ = lived(bundle, replace(loaded, test=changed), ignore_report)
+    assert np.array_equal(whole[:200], other[:200])
+    assert not np.array_equal(whole[200:], other[200:])
+
+
+def test_it_leaves_scores_those_of_baselines_and_a_record(web, tmp_path):
+    entry, loaded, label, scored = web
+    bench_entity(entry, tmp_path, CONFIG, "print", (), ignore_report)
+    written = read_scores(tmp_path / "web" / "one.csv")
+    assert np.array_equal(written, scored.score, equal_nan=True)
+    record = read_record(tmp_path, "web", "one")
+    assert record is not None
+    assert record.fingerprint == "print"
+    assert record.refused == ""
+    assert record.figures["ours"] == judge(label, written, INTERVAL_S)
+    for name in DETECTORS:
+        other = read_scores(tmp_path / ".baselines" / name / "web" / "one.csv")
+        assert record.figures[name] == judge(label, other, INTERVAL_S)
+        assert np.isfinite(other).all()
+    assert record.figures["max|z|"] == judge(label, largest_z(loaded.train, loaded.test), INTERVAL_S)
+    assert record.figures["ours"].vus_pr > 0.5
+    assert {path.name for path in tmp_path.iterdir()} == {"web", ".baselines"}
+
+
+def test_labels_are_looked_at_after_the_scores(web, tmp_path):
+    (entry,) = entries(tmp_path, one=server(1) | {"label": 1 - server(1)["label"]})
+    bench_entity(entry, tmp_path, CONFIG, "print", (), ignore_report)
+    assert np.array_equal(read_scores(tmp_path / "web" / "one.csv"), web[-1].score)
+    record = read_record(tmp_path, "web", "one")
+    assert record is not None
+    assert record.figures["ours"].events == len(EVENTS) + 1
+
+
+@pytest.mark.parametrize("arrays", [server(1, train=26), series(1, 173), server(1, train=479)], ids=len)
+def test_what_the_trainer_refuses_has_empty_scores_and_a_reason(tmp_path, arrays):
+    (entry,) = entries(tmp_path, short=arrays)
+    bench_entity(entry, tmp_path, CONFIG, "print", (), ignore_report)
+    record = read_record(tmp_path, "web", "short")
+    assert record is not None
+    assert re.fullmatch(r"its train part has (26|25|479) ticks, 480 are needed", record.refused)
+    assert (record.bundle_bytes, record.tick_ms) == (None, None)
+    assert np.isnan(read_scores(tmp_path / "web" / "short.csv")).all()
+    assert record.figures["ours"].alarms == 0
+    assert record.figures["max|z|"].unknown == 0
+
+
+def test_a_single_series_with_gaps_and_missing_values_is_scored(tmp_path):
+    arrays = series(5, 4000)
+    arrays["time"][700:] += 2 * 3600
+    arrays["time"][900] = arrays["time"][899]
+    arrays["value"][1000:1010] = np.nan
+    (entry,) = entries(tmp_path, one=arrays)
+    bench_entity(entry, tmp_path, CONFIG, "print", (), ignore_report)
+    written = read_scores(tmp_path / "web" / "one.csv")
+    assert len(written) == 4000
+    assert np.isnan(written[:600]).all()
+    assert written[899] == written[900]
+    assert np.isfinite(written[600:]).mean() > 0.95
+    record = read_record(tmp_path, "web", "one")
+    assert record is not None
+    assert record.figures["ours"].rows == 3400
+    assert record.notes == ("fitted on 60% of train, so that 240 ticks calibrate",)
+
+
+def test_all_members_take_part_where_there_is_enough_to_learn_from(tmp_path):
+    """The LSTM too: two features, one epoch."""
+    short = {
+        key: array[..., :2] if key in ("train", "test", "columns") else array
+        for key, array in server(3, 700).items()
+    }
+    (entry,) = entries(tmp_path, one=short)
+    lstm = replace(CONFIG.models.lstm, epochs=1, units=(4, 4), sequence_length=20)
+    config = replace(CONFIG, models=replace(CONFIG.models, enabled=MEMBERS, lstm=lstm))
+    scored = score_series(load(entry)[0], config, None, ignore_report)
+    assert scored.refused == ""
+    assert not any("LSTM" in note for note in scored.notes)
+    assert np.isfinite(scored.score).all()
+
+
+def test_a_plan_keeps_enough_to_calibrate_and_leaves_out_an_lstm_that_cannot_learn():
+    everything = replace(CONFIG, models=replace(CONFIG.models, enabled=MEMBERS))
+    plan, notes = planned(everything, 604)
+    assert plan.models.enabled == tuple(name for name in MEMBERS if name != "lstm")
+    assert 604 - int(604 * plan.training.fit_fraction) >= 240
+    assert notes == (
+        "fitted on 60% of train, so that 240 ticks calibrate",
+        "without the LSTM, which needs more ticks",
+    )
+    assert planned(everything, 10_000) == (everything, ())
+    assert planned(everything, 480)[0].training.fit_fraction == 0.5
+    with pytest.raises(TrainingError, match="has 479 ticks, 480 are needed"):
+        planned(everything, 479)
+
+
+def test_every_column_becomes_a_feature_with_a_name_of_its_own():
+    names = [feature.name for feature in features_of(["a b", "a_b", "a_b_1", "", "é" * 200, "x" * 200])]
+    assert names == ["a_b", "a_b_1", "a_b_1_2", "column", "_", "x" * 80]
+
+
+def test_baselines_get_their_threshold_on_the_part_that_calibrates(web):
+    """The same meaning as ours: 1.0 on the level that the calibration part reaches once per budget."""
+    rng = np.random.default_rng(0)
+    evidence = rng.gamma(2.0, size=3000)
+    tail = fit_tail([evidence[:2000]], INTERVAL_S, 7.0)
+    scores = alarm_scores(evidence[:2000], evidence[2000:], INTERVAL_S, 7.0)
+    assert np.array_equal(scores, tail.score(evidence[2000:]))
+    _, loaded, _, _ = web
+    train, test = loaded.train.astype(float), loaded.test.astype(float)
+    changed = train.copy()
+    changed[350:] *= 5.0  # a wilder calibration part
+    for name, detector in DETECTORS.items():
+        tame = baseline_scores(detector, train, test, 350, INTERVAL_S, 7.0, 1)
+        wild = baseline_scores(detector, changed, test, 350, INTERVAL_S, 7.0, 1)
+        assert wild.mean() < tame.mean(), name
+        assert tame[EVENTS[0][0] + 5] > np.median(tame), name
+
+
+def test_a_baseline_that_cannot_be_calibrated_says_so():
+    with pytest.raises(TrainingError, match="at least 200 normal ticks, got 50"):
+        alarm_scores(np.ones(50), np.ones(9), INTERVAL_S, 7.0)
+
+
+def test_missing_values_do_not_silence_the_largest_z():
+    train, test = server(1)["train"].copy(), server(1)["test"].copy()
+    whole = largest_z(train, test)
+    train[3, 0] = test[5, 0] = np.nan
+    test[6] = np.nan
+    patchy = largest_z(train, test)
+    assert np.isnan(patchy[6])
+    assert np.isfinite(np.delete(patchy, 6)).all()
+    assert patchy[100] == pytest.approx(whole[100], rel=0.05)
+
+
+def test_scores_are_written_to_the_last_bit_and_unknown_ones_as_nothing():
+    assert scores_csv(np.array([0.1 + 0.2, np.nan, 1e-300])) == b"score\n0.30000000000000004\n\n1e-300\n"
+
+
+def checked(entry, digest="own"):
+    return Checked(entry, digest, 1)
+
+
+def test_nobody_lends_to_itself(tmp_path):
+    """Not under its name, and not as the same file under another one; nor to another data set."""
+    one, two, three = entries(tmp_path, one=server(1), two=server(2), three=server(3))
+    other = replace(two, dataset="db")
+    loans = [
+        Loan(checked(one), tmp_path, "1"),
+        Loan(checked(two, "copy"), tmp_path, "2"),
+        Loan(checked(three, "its own"), tmp_path, "3"),
+        Loan(checked(other, "db"), tmp_path, "4"),
+    ]
+    assert [loan.fingerprint for loan in loans_for(checked(one, "copy"), loans)] == ["3"]
+    assert [loan.fingerprint for loan in loans_for(checked(other, "x"), loans)] == []
+
+
+def test_only_those_lend_who_can_teach_somebody(tmp_path):
+    one, two = entries(tmp_path, one=server(1), two=server(2))
+    folder = tmp_path / "data"
+    assert may_lend(None, [one]) == ()
+    assert may_lend(folder, [one]) == (two,)
+    assert may_lend(folder, [one, two]) == (one, two)
+    assert may_lend(folder, [replace(one, dataset="db")]) == ()
+
+
+def test_a_lender_lends_its_incidents_and_normal_rows_that_are_far_from_them(tmp_path):
+    (entry,) = entries(tmp_path, one=server(1))
+    loaded, label = load(entry)
+    rows = labelled_rows(loaded, label, CONFIG, ignore_report)
+    close = sum(stop - first + 2 * FAULT_GUARD_TICKS for first, stop in EVENTS)
+    assert (rows.labels == 1).sum() == label.sum()
+    assert (rows.labels == 0).sum() == TEST - close
+    assert rows.summary.shape == rows.normalised.shape
+    assert rows.summary.dtype == np.float32
+    anomalous = rows.labels == 1
+    assert (
+        np.median(rows.summary[anomalous], axis=0).sum() > np.median(rows.summary[~anomalous], axis=0).sum()
+    )
+
+
+def test_normal_rows_of_a_long_series_are_a_sample(tmp_path):
+    (entry,) = entries(tmp_path, one=series(1, 7000))
+    rows = labelled_rows(*load(entry), CONFIG, ignore_report)
+    assert (rows.labels == 0).sum() == MOST_NORMAL_ROWS
+    assert (rows.labels == 1).sum() == 5
+
+
+def test_what_was_lent_is_kept_under_its_fingerprint(tmp_path):
+    one, two = entries(tmp_path, one=server(1), two=server(2))
+    for entry in (one, two):
+        lend(entry, tmp_path, CONFIG, entry.entity, ignore_report)
+    paths = [labels_path(tmp_path, entry) for entry in (one, two)]
+    assert lent(paths[0], "one")
+    assert not lent(paths[0], "two")
+    assert not lent(tmp_path / "gone.npz", "one")
+    rows = borrow(paths)
+    assert (rows.labels == 1).sum() == 2 * server(1)["label"].sum()
+    paths[0].write_bytes(paths[0].read_bytes()[:-500])
+    assert not lent(paths[0], "one")
+
+
+def test_borrowed_incidents_change_what_the_random_forest_says(web, tmp_path):
+    (other,) = entries(tmp_path, two=server(2))
+    _, loaded, _, alone = web
+    taught = score_series(loaded, CONFIG, labelled_rows(*load(other), CONFIG, ignore_report), ignore_report)
+    assert np.isfinite(taught.score).all()
+    assert not np.array_equal(taught.score, alone.score)

@@ -1,0 +1,99 @@
+"""Processes of a bench: real ones, that end well, fail, die, or are no longer wanted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from bench_data import Die, Fail, Sleep, Write
+from node_anomaly_core.errors import TrainingError
+from node_anomaly_trainer.bench.carry_out import carry_out, remaining
+from node_anomaly_trainer.bench.workers import Ended, Moved, run_tasks
+from node_anomaly_trainer.progress import PlainProgress, SilentProgress
+
+
+def ended(tasks, jobs):
+    return {event.index: event for event in run_tasks(tasks, jobs) if isinstance(event, Ended)}
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_tasks_run_one_after_the_other_in_a_process_with_one_thread(tmp_path):
+    before = dict(os.environ)
+    events = list(run_tasks([Write(tmp_path / "a"), Write(tmp_path / "b")], 1))
+    assert [event.index for event in events] == [0, 0, 1, 1] or [event.index for event in events] == [0, 0, 1]
+    assert events[0] == Moved(0, 0.5, "half")
+    assert events[-1] == Ended(1)
+    first, second = (json.loads((tmp_path / name).read_text()) for name in "ab")
+    assert first["pid"] == second["pid"] != os.getpid()
+    assert first["deaf"]
+    assert {value for name, value in first.items() if name not in ("pid", "deaf")} == {"1"}
+    assert dict(os.environ) == before
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert not alive(first["pid"])
+
+
+def test_a_task_that_fails_or_dies_takes_no_other_with_it(tmp_path):
+    tasks = [
+        Fail(TrainingError("too short")),
+        Fail(ValueError("odd")),
+        Die(-signal.SIGKILL),
+        Die(3),
+        Write(tmp_path / "last"),
+    ]
+    events = ended(tasks, 2)
+    assert sorted(events) == [0, 1, 2, 3, 4]
+    assert (events[0].error, events[0].foreseen) == ("too short", True)
+    assert events[1].error.startswith("ValueError: odd (")
+    assert "bench_data.py:" in events[1].error
+    assert not events[1].foreseen
+    assert events[2].error == (
+        "its process ended with signal 9; the machine may be short of memory: try fewer --jobs"
+    )
+    assert events[3].error == "its process ended with exit code 3"
+    assert events[4].error == ""
+    assert (tmp_path / "last").exists()
+
+
+def test_processes_end_when_nobody_listens_any_more(tmp_path):
+    events = run_tasks([Sleep(tmp_path / "a"), Sleep(tmp_path / "b")], 2)
+    while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
+        next(events)
+    pids = [int((tmp_path / name).read_text() or 0) for name in "ab"]
+    events.close()
+    assert not any(alive(pid) for pid in pids if pid)
+
+
+def test_all_errors_come_back_by_name_and_the_progress_counts_them(tmp_path, capsys):
+    import sys
+
+    tasks = {"web/a": Fail(ValueError("odd")), "web/b": Write(tmp_path / "b")}
+    failed = carry_out(tasks, {"web/a": 1, "web/b": 3}, "entities", 1, PlainProgress(sys.stderr))
+    assert list(failed) == ["web/a"]
+    said = capsys.readouterr().err
+    assert "web/a failed: ValueError: odd" in said
+    assert "1 of 2 done" in said
+
+
+def test_nothing_to_do_starts_nothing():
+    begun = time.monotonic()
+    assert carry_out({}, {}, "entities", 4, SilentProgress()) == {}
+    assert time.monotonic() - begun < 0.5
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "said"),
+    [(0.01, 60, ""), (0.5, 30, ", about 30 s left"), (0.25, 600, ", about 30 min left"), (1.0, 60, "")],
+)
+def test_the_remaining_time_is_guessed_from_what_was_done(done, seconds, said):
+    assert remaining(done, seconds) == said
