@@ -2,16 +2,20 @@
 
 What is on PATH is used as it is. What is missing is downloaded with apt, from the package sources that this
 machine already trusts, and unpacked below .parts/ in the repository: nothing is installed, no service is
-started and no root is needed. Where that is impossible this says which tests will be skipped and ends with
-success, because the tests decide: they skip by name, and fail under CI=true.
+started and no root is needed. Prometheus 3 is newer than many distributions: where theirs is older it comes
+from a later suite of the Debian mirror that apt already uses, and is unpacked beside the other one. Where all
+that is impossible this says which tests will be skipped and ends with success, because the tests decide: they
+skip by name, and fail under CI=true.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +26,13 @@ PROGRAMS = {  # program -> Debian package
     "prometheus-node-exporter": "prometheus-node-exporter",
     "victoria-metrics": "victoria-metrics",
 }
+PROMETHEUS_3 = PARTS / "prometheus3"
+LATER_SUITE = "forky"
+"""The first release of Debian with Prometheus 3."""
+
+
+class CannotFetchError(Exception):
+    """What apt could not give, in a sentence."""
 
 
 def missing() -> list[str]:
@@ -36,47 +47,97 @@ def missing() -> list[str]:
     )
 
 
+def prometheus_3_is_missing() -> bool:
+    """Whether Prometheus 3 is neither unpacked nor what the distribution has."""
+    for place in (PROMETHEUS_3, PARTS, None):
+        program = shutil.which("prometheus", path=str(place / "usr" / "bin") if place else None)
+        if program:
+            said = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
+            version = re.search(r"version (\d+)\.", said.stdout + said.stderr)
+            if version and int(version[1]) >= 3:
+                return False
+    return True
+
+
 def apt_options(state: Path) -> list[str]:
     """A package index of our own, so that neither root nor the machine's own lists are touched."""
     (state / "lists" / "partial").mkdir(parents=True)
     (state / "cache" / "archives" / "partial").mkdir(parents=True)
-    options = [
+    return as_options(
         f"Dir::State::lists={state / 'lists'}",
         f"Dir::Cache={state / 'cache'}",
         "APT::Sandbox::User=",
         "Acquire::Languages=none",
-    ]
+    )
+
+
+def as_options(*options: str) -> list[str]:
+    """Settings of apt as arguments."""
     return [argument for option in options for argument in ("-o", option)]
 
 
-def fetch(packages: list[str]) -> None:
-    """Download and unpack `packages` into .parts/; raises CalledProcessError."""
+def fetch(packages: Sequence[str], into: Path, suite: str = "") -> None:
+    """Download and unpack `packages`, of another suite of Debian if one is named. CannotFetchError."""
     with tempfile.TemporaryDirectory() as work:
         state = Path(work)
         options = apt_options(state)
-        subprocess.run(["apt-get", "-qq", *options, "update"], check=True, timeout=300)
-        subprocess.run(
-            ["apt-get", "-qq", *options, "download", *packages], check=True, timeout=300, cwd=state
-        )
-        for archive in sorted(state.glob("*.deb")):
-            subprocess.run(["dpkg-deb", "--extract", str(archive), str(PARTS)], check=True, timeout=120)
+        try:
+            apt("update", options)
+            if suite:
+                options += other_suite(state, suite, apt("indextargets", options))
+                apt("update", options)
+            apt("download", options, *packages, folder=state)
+            for archive in sorted(state.glob("*.deb")):
+                into.mkdir(parents=True, exist_ok=True)
+                subprocess.run(["dpkg-deb", "--extract", str(archive), str(into)], check=True, timeout=120)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise CannotFetchError(str(error)) from error
+
+
+def apt(verb: str, options: Sequence[str], *arguments: str, folder: Path = ROOT) -> str:
+    """What apt-get prints; CalledProcessError if it fails."""
+    command = ["apt-get", "-qq", *options, verb, *arguments]
+    done = subprocess.run(command, check=True, timeout=300, cwd=folder, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def other_suite(state: Path, suite: str, targets: str) -> list[str]:
+    """Options for apt to know only that suite, on the mirror of Debian that `targets` names."""
+    debian = re.compile(r"^Label: Debian$(?:\n.+)*\n^Repo-URI: (\S+)$", re.MULTILINE)
+    found = debian.search(targets)
+    if found is None:
+        raise CannotFetchError("apt has no mirror of Debian here")
+    sources = state / "sources.list"
+    sources.write_text(f"deb {found[1]} {suite} main\n")
+    return as_options(f"Dir::Etc::sourcelist={sources}", "Dir::Etc::sourceparts=-")
+
+
+def try_to_fetch(packages: Sequence[str], into: Path, suite: str = "") -> None:
+    """Fetch and say so; a failure is printed, because the tests decide what it means."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return
+    place = into.relative_to(ROOT)
+    of_suite = f" of Debian {suite}" if suite else ""
+    print(f"==> fetching {', '.join(packages)}{of_suite} with apt into {place}/ (not installed)", flush=True)
+    try:
+        fetch(packages, into, suite)
+    except CannotFetchError as error:
+        print(f"apt could not fetch them: {error}", file=sys.stderr)
 
 
 def main() -> None:
     """Fetch what is missing; say what happens."""
-    packages = missing()
-    if not packages:
-        return
-    if shutil.which("apt-get") and shutil.which("dpkg-deb"):
-        print(f"==> fetching {', '.join(packages)} with apt into .parts/ (not installed)", flush=True)
-        try:
-            fetch(packages)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            print(f"apt could not fetch them: {error}", file=sys.stderr)
+    if packages := missing():
+        try_to_fetch(packages, PARTS)
     if packages := missing():
         names = " ".join(packages)
         print(f"Tests against {names} are skipped here (and fail under CI=true).", file=sys.stderr)
         print(f"Try: apt-get install --no-install-recommends {names}", file=sys.stderr)
+    if prometheus_3_is_missing():
+        try_to_fetch(["prometheus"], PROMETHEUS_3, LATER_SUITE)
+    if prometheus_3_is_missing():
+        print("Tests against Prometheus 3 are skipped here (and fail under CI=true).", file=sys.stderr)
+        print(f"Try: put a prometheus of 3.x into {PROMETHEUS_3 / 'usr' / 'bin'}", file=sys.stderr)
 
 
 if __name__ == "__main__":

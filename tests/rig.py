@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,19 +27,36 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-UNPACKED = REPOSITORY / ".parts" / "usr" / "bin"
+PARTS = REPOSITORY / ".parts"
+UNPACKED = PARTS / "usr" / "bin"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A program we test against: what it may be called, and which Debian package brings it."""
+    """A program we test against: what it may be called, and which Debian package brings it.
+
+    Where `version` is given the program must say that it is of it, or of a later one; it may also lie in a
+    folder of its own below .parts/, beside another version.
+    """
 
     name: str
     programs: tuple[str, ...]
     package: str
+    version: int = 0
+    folder: str = ""
+
+    @property
+    def installed_by(self) -> str:
+        """What to do where it is missing."""
+        if self.folder:
+            return f"python scripts/real_parts.py, or unpack one into .parts/{self.folder}/usr/bin"
+        return f"apt-get install --no-install-recommends {self.package}"
 
 
 PROMETHEUS = Part("Prometheus", ("prometheus",), "prometheus")
+PROMETHEUS_3 = Part("Prometheus 3", ("prometheus",), "prometheus", 3, "prometheus3")
+PROMETHEUSES = (PROMETHEUS, PROMETHEUS_3)
+"""The distribution's and the current major version, which count a range's left end differently."""
 PROMTOOL = Part("promtool", ("promtool",), "prometheus")
 NODE_EXPORTER = Part(
     "node_exporter", ("prometheus-node-exporter", "node_exporter"), "prometheus-node-exporter"
@@ -48,18 +66,29 @@ VICTORIA_METRICS = Part("VictoriaMetrics", ("victoria-metrics",), "victoria-metr
 
 def find(part: Part) -> Path | None:
     """Where the part's program is, or None."""
+    own = str(PARTS / part.folder / "usr" / "bin")
     for program in part.programs:
-        found = shutil.which(program) or shutil.which(program, path=str(UNPACKED))
-        if found:
-            return Path(found)
+        places = [shutil.which(program), shutil.which(program, path=str(UNPACKED))]
+        if part.folder:
+            places.insert(0, shutil.which(program, path=own))
+        for found in filter(None, places):
+            if not part.version or major_version(found) >= part.version:
+                return Path(found)
     return None
+
+
+def major_version(program: str) -> int:
+    """What a program of Prometheus says that it is, 0 if it does not tell."""
+    done = subprocess.run([program, "--version"], check=False, capture_output=True, text=True, timeout=10)
+    found = re.search(r"version (\d+)\.", done.stdout + done.stderr)
+    return int(found[1]) if found else 0
 
 
 def need(part: Part) -> Path:
     """The part's program; without it the test is skipped by name, and fails under CI=true."""
     found = find(part)
     if found is None:
-        message = f"{part.name} is missing: apt-get install --no-install-recommends {part.package}"
+        message = f"{part.name} is missing: {part.installed_by}"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
@@ -180,9 +209,11 @@ def node_exporter(folder: Path, arguments: Sequence[str] = ()) -> Iterator[Servi
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, jobs: Mapping[str, Sequence[int]], interval: str = "1s") -> Iterator[Service]:
+def prometheus(
+    folder: Path, jobs: Mapping[str, Sequence[int]], interval: str = "1s", part: Part = PROMETHEUS
+) -> Iterator[Service]:
     """A real Prometheus that scrapes loopback ports: job name -> ports, every `interval`."""
-    program, port = need(PROMETHEUS), free_port()
+    program, port = need(part), free_port()
     folder.mkdir(parents=True, exist_ok=True)
     scrapes = [
         {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{target}" for target in targets]}]}

@@ -47,8 +47,8 @@ def test_chunks_cover_every_tick_once_and_never_exceed_the_limit(ticks, limit):
 # --- a real server
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
+@pytest.fixture(scope="module", params=rig.PROMETHEUSES, ids=lambda part: part.name)
+def server(request, tmp_path_factory):
     """A real Prometheus that holds two days of two nodes; every tick's values are known exactly."""
     folder = tmp_path_factory.mktemp("prometheus")
     with (folder / "history.txt").open("w") as text:
@@ -65,7 +65,7 @@ def server(tmp_path_factory):
         text.write("# EOF\n")
     command = [rig.need(rig.PROMTOOL), "tsdb", "create-blocks-from", "--max-block-duration=48h", "-q"]
     subprocess.run([*command, "openmetrics", folder / "history.txt", folder / "tsdb"], check=True)
-    with rig.prometheus(folder, {}) as running:
+    with rig.prometheus(folder, {}, part=request.param) as running:
         yield running
 
 

@@ -9,93 +9,25 @@ import pyarrow as pa
 import pytest
 
 import rig
-from misbehaving import STEP, Misbehaving, always, answer, data, result, then
-from node_anomaly_core.expressions import Aggregate, FoldedCount, Gauge, Match, Rate, Written, only, only_rate
-from node_anomaly_core.features import CATALOGUE, FEATURES_BY_NAME, Feature
+from misbehaving import Misbehaving, always, answer, data, result, then
+from node_anomaly_core.expressions import Aggregate, Gauge, Written, only, only_rate
+from node_anomaly_core.features import CATALOGUE, FEATURES_BY_NAME
 from node_anomaly_trainer.config import PrometheusConfig
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.sources.evaluate_expression import Semantics, can_evaluate, evaluate
 from node_anomaly_trainer.sources.matchers import parse_matchers
 from node_anomaly_trainer.sources.prometheus import read_prometheus
 from node_anomaly_trainer.sources.raw_series import RawSeries
-from promwrite import STALE, message, write
+from odd_series import NODES, ODD, STEP, TICKS, odd_history, own
+from promwrite import message, write
 
-TICKS = 900  # 3 h 45 min
-NODES = ("a:9100", "b:9100", "c:9100")
-
-
-def own(name, expression):
-    kind = "rate" if any(isinstance(leaf, Rate) for leaf in expression.leaves()) else "gauge"
-    return Feature(name, "count", name, "kernel", kind, "both", 1.0, expression)
+BOTH = pytest.mark.parametrize("part", rig.PROMETHEUSES, ids=lambda part: part.name)
 
 
-ODD = (
-    own("odd_sum", Aggregate("sum", Gauge("node_odd", "device"))),
-    own("odd_max", Aggregate("max", Gauge("node_odd", "device"))),
-    own("odd_min", Aggregate("min", Gauge("node_odd", "device"))),
-    own("odd_count", Aggregate("count", Gauge("node_odd", "device"))),
-    own("odd_share", only("node_odd_one") / only("node_odd_other")),
-    own("odd_inverse", 1 - only("node_odd_one")),
-    own("odd_rate", Aggregate("sum", Rate("node_odd_total", "device"))),
-    own("odd_some_rate", Aggregate("sum", Rate("node_odd_total", "device", (Match("device", "!~", "s.a"),)))),
-    own("odd_quotient", Aggregate("max", Rate("node_odd_total", "device") / Gauge("node_odd", "device"))),
-    own("odd_devices", only("node_odd_one") / FoldedCount("node_odd", (Match("device", "=~", "sd.*"),))),
-    own("odd_one_rate", only_rate("node_odd_one")),
-)
-
-
-def odd_history(start):
-    """Series with resets, zeros, NaN, infinities, stale markers, gaps, jitter, births and deaths."""
-    rng = np.random.default_rng(11)
-    many = []
-    for number, node in enumerate(NODES):
-        for device in ("sda", "sdb", "nvme0n1"):
-            for metric in ("node_odd", "node_odd_total"):
-                times = 1000 * (start + STEP * np.arange(TICKS)) + 137 * number * (number > 0)
-                if number == 2:
-                    times = times + rng.integers(-3000, 3000, TICKS)
-                values = rng.exponential(3.0, TICKS)
-                values[rng.random(TICKS) < 0.4] = 0.0
-                if metric == "node_odd_total":
-                    values = np.cumsum(values)
-                    for reset in rng.integers(1, TICKS, 25):
-                        values[reset:] -= values[reset] * rng.choice([1.0, 0.6])
-                    values = np.abs(values)
-                else:
-                    values[rng.random(TICKS) < 0.02] = np.nan
-                    values[rng.random(TICKS) < 0.01] = np.inf
-                keep = np.ones(TICKS, dtype=bool)
-                for hole in rng.integers(0, TICKS, 6):
-                    keep[hole : hole + int(rng.integers(1, 60))] = False
-                if device == "sdb":
-                    keep[: TICKS // 3] = False
-                if device == "nvme0n1":
-                    keep[TICKS // 2 :] = False
-                for ended in rng.integers(0, TICKS, 8):
-                    values[ended] = STALE
-                many.append(
-                    (
-                        {"__name__": metric, "instance": node, "job": "node", "device": device},
-                        times[keep],
-                        values[keep],
-                    )
-                )
-        for metric in ("node_odd_one", "node_odd_other"):
-            times = 1000 * (start + STEP * np.arange(TICKS)) + 41 * number
-            values = np.round(rng.normal(0.0, 2.0, TICKS))
-            # Labels that change: the job is renamed half way, with a stale marker as a scrape leaves it.
-            half = TICKS // 2
-            ended = np.append(values[:half], STALE)
-            labels = {"__name__": metric, "instance": node}
-            many.append(({**labels, "job": "node"}, times[: half + 1], ended))
-            many.append(({**labels, "job": "node-2"}, times[half + 1 :], values[half + 1 :]))
-    return many
-
-
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory):
+@pytest.fixture(scope="module", params=rig.PROMETHEUSES, ids=lambda part: part.name)
+def odd(request, tmp_path_factory):
     start = (int(time.time()) - STEP * (TICKS + 60)) // STEP * STEP
-    with rig.prometheus(tmp_path_factory.mktemp("odd"), {}) as running:
+    with rig.prometheus(tmp_path_factory.mktemp("odd"), {}, part=request.param) as running:
         write(running.url, odd_history(start))
         yield running, start
 
@@ -122,10 +54,11 @@ def test_odd_samples_give_the_same_bits_on_both_routes(odd, step):
     assert not seen.all(axis=(0, 1)).any()
 
 
-def test_the_whole_catalogue_gives_the_same_bits_on_a_real_host(tmp_path):
+@BOTH
+def test_the_whole_catalogue_gives_the_same_bits_on_a_real_host(part, tmp_path):
     with (
         rig.node_exporter(tmp_path / "exporter") as exporter,
-        rig.prometheus(tmp_path / "server", {"node": [exporter.port]}) as server,
+        rig.prometheus(tmp_path / "server", {"node": [exporter.port]}, part=part) as server,
     ):
         rig.wait_for_query(server, "count_over_time(node_load1[1m]) >= 4", 40.0)
         start = int(time.time()) - 20
