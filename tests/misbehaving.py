@@ -23,6 +23,8 @@ class Misbehaving:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            body = b""
+
             def do_GET(self):
                 outer.requests.append(parse_qs(urlsplit(self.path).query))
                 outer.paths.append(urlsplit(self.path).path)
@@ -31,7 +33,7 @@ class Misbehaving:
                     respond(self, len(outer.requests))
 
             def do_POST(self):
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 self.do_GET()
 
             def log_message(self, *_):

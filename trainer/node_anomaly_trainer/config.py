@@ -25,7 +25,7 @@ Share = Annotated[float, Bounds(0.0, 1.0)]
 Positive = Annotated[int, Bounds(1)]
 
 SOURCES = ("synthetic", "file", "prometheus")
-ROUTES = ("auto", "api", "remote_read")
+ROUTES = ("auto", "api", "remote_read", "export")
 LIMITS = GateLimits()
 MEMBERS = ("isolation_forest", "random_forest", "lstm", "kmeans")
 

@@ -1,112 +1,109 @@
-"""Which route a server allows: the fast one only where it is seen to give what the query API gives."""
+"""Which route a server allows: a fast one only where it is seen to give the numbers that it must."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Callable
 
 from node_anomaly_core.errors import SourceError
 from node_anomaly_trainer.config import PrometheusConfig
 from node_anomaly_trainer.progress import Note
 from node_anomaly_trainer.settings import InvalidValueError, parse_duration
+from node_anomaly_trainer.sources import export, remote_read
 from node_anomaly_trainer.sources.evaluate_expression import Semantics
 from node_anomaly_trainer.sources.matchers import parse_matchers
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi
-from node_anomaly_trainer.sources.routes import ApiRoute, RemoteReadRoute, Route, SplitRoute, readable_raw
+from node_anomaly_trainer.sources.raw_route import RawRoute
+from node_anomaly_trainer.sources.route_trials import differing, same_numbers, same_samples
+from node_anomaly_trainer.sources.routes import ApiRoute, Route, SplitRoute
 from node_anomaly_trainer.sources.survey import Survey
-from node_anomaly_trainer.sources.wanted import Span, Wanted, iso
 
-TRIED_TICKS = 12
-TRIED_INSTANCES = (3, 12, 48)
-"""More are taken where the fewer ones have nothing to compare: nodes that are gone, for example."""
-TOLERANCE = 1e-12
-"""Relative: what rounding in another order may do."""
+OWN_RULES = "Prometheus' rules"
+PROMETHEUS_RULES = Semantics(left_open=True, threshold_first=True, compensated=True)
+"""Of the current major version; its open left end is also what a node's window of four ticks comes to."""
 
 
 def choose_route(
     open_api: Callable[[], PrometheusApi], config: PrometheusConfig, survey: Survey, step: int, note: Note
 ) -> Route:
-    """The route to read `survey.wanted` with, said in a note.
+    """The route to read `survey.wanted` with, said in a note with its reason.
 
-    With `route: auto` both are asked for the same short range; whatever they disagree on is read by the API.
-    Raises SourceError if `route: remote_read` was asked for and the server has none.
+    With `route: auto` a fast one is tried on a short range. Remote-read must give what the server's queries
+    give; whatever they disagree on is read by the API. VictoriaMetrics' queries follow other rules than
+    Prometheus and a node, so there the raw samples must be the same, and features are evaluated here.
+    Raises SourceError if a fast one was asked for by name and is not to be had.
     """
     api = ApiRoute(open_api, config.matchers, config.points_per_query)
     if config.route == "api":
         note("route: api, as configured")
         return api
-    try:
-        fast, differing = _tried(open_api(), open_api, config, survey, step, api)
-    except (SourceError, ValueError) as error:
-        if config.route == "remote_read":
-            raise SourceError(
-                f"{config.url} cannot be read by remote-read: {error}",
-                "set source.prometheus.route: auto or api",
-            ) from error
-        note(f"route: api; remote-read is not to be had ({error})")
-        return api
-    if len(differing) == len(survey.wanted):
-        note("route: api; the server's raw samples do not give what its queries give")
-        return api
-    if differing:
-        shown = ", ".join(sorted(differing)[:5]) + (", ..." if len(differing) > 5 else "")
-        note(f"route: remote_read, but api for {len(differing)} features: {shown}")
-        return SplitRoute(fast, api, differing)
-    note("route: remote_read; it gave the same numbers as api on a short range")
-    return fast
+    trials: dict[str, Callable[[], Trial]] = {
+        "remote_read": lambda: _remote_read(open_api, config, survey, step, api),
+        "export": lambda: _export(open_api, config, survey, step),
+    }
+    refused = []
+    for name, on_trial in trials.items():
+        if config.route not in ("auto", name):
+            continue
+        try:
+            fast, by_api, why = on_trial()
+        except (SourceError, ValueError) as error:
+            if config.route == name:
+                raise SourceError(
+                    f"{config.url} cannot be read by {name.replace('_', '-')}: {error}",
+                    "set source.prometheus.route: auto or api",
+                ) from error
+            refused.append(error)
+            continue
+        if len(by_api) == len(survey.wanted):
+            note("route: api; the server's raw samples do not give what its queries give")
+            return api
+        if by_api:
+            shown = ", ".join(sorted(by_api)[:5]) + (", ..." if len(by_api) > 5 else "")
+            note(f"route: {name}, but api for {len(by_api)} features: {shown}")
+            return SplitRoute(fast, api, frozenset(by_api))
+        note(f"route: {name}; {why}")
+        return fast
+    note(f"route: api; remote-read is not to be had ({refused[0]}), nor is export ({refused[1]})")
+    return api
 
 
-def _tried(
-    api: PrometheusApi,
-    open_api: Callable[[], PrometheusApi],
-    config: PrometheusConfig,
-    survey: Survey,
-    step: int,
-    reference: ApiRoute,
-) -> tuple[RemoteReadRoute, frozenset[str]]:
-    """The fast route, and the features that it must not read."""
-    matchers = parse_matchers(config.matchers)
-    fast = RemoteReadRoute(open_api, matchers, _semantics(api), survey.series_per_instance)
-    raw = [one for one in survey.wanted if readable_raw(one)]
-    differing = {one.feature.name for one in survey.wanted} - {one.feature.name for one in raw}
-    for source in dict.fromkeys(one.source for one in raw):
-        end = survey.seen_at[source] // step * step
-        span = Span(end - (TRIED_TICKS - 1) * step, step, TRIED_TICKS)
-        chosen = [one for one in raw if one.source == source]
-        instances = [found[source] for found in survey.instances.values() if source in found]
-        for number in TRIED_INSTANCES:
-            last = len(instances) - 1
-            some = sorted({instances[at * last // (number - 1)] for at in range(number)})
-            unlike, compared = _disagreeing(fast, reference, chosen, span, some)
-            if compared:
-                break
-        else:
-            raise ValueError(f"no samples of {source} to try it on around {iso(span.end)}")
-        differing |= unlike
-    return fast, frozenset(differing)
+Trial = tuple[RawRoute, set[str], str]
+"""A route, the features that it must not read, and why it is to be trusted with the others."""
 
 
-def _disagreeing(
-    fast: Route, reference: Route, wanted: Sequence[Wanted], span: Span, instances: Sequence[str]
-) -> tuple[set[str], int]:
-    """The features that differ between the two, and how many numbers were compared."""
-    missing = np.full(span.ticks, np.nan)
-    found = {}
-    for route in (fast, reference):
-        for task in route.tasks(wanted, span, instances):
-            for one, column in zip(task.wanted, route.read(task).columns, strict=True):
-                values = [column.get(instance, missing) for instance in instances]
-                found[route.name, one.feature.name] = np.array(values)
-    compared = 0
-    unlike = set()
-    for name in (one.feature.name for one in wanted):
-        ours, theirs = found[fast.name, name], found[reference.name, name]
-        compared += int(np.count_nonzero(~np.isnan(theirs)))
-        if not np.allclose(ours, theirs, rtol=TOLERANCE, atol=0.0, equal_nan=True):
-            unlike.add(name)
-    return unlike, compared
+def _remote_read(
+    open_api: Callable[[], PrometheusApi], config: PrometheusConfig, survey: Survey, step: int, api: Route
+) -> Trial:
+    fast = RawRoute(
+        "remote_read",
+        remote_read.read_raw,
+        open_api,
+        parse_matchers(config.matchers),
+        _semantics(open_api()),
+        survey.series_per_instance,
+    )
+    by_api = differing(survey, step, same_numbers(fast, api))
+    return fast, by_api, "it gave the same numbers as api on a short range"
+
+
+def _export(
+    open_api: Callable[[], PrometheusApi], config: PrometheusConfig, survey: Survey, step: int
+) -> Trial:
+    if not export.is_offered(open_api().connection):
+        raise ValueError("only VictoriaMetrics has it")
+    fast = RawRoute(
+        "export",
+        export.read_raw,
+        open_api,
+        parse_matchers(config.matchers),
+        PROMETHEUS_RULES,
+        survey.series_per_instance,
+        rules=OWN_RULES,
+    )
+    by_api = differing(survey, step, same_samples(fast, open_api()))
+    why = f"it gave api's raw samples on a short range; rates follow {OWN_RULES}, as on the nodes"
+    return fast, by_api, why
 
 
 def _semantics(api: PrometheusApi) -> Semantics:

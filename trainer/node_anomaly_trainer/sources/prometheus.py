@@ -37,6 +37,9 @@ CELLS_AT_ONCE = 12_000_000
 NODES_AT_ONCE = 64
 """Their names are spelt out in each query, and proxies limit the length of a URL."""
 
+RULES = "  # by "
+"""In the cache, between a query and whose rules its numbers were made by."""
+
 SETTLING_S = 300
 """Samples younger than this may still be on their way into the server, so they are read again next time."""
 
@@ -162,11 +165,12 @@ def fill_cache(
         found = survey(apis(), config, features, span, note)
         counted = ", ".join(f"{number} {origin}" for origin, number in origins(found).items())
         note(f"{len(found.instances)} nodes; {counted}")
-        jobs = list(_jobs(cache, found, span, config.matchers))
+        jobs = list(_jobs(cache, found, span, config.matchers, None))
         route: Route | None = None
         samples = 0
         if jobs:
             route = choose_route(apis, config, found, span.step, note)
+            jobs = list(_jobs(cache, found, span, config.matchers, route))
             settled = int(clock) - SETTLING_S
             samples = _work(route, cache, jobs, found, config, settled, stopped, report)
     return Fetched(
@@ -182,8 +186,12 @@ def fill_cache(
     )
 
 
-def _jobs(cache: Cache, found: Survey, span: Span, matchers: str) -> Iterator[Job]:
-    """What is to be read, day by day: nodes that lack the same together, as many as memory allows."""
+def _jobs(cache: Cache, found: Survey, span: Span, matchers: str, route: Route | None) -> Iterator[Job]:
+    """What is to be read, day by day: nodes that lack the same together, as many as memory allows.
+
+    What was read by other rules than those of `route` lacks as a whole, because numbers of two kinds must not
+    stand beside each other; without a route any rules will do.
+    """
     for day, first, stop in days(span.start, span.end, span.step):
         alike: dict[tuple[int, int, tuple[str, ...]], list[str]] = {}
         for node, origins_of in found.instances.items():
@@ -193,7 +201,7 @@ def _jobs(cache: Cache, found: Survey, span: Span, matchers: str) -> Iterator[Jo
                 if one.source not in origins_of:
                     continue
                 there = known.get(one.feature.name)
-                usable = there is not None and there.query == one.query(span.window_s, matchers)
+                usable = there is not None and _same_query(there.query, one, span, matchers, route)
                 parts = there.missing(first, stop) if there is not None and usable else ((first, stop),)
                 for part in parts:
                     lacking.setdefault(part, []).append(one.feature.name)
@@ -204,6 +212,18 @@ def _jobs(cache: Cache, found: Survey, span: Span, matchers: str) -> Iterator[Jo
             limit = min(max(CELLS_AT_ONCE // (len(wanted) * (end - begin)), 1), NODES_AT_ONCE)
             for at in range(0, len(nodes), limit):
                 yield Job(day, begin, end, wanted, tuple(nodes[at : at + limit]))
+
+
+def _query(wanted: Wanted, span: Span, matchers: str, route: Route) -> str:
+    """What the cache knows a number by: its query, and by whose rules if not the server's."""
+    rules = route.rules(wanted)
+    return wanted.query(span.window_s, matchers) + (RULES + rules if rules else "")
+
+
+def _same_query(known: str, wanted: Wanted, span: Span, matchers: str, route: Route | None) -> bool:
+    if route is None:
+        return known.partition(RULES)[0] == wanted.query(span.window_s, matchers)
+    return known == _query(wanted, span, matchers, route)
 
 
 def _work(
@@ -232,7 +252,8 @@ def _work(
                 left = spent * (1.0 - share) / share
                 rate = f"{samples / 1e6:,.1f} M samples, {samples / spent:,.0f}/s"
                 report(share, f"{job.day.name}, {rate}, {left:,.0f} s left")
-            _write(pool, cache, job, block, span, config.matchers, settled)
+            queries = [_query(one, span, config.matchers, route) for one in job.wanted]
+            _write(pool, cache, job, block, queries, settled)
             del block  # or two days would be held while the next one's is made
     finally:
         stopped.set()  # let no query be tried again: all is done, or the run has failed
@@ -280,12 +301,10 @@ def _write(
     cache: Cache,
     job: Job,
     block: NDArray[np.float64],
-    span: Span,
-    matchers: str,
+    queries: Sequence[str],
     settled: int,
 ) -> None:
-    queries = [one.query(span.window_s, matchers) for one in job.wanted]
-    young = (settled - job.day.start) // span.step + 1
+    young = (settled - job.day.start) // job.day.step + 1
 
     def write(place: int) -> None:
         columns = {

@@ -24,3 +24,21 @@ class RawSeries:
     def stale(self) -> NDArray[np.bool_]:
         """True (n,) where the series ended."""
         return np.asarray(self.values.view(np.uint64) == STALE_BITS)
+
+
+def in_order(
+    times: NDArray[np.int64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Of several samples of one millisecond the largest; ValueError if times fall.
+
+    VictoriaMetrics may hold such samples and its own deduplication keeps the largest too. The end of a series
+    gives way to any number: of two scrapers one may have been stopped.
+    """
+    steps = np.diff(times)
+    if (steps > 0).all():
+        return times, values
+    if (steps < 0).any():
+        raise ValueError("samples out of order")
+    order = np.lexsort((np.where(np.isnan(values), -np.inf, values), times))
+    last = np.append(steps > 0, np.array([True]))
+    return times[last], values[order][last]

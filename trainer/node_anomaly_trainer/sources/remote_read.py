@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from node_anomaly_core.errors import SourceError
 from node_anomaly_core.expressions import Match
+from node_anomaly_trainer.sources.prometheus_http import Connection
 from node_anomaly_trainer.sources.raw_series import RawSeries
 
 PATH = "/api/v1/read"
@@ -32,6 +34,19 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 Field = tuple[int, int, int, int]
 """Number, wire type, and for bytes where the content starts and ends (for a varint: its value twice)."""
+
+
+def read_raw(
+    connection: Connection, selections: Sequence[Sequence[Match]], first_ms: int, last_ms: int
+) -> list[list[RawSeries]]:
+    """The series of each selection, samples from `first_ms` to `last_ms`. Raises SourceError."""
+    results = connection.post(PATH, read_request(selections, first_ms, last_ms), HEADERS, read_response)
+    if len(results) != len(selections):
+        raise SourceError(
+            f"{connection.url} answered {len(results)} of {len(selections)} remote-read queries",
+            "set source.prometheus.route: api",
+        )
+    return results
 
 
 def read_request(queries: Sequence[Sequence[Match]], start_ms: int, end_ms: int) -> bytes:

@@ -5,28 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.errors import SourceError
-from node_anomaly_core.expressions import Match, Selector
-from node_anomaly_trainer.sources import remote_read
-from node_anomaly_trainer.sources.evaluate_expression import Semantics, can_evaluate, evaluate
 from node_anomaly_trainer.sources.matchers import joined, one_of
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi, Series
-from node_anomaly_trainer.sources.raw_series import RawSeries
 from node_anomaly_trainer.sources.wanted import Span, Wanted
 
 Floats = NDArray[np.float64]
 
 POINTS_AT_ONCE = 150_000
 """Points of one answer of the query API, all instances together: its JSON takes some hundred bytes each."""
-
-SAMPLES_AT_ONCE = 600_000
-"""Raw samples of one answer; some fifty bytes each while they are decoded and evaluated."""
 
 SHORTEST_PIECE_TICKS = 240
 """Each piece also reads a look-back of five minutes, so pieces much shorter than an hour waste work."""
@@ -53,6 +45,9 @@ class Route(Protocol):
     """A way to read features; usable by several threads at once."""
 
     name: str
+
+    def rules(self, wanted: Wanted) -> str:
+        """By whose rules a feature's numbers are made, where that is not the server; "" where it is."""
 
     def tasks(self, wanted: Sequence[Wanted], span: Span, instances: Sequence[str]) -> Iterator[Task]:
         """The work cut into bounded calls; `instances` are those expected, for their number."""
@@ -102,6 +97,10 @@ class ApiRoute:
     def __init__(self, api: Callable[[], PrometheusApi], matchers: str, points_per_query: int) -> None:
         self._api, self._matchers, self._points = api, matchers, points_per_query
 
+    def rules(self, wanted: Wanted) -> str:
+        """The server's."""
+        return ""
+
     def tasks(self, wanted: Sequence[Wanted], span: Span, instances: Sequence[str]) -> Iterator[Task]:
         """One feature at a time, within the server's limit of points for a series."""
         limit = min(self._points, max(POINTS_AT_ONCE // max(len(instances), 1), SHORTEST_PIECE_TICKS))
@@ -138,71 +137,6 @@ class ApiRoute:
         return Answer((column,), samples)
 
 
-class RemoteReadRoute:
-    """Raw samples, evaluated here: several times faster, and the server has less to do."""
-
-    name = "remote_read"
-
-    def __init__(
-        self,
-        api: Callable[[], PrometheusApi],
-        matchers: Sequence[Match],
-        semantics: Semantics,
-        series_per_instance: Mapping[str, float],
-    ) -> None:
-        """`series_per_instance`: metric -> how many series of it a node has, to bound each answer."""
-        self._api, self._matchers, self._semantics = api, tuple(matchers), semantics
-        self._series = series_per_instance
-
-    def tasks(self, wanted: Sequence[Wanted], span: Span, instances: Sequence[str]) -> Iterator[Task]:
-        """Features that need the same metrics together, so that nothing is read twice."""
-        for group in _groups(wanted):
-            metrics = {leaf[0] for leaf in _reads(group)}
-            series = sum(self._series.get(metric, 1.0) for metric in metrics) * max(len(instances), 1)
-            limit = max(int(SAMPLES_AT_ONCE // series), SHORTEST_PIECE_TICKS)
-            for first, stop in chunk_ranges(span.ticks, limit):
-                yield Task(group, span.part(first, stop), tuple(instances))
-
-    def read(self, task: Task) -> Answer:
-        """One request for all metrics of the task, then every expression over what came back."""
-        span = task.span
-        before = max(self._semantics.lookback_ms, 1000 * span.window_s)
-        reads = _reads(task.wanted)
-        chosen = (one_of("instance", task.instances),) if task.instances else ()
-        queries = [
-            (Match("__name__", "=", metric), *self._matchers, *where, *chosen) for metric, where in reads
-        ]
-        grid = span.milliseconds
-        body = remote_read.read_request(queries, int(grid[0]) - before, int(grid[-1]))
-        results = self._api().connection.post(
-            remote_read.PATH, body, remote_read.HEADERS, remote_read.read_response
-        )
-        if len(results) != len(queries):
-            raise SourceError(
-                f"{self._api().connection.url} answered {len(results)} of {len(queries)} remote-read queries",
-                "set source.prometheus.route: api",
-            )
-        raw = {read: _by_labels(found) for read, found in zip(reads, results, strict=True)}
-        samples = sum(len(series.times) for found in raw.values() for series in found)
-
-        def select(selector: Selector) -> Sequence[RawSeries]:
-            found = raw.get((selector.metric, selector.where))
-            if found is not None:
-                return found
-            return [series for series in raw[selector.metric, ()] if _selects(selector.where, series)]
-
-        columns = []
-        for one in task.wanted:
-            try:
-                columns.append(evaluate(one.expression, select, grid, 1000 * span.window_s, self._semantics))
-            except ValueError as error:
-                raise SourceError(
-                    f"{one.feature.name}: {error}, from {one.query(span.window_s, '')}",
-                    "choose one of them with source.prometheus.matchers",
-                ) from error
-        return Answer(tuple(columns), samples)
-
-
 class SplitRoute:
     """Each feature on the route that was chosen for it."""
 
@@ -211,6 +145,10 @@ class SplitRoute:
         self.name = f"{fast.name}, {len(on_slow)} features by {slow.name}"
         self._fast, self._slow, self._on_slow = fast, slow, on_slow
 
+    def rules(self, wanted: Wanted) -> str:
+        """Those of the route that reads it."""
+        return self._of(wanted).rules(wanted)
+
     def tasks(self, wanted: Sequence[Wanted], span: Span, instances: Sequence[str]) -> Iterator[Task]:
         """The tasks of both."""
         yield from self._fast.tasks([one for one in wanted if not self._is_slow(one)], span, instances)
@@ -218,62 +156,13 @@ class SplitRoute:
 
     def read(self, task: Task) -> Answer:
         """By the route that made the task."""
-        return (self._slow if self._is_slow(task.wanted[0]) else self._fast).read(task)
+        return self._of(task.wanted[0]).read(task)
+
+    def _of(self, wanted: Wanted) -> Route:
+        return self._slow if self._is_slow(wanted) else self._fast
 
     def _is_slow(self, wanted: Wanted) -> bool:
         return wanted.feature.name in self._on_slow
-
-
-def readable_raw(wanted: Wanted) -> bool:
-    """Whether the feature can be evaluated over raw samples: not a PromQL text of the user's own."""
-    return can_evaluate(wanted.expression)
-
-
-Read = tuple[str, tuple[Match, ...]]
-
-
-def _leaves(wanted: Wanted) -> Iterator[Read]:
-    for leaf in wanted.expression.leaves():
-        # A folded count is told as METRIC:count, which only the node has.
-        folded = leaf.metric.endswith(":count")
-        yield (leaf.metric.removesuffix(":count"), () if folded else leaf.where)
-
-
-def _reads(wanted: Sequence[Wanted]) -> tuple[Read, ...]:
-    """What to ask for: a metric as a whole where some selector wants that, else each of its selections."""
-    leaves = dict.fromkeys(leaf for one in wanted for leaf in _leaves(one))
-    return tuple(leaf for leaf in leaves if not leaf[1] or (leaf[0], ()) not in leaves)
-
-
-def _groups(wanted: Sequence[Wanted]) -> list[tuple[Wanted, ...]]:
-    """Features joined where they read the same series, in the order of the first of each group."""
-    groups: list[tuple[set[Read], list[int]]] = []
-    whole = {leaf[0] for one in wanted for leaf in _leaves(one) if not leaf[1]}
-    for at, one in enumerate(wanted):
-        reads = {(metric, () if metric in whole else where) for metric, where in _leaves(one)}
-        members = [at]
-        apart = []
-        for other_reads, other_members in groups:
-            if reads & other_reads:
-                reads |= other_reads
-                members = other_members + members
-            else:
-                apart.append((other_reads, other_members))
-        groups = [*apart, (reads, members)]
-    return [tuple(wanted[at] for at in sorted(members)) for _, members in groups]
-
-
-def _selects(where: Sequence[Match], series: RawSeries) -> bool:
-    return all(match.holds(series.labels.get(match.label, "")) for match in where)
-
-
-def _by_labels(found: list[RawSeries]) -> list[RawSeries]:
-    """Sorted as Prometheus sorts them, because a sum depends on the order of its parts."""
-    keys = [sorted(series.labels.items()) for series in found]
-    if all(before <= after for before, after in pairwise(keys)):
-        return found
-    order = sorted(range(len(found)), key=keys.__getitem__)
-    return [found[at] for at in order]
 
 
 def _samples(series: Series, query: str) -> tuple[Floats, Floats]:
