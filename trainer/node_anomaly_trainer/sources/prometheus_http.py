@@ -112,6 +112,13 @@ class Connection:
 
     def _check(self, response: requests.Response, **_: object) -> None:
         """Response hook: turn everything that is no query result into a FailedAttemptError."""
+        try:
+            self._judge(response)
+        except FailedAttemptError:
+            response.close()  # nobody reads the rest, and its connection would stay open until collected
+            raise
+
+    def _judge(self, response: requests.Response) -> None:
         status = response.status_code
         if response.is_redirect:
             return
