@@ -166,7 +166,7 @@ class ExclusionConfig:
 class IsolationForestConfig:
     """Arguments of scikit-learn's IsolationForest."""
 
-    n_estimators: Annotated[int, Bounds(1, 1000)] = 100
+    n_estimators: Annotated[int, Bounds(1, 500)] = 100
     max_samples: Annotated[int, Bounds(2)] = 2048
     max_features: Annotated[float, Bounds(0.01, 1.0)] = 0.5
 
@@ -175,7 +175,7 @@ class IsolationForestConfig:
 class RandomForestConfig:
     """Arguments of scikit-learn's RandomForestClassifier."""
 
-    n_estimators: Annotated[int, Bounds(1, 1000)] = 100
+    n_estimators: Annotated[int, Bounds(1, 500)] = 100
     max_depth: Annotated[int, Bounds(1, 30)] = 10
     min_samples_leaf: Positive = 10
     class_weight: Annotated[str, Choice("balanced", "balanced_subsample")] = "balanced_subsample"
