@@ -17,7 +17,7 @@ from node_anomaly_agent.scorer import Candidate
 from node_anomaly_agent.snapshot import BundleInfo, ReloadStatus, Snapshot
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_core.features import Feature
-from node_anomaly_core.scoring import Score
+from node_anomaly_core.score import Score
 
 START = 1_700_000_000.0
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from node_anomaly_core.bundle import GOLDEN_FILE, golden_scores
 from node_anomaly_core.bundle_store import DIGEST, MANIFEST, Bundle
 from node_anomaly_core.catalogue import FEATURES_BY_NAME, Feature
-from node_anomaly_core.evidence import Cohort
+from node_anomaly_core.cohort import Cohort
 from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_core.members import COHORT_FILE, Models
-from node_anomaly_core.scoring import NodeScorer, Score
+from node_anomaly_core.score import Score
+from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, calibrated
 from node_anomaly_trainer.dataset import History

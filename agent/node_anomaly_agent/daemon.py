@@ -26,7 +26,7 @@ from node_anomaly_agent.snapshot import Counters, ReloadStatus, Snapshot
 from node_anomaly_agent.state import AgentState
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_core.errors import BundleError
-from node_anomaly_core.scoring import Score
+from node_anomaly_core.score import Score
 
 TRIM_EVERY_S = 60.0
 

@@ -15,7 +15,8 @@ from node_anomaly_agent.state import AgentState
 from node_anomaly_core.bundle import verify_bundle
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.features import Feature
-from node_anomaly_core.scoring import NodeScorer, Score
+from node_anomaly_core.score import Score
+from node_anomaly_core.scoring import NodeScorer
 
 DISCARD_S = 7 * 86400.0
 """A saved history older than this is dropped.

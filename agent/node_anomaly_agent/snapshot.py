@@ -17,7 +17,7 @@ from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import Feature
 from node_anomaly_core.manifest import Manifest
-from node_anomaly_core.scoring import Score
+from node_anomaly_core.score import Score
 
 PHASES: tuple[str, ...] = ("sample", "score")
 FAILURE_REASONS: tuple[str, ...] = ("sample", "score")

@@ -23,19 +23,21 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Centre and scale (f,) in the features' units; residual_scale (blocks, f) in compressed units."""
+    """Centre and scale (f,) in the features' units; of residuals (blocks, f) in compressed units."""
 
     centre: Array
     scale: Array
+    residual_centre: Array
     residual_scale: Array
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The cohort's typical scale (f,), scale relative to the centre (f,) and residual scales (blocks, f)."""
+    """The cohort's typical scale (f,), scale relative to the centre (f,), and of residuals (blocks, f)."""
 
     spread: Array
     relative: Array
+    residual_centre: Array
     residual_scale: Array
 
 
@@ -79,6 +81,18 @@ def robust_scale(values: Array, floor: Array) -> tuple[Array, Array]:
     return centre, scale
 
 
+def residual_centre(residuals: NDArray[np.floating], centred: slice) -> Array:
+    """Usual value (blocks, f) of residuals (n, blocks, f), NaN ignored.
+
+    The median in the blocks `centred`, 0 in all others; NaN where a residual was never known.
+    """
+    result = np.where(np.isfinite(residuals).any(axis=0), 0.0, np.nan)
+    for block in range(*centred.indices(residuals.shape[1])):
+        seen = np.isfinite(result[block])
+        result[block, seen] = np.nanmedian(residuals[:, block, seen], axis=0)
+    return result
+
+
 def residual_scale(residuals: NDArray[np.floating]) -> Array:
     """Usual size (blocks, f) of residuals (n, blocks, f): `max(1.25 mean|r|, q99|r| / 4, 0.05)`, NaN ignored.
 
@@ -109,6 +123,13 @@ def lean(own: Array, prior: Array, rows: int) -> Array:
     return np.where(np.isfinite(blended), blended, np.where(np.isfinite(own), own, prior))
 
 
+def lean_centre(own: Array, prior: Array, rows: int) -> Array:
+    """The same for what may have either sign: a plain weighted mean."""
+    weight = rows / (rows + PRIOR_ROWS)
+    blended = weight * own + (1 - weight) * prior
+    return np.where(np.isfinite(blended), blended, prior)
+
+
 def fit_level(values: Array, floor: Array, prior: Prior | None) -> tuple[Array, Array]:
     """Centre and scale (f,) of rows (n, f), leaning on the prior while rows are few."""
     centre, scale = robust_scale(values, floor)
@@ -125,10 +146,12 @@ def fit_prior(baselines: list[Baseline], floor: Array) -> Prior:
     scale = np.stack([baseline.scale for baseline in baselines])
     centre = np.stack([baseline.centre for baseline in baselines])
     residual = np.stack([baseline.residual_scale for baseline in baselines])
+    usual = np.stack([baseline.residual_centre for baseline in baselines])
     known = np.isfinite(centre)
     return Prior(
         spread=_median(np.where(known, scale, np.nan), floor),
         relative=np.minimum(_median(scale / np.maximum(np.abs(centre), scale), np.zeros_like(floor)), 1.0),
+        residual_centre=_median(usual, np.zeros(usual.shape[1:])),
         residual_scale=_median(residual, np.full(residual.shape[1:], 1.0)),
     )
 

@@ -7,117 +7,33 @@ nearest centroid. The agent steps them with one node, the trainer's replay with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.baseline import Baseline, Prior, compress, residual_scale
+from node_anomaly_core.baseline import Baseline, compress, residual_centre, residual_scale
 from node_anomaly_core.clusters import POSITIONS, NearestCentroid, Windows
-from node_anomaly_core.errors import BundleError
+from node_anomaly_core.cohort import Cohort
 from node_anomaly_core.features import Feature
 from node_anomaly_core.lstm import StepLSTM
-from node_anomaly_core.residuals import BLOCKS, ResidualBlocks
-from node_anomaly_core.summary import SIDES, SUMMARY_WIDTH, OnlineNormaliser, one_sided, summarise
+from node_anomaly_core.relations import Relations
+from node_anomaly_core.residuals import BLOCKS, CENTRED, UNPREDICTED, ResidualBlocks, one_sided
+from node_anomaly_core.summary import SIDES, OnlineNormaliser, summarise
 from node_anomaly_core.windows import RunningMeans, ticks_in
 
 FORECAST_CLIP = 5.0
 """Compressed values are clipped to this before the LSTM sees them (recipe, step 5)."""
 
-FORECAST_MEAN_S = 60.0
-FORECAST_MEAN_TICKS = 5
-FORECAST_SHARE = 0.10
+SURPRISE_MEAN_S = 60.0
+SURPRISE_MEAN_TICKS = 5
+SURPRISE_SHARE = 0.10
 
 LEAST_POSITIONS = POSITIONS // 2
 """Of a window that something must be known of before it is judged."""
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Cohort:
-    """What the fleet in training was like.
-
-    The arrays of `cohort.safetensors`, shapes f features, b blocks, n nodes.
-    """
-
-    prior: Prior
-    summary_mean: Array  # (SUMMARY_WIDTH,)
-    summary_scale: Array  # (SUMMARY_WIDTH,)
-    forecast_scale: Array  # (f,)
-    components: Array  # (k, f) principal components of compressed values
-    node_centre: Array  # (n, f)
-    node_scale: Array  # (n, f)
-    node_residual: Array  # (n, b, f)
-
-    def node(self, index: int) -> Baseline:
-        """Baseline of one of the nodes that the bundle knows by name."""
-        return Baseline(self.node_centre[index], self.node_scale[index], self.node_residual[index])
-
-    def tensors(self) -> dict[str, Array]:
-        """As stored."""
-        return {
-            "prior_spread": self.prior.spread,
-            "prior_relative": self.prior.relative,
-            "prior_residual": self.prior.residual_scale,
-            "summary_mean": self.summary_mean,
-            "summary_scale": self.summary_scale,
-            "forecast_scale": self.forecast_scale,
-            "components": self.components,
-            "node_centre": self.node_centre,
-            "node_scale": self.node_scale,
-            "node_residual": self.node_residual,
-        }
-
-
-def parse_cohort(tensors: Mapping[str, NDArray[np.generic]], features: int, nodes: int) -> Cohort:
-    """Check names, shapes and signs of untrusted arrays. Raises BundleError("model")."""
-    blocks = len(BLOCKS)
-    shapes = {
-        "prior_spread": (features,),
-        "prior_relative": (features,),
-        "prior_residual": (blocks, features),
-        "summary_mean": (SUMMARY_WIDTH,),
-        "summary_scale": (SUMMARY_WIDTH,),
-        "forecast_scale": (features,),
-        "components": (_rows(tensors.get("components")), features),
-        "node_centre": (nodes, features),
-        "node_scale": (nodes, features),
-        "node_residual": (nodes, blocks, features),
-    }
-    if set(tensors) != set(shapes):
-        raise _refused(f"arrays {sorted(tensors)}, expected {sorted(shapes)}")
-    arrays = {name: np.array(tensors[name], dtype=np.float64) for name in shapes}
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise _refused(f"{name} has shape {arrays[name].shape}, expected {shape}")
-        known = ~np.isinf(arrays[name]) if name == "node_centre" else np.isfinite(arrays[name])
-        if not known.all():  # only a centre may be unknown: NaN where a node never had the feature
-            raise _refused(f"{name} holds a value that is not finite")
-    for name in ("prior_spread", "prior_relative"):
-        if (arrays[name] < 0).any():
-            raise _refused(f"{name} holds a spread below 0")
-    directions = arrays["components"]
-    if len(directions) > features or not np.allclose(
-        directions @ directions.T, np.eye(len(directions)), atol=1e-4
-    ):
-        raise _refused("components are not orthonormal")
-    for name in ("prior_residual", "summary_scale", "forecast_scale", "node_scale", "node_residual"):
-        if not (arrays[name] > 0).all():
-            raise _refused(f"{name} holds a scale that is not above 0")
-    return Cohort(
-        Prior(arrays["prior_spread"], arrays["prior_relative"], arrays["prior_residual"]),
-        *(arrays[name] for name in list(shapes)[3:]),
-    )
-
-
-def _rows(tensor: NDArray[np.generic] | None) -> int:
-    return len(tensor) if tensor is not None and tensor.ndim == 2 else 0
-
-
-def _refused(what: str) -> BundleError:
-    return BundleError("model", f"cohort: {what}", "publish the bundle again with anomaly-trainer")
 
 
 def feature_sides(features: Sequence[Feature]) -> Array:
@@ -131,6 +47,8 @@ class Residual:
 
     compressed: Array  # (m, f)
     scaled: Array  # (m, b, f): one-sided residuals in units of their usual size
+    unpredicted: Array  # (m,) how much the autoregression was surprised
+    unpredicted_share: Array  # (m, f) the same per feature, NaN = unknown
     summary: Array  # (m, SUMMARY_WIDTH)
     normalised: Array  # (m, SUMMARY_WIDTH)
 
@@ -143,12 +61,13 @@ class ResidualPath:
     ) -> None:
         self._centre = np.stack([baseline.centre for baseline in baselines])
         self._scale = np.stack([baseline.scale for baseline in baselines])
+        self._residual_centre = np.stack([baseline.residual_centre for baseline in baselines])
         self._residual_scale = np.stack([baseline.residual_scale for baseline in baselines])
-        self._sides = sides
-        self.blocks = ResidualBlocks(len(baselines), len(sides), interval_s, cohort.components)
+        self.blocks = ResidualBlocks(len(baselines), sides, interval_s, cohort.relations)
         self.normaliser = OnlineNormaliser(
             len(baselines), cohort.summary_mean, cohort.summary_scale, interval_s
         )
+        self._unpredicted = SmoothedSurprise(len(baselines), len(sides), interval_s)
 
     def step(self, values: Array, learn: NDArray[np.bool_] | None = None) -> Residual:
         """Values (m, f) in the features' units, NaN = missing.
@@ -157,21 +76,28 @@ class ResidualPath:
         one history do not teach the node that faults are normal.
         """
         compressed = compress(values, self._centre, self._scale)
-        scaled = one_sided(self.blocks.step(compressed, learn) / self._residual_scale, self._sides)
+        scaled = (self.blocks.step(compressed, learn) - self._residual_centre) / self._residual_scale
         summary = summarise(scaled)
-        return Residual(compressed, scaled, summary, self.normaliser.step(summary, learn))
+        score, share = self._unpredicted.step(np.abs(scaled[:, UNPREDICTED]))
+        normalised = self.normaliser.step(summary, learn)
+        return Residual(compressed, scaled, score, share, summary, normalised)
 
 
 def measure_residuals(
-    values: Array, centre: Array, scale: Array, interval_s: float, components: Array
-) -> Array:
-    """Usual residual size (b, f) of one node over consecutive rows (n, f); NaN where never known."""
-    blocks = ResidualBlocks(1, values.shape[1], interval_s, components)
+    values: Array, centre: Array, scale: Array, sides: Array, interval_s: float, relations: Relations
+) -> tuple[Array, Array]:
+    """Usual residual and its usual size (b, f) of one node over consecutive rows (n, f).
+
+    NaN where never known.
+    """
+    blocks = ResidualBlocks(1, sides, interval_s, relations)
     compressed = compress(values, centre, scale)
-    sizes = np.empty((len(values), len(BLOCKS), values.shape[1]), dtype=np.float32)
+    residuals = np.empty((len(values), len(BLOCKS), values.shape[1]), dtype=np.float32)
     for tick, row in enumerate(compressed):
-        sizes[tick] = blocks.step(row[None])[0]
-    return residual_scale(sizes)
+        residuals[tick] = blocks.step(row[None])[0]
+    usual = residual_centre(residuals, CENTRED)
+    residuals -= np.nan_to_num(usual).astype(np.float32)
+    return usual, residual_scale(residuals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +116,7 @@ class ForecastPath:
         self._lstm = lstm
         self._sides = sides
         self._scale = scale
-        self._smooth = RunningMeans(
-            [ticks_in(FORECAST_MEAN_S, interval_s, FORECAST_MEAN_TICKS)], (nodes, len(sides))
-        )
+        self._smoothed = SmoothedSurprise(nodes, len(sides), interval_s)
         self._forecast = np.full((nodes, len(sides)), np.nan)
 
     def step(self, compressed: Array) -> Surprise:
@@ -200,12 +124,25 @@ class ForecastPath:
         bounded = np.clip(compressed, -FORECAST_CLIP, FORECAST_CLIP)
         expected = self._forecast
         surprise = np.abs(one_sided(bounded - expected, self._sides)) / self._scale
-        mean = self._smooth.push(surprise)[0]
-        mean[np.isnan(compressed)] = np.nan
-        share = np.log1p(mean)
+        score, share = self._smoothed.step(np.where(np.isnan(compressed), np.nan, surprise))
         fed = np.where(np.isfinite(bounded), bounded, 0.0).astype(np.float32)
         self._forecast = self._lstm.step(fed).astype(np.float64)
-        return Surprise(mean_of_top(share, FORECAST_SHARE), share, expected)
+        return Surprise(score, share, expected)
+
+
+class SmoothedSurprise:
+    """How much a forecast missed, over a minute (or five ticks), by the tenth that surprised most."""
+
+    def __init__(self, nodes: int, features: int, interval_s: float) -> None:
+        self._means = RunningMeans(
+            [ticks_in(SURPRISE_MEAN_S, interval_s, SURPRISE_MEAN_TICKS)], (nodes, features)
+        )
+
+    def step(self, surprise: Array) -> tuple[Array, Array]:
+        """Score (m,) and share (m, f) of scaled absolute errors (m, f); NaN where unknown at this tick."""
+        mean = self._means.push(surprise)[0]
+        share = np.log1p(np.where(np.isnan(surprise), np.nan, mean))
+        return mean_of_top(share, SURPRISE_SHARE), share
 
 
 def mean_of_top(values: Array, share: float) -> Array:

@@ -22,8 +22,8 @@ FORMAT_VERSION = 1
 MAX_FEATURES = 512
 MAX_NODES = 2_000
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.1, 3_600.0
-MODEL_TYPES: tuple[str, ...] = ("isolation_forest", "random_forest", "lstm", "kmeans")
-MODEL_INPUTS: tuple[str, ...] = ("summary", "summary_normalised", "compressed")
+MODEL_TYPES: tuple[str, ...] = ("isolation_forest", "random_forest", "lstm", "kmeans", "autoregression")
+MODEL_INPUTS: tuple[str, ...] = ("summary", "summary_normalised", "compressed", "residuals")
 ORIGINS: tuple[str, ...] = ("trained", "starter")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.calibration import combine
 from node_anomaly_core.clusters import parse_centroids
+from node_anomaly_core.cohort import Cohort, parse_cohort
 from node_anomaly_core.errors import BundleError
-from node_anomaly_core.evidence import Cohort, ForecastPath, WindowPath, feature_sides, parse_cohort
+from node_anomaly_core.evidence import ForecastPath, WindowPath, feature_sides
 from node_anomaly_core.forest import Forest
 from node_anomaly_core.lstm import StepLSTM
 from node_anomaly_core.manifest import Manifest
@@ -33,11 +35,14 @@ class Models:
         self.forecaster: str | None = None
         self._lstm = b""
         self.clusterer: str | None = None
+        self.autoregression: str | None = None
         for model in bundle.manifest.models:
             content = bundle.files[model.file]
             if model.type == "lstm":
                 self.forecaster, self._lstm = model.name, content
                 StepLSTM(content, self.features)  # refuse now, not at the first tick
+            elif model.type == "autoregression":
+                self.autoregression = model.name
             elif model.type == "kmeans":
                 self.clusterer = model.name
                 self._centroids = parse_centroids(read_tensors(content), self.features)
@@ -87,9 +92,18 @@ class Models:
         return raw, credit
 
 
-def judge(manifest: Manifest, raw: Mapping[str, Array]) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-    """Raw member scores (n,) -> `anomaly_score` (n,), each member's own score, each member's evidence."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the members make of n ticks."""
+
+    combined: Array  # (n,) evidence of all together, before any threshold
+    members: Mapping[str, Array]  # (n,) each member's own score, 1.0 = its threshold at the budget
+    evidence: Mapping[str, Array]  # (n,)
+
+
+def judge(manifest: Manifest, raw: Mapping[str, Array]) -> Judged:
+    """Raw member scores (n,) -> evidence; `manifest.tail` and the node's threshold make a score of it."""
     evidence = {model.name: model.scale.evidence(raw[model.name]) for model in manifest.models}
     members = {model.name: model.tail.score(evidence[model.name]) for model in manifest.models}
-    weights = [model.weight for model in manifest.models]
-    return manifest.tail.score(combine(list(evidence.values()), weights)), members, evidence
+    combined = combine(list(evidence.values()), [model.weight for model in manifest.models])
+    return Judged(combined, members, evidence)

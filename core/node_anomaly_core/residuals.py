@@ -1,4 +1,4 @@
-"""Residual blocks: eight questions asked of every feature at every tick, as running updates.
+"""Residual blocks: sixteen questions asked of every feature at every tick, as running updates.
 
 Block order is part of the bundle format. `step` takes a batch of nodes; a node's agent is a batch of one, the
 trainer's replay a batch of the fleet, and both run these same lines.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.relations import Past, Relations, bounded
 from node_anomaly_core.windows import RunningMeans, smoothing, ticks_in
 
 DAY = 86_400.0
@@ -22,8 +23,19 @@ BLOCKS: tuple[str, ...] = (
     "mean_5m_60m",  # short mean minus long mean
     "mean_15m_240m",
     "mean_3m_15m",
-    "unexplained",  # what the other features do not explain: outside the cohort's principal components
+    "spread_5m",  # log of the rolling standard deviation, against what is usual for the node
+    "spread_15m",
+    "spread_60m",
+    "spread_day",  # ... of 15 minutes, against its adapted level
+    "unpredicted",  # what the autoregression did not expect
+    "unexplained",  # what is outside the fleet's principal components
+    "unrelated",  # what the other features of this tick do not say
+    "unpredicted_15m",  # means of absolute residuals
+    "level_day_15m",
 )
+UNPREDICTED = BLOCKS.index("unpredicted")
+CENTRED = slice(7, 10)
+"""Blocks whose usual value is not 0: they are judged against the node's median."""
 
 _MEANS: tuple[tuple[tuple[float, int], tuple[float, int]], ...] = (
     # (seconds, least ticks): the recipe's tick counts at 60 s, which also hold at 300 s
@@ -31,11 +43,12 @@ _MEANS: tuple[tuple[tuple[float, int], tuple[float, int]], ...] = (
     ((900.0, 15), (14_400.0, 240)),
     ((180.0, 3), (900.0, 15)),
 )
-LEVELS: tuple[float, ...] = (DAY, HOUR)
+_SPREADS: tuple[tuple[float, int], ...] = ((300.0, 5), (900.0, 15), (3_600.0, 60))
+_SIZES = (900.0, 15)
+LEVELS: tuple[float, ...] = (DAY, HOUR, DAY)  # of the value, the value, and the spread over 15 minutes
 _INNOVATION_CLIP = 3.0
-_CROSS_CLIP = 5.0
-_EXPLAINED = 0.9
 _DEVIATION_HALF_LIFE = 3 * DAY
+_LEAST_SPREAD = 0.1  # of compressed units; what moves less is as good as still
 
 Array = NDArray[np.float64]
 
@@ -45,36 +58,29 @@ def longest_window(interval_s: float) -> int:
     return max(ticks_in(seconds, interval_s, least) for pair in _MEANS for seconds, least in pair)
 
 
-def principal_components(rows: Array) -> Array:
-    """Orthonormal directions (k, f) that hold 90 % of the second moment of compressed rows (n, f).
-
-    A missing value (NaN) counts as the node's centre, which is 0, both here and when residuals are taken.
-    """
-    filled = np.clip(np.where(np.isfinite(rows), rows, 0.0), -_CROSS_CLIP, _CROSS_CLIP)
-    power, directions = np.linalg.eigh(filled.T @ filled / max(len(rows), 1))
-    power, directions = power[::-1], directions[:, ::-1].T
-    total = power.sum()
-    if not total > 0:
-        return np.empty((0, rows.shape[1]))
-    count = int(np.searchsorted(np.cumsum(power) / total, _EXPLAINED)) + 1
-    return np.asarray(directions[: min(count, rows.shape[1] // 2)])
+def one_sided(residuals: Array, sides: Array) -> Array:
+    """Residuals (..., f) with the harmless side set to 0; sides (f,) is 1 (high), -1 (low) or 0 (both)."""
+    return np.where(residuals * sides < 0, 0.0, residuals)
 
 
 class ResidualBlocks:
-    """Running state of all blocks for a batch of `nodes` with `features` each."""
+    """Running state of all blocks for a batch of `nodes` with as many features as `sides` is long."""
 
-    def __init__(self, nodes: int, features: int, interval_s: float, components: Array | None = None) -> None:
-        """Start without a past; `components` (k, features) are orthonormal rows.
-
-        See `principal_components`.
-        """
-        self._components = np.empty((0, features)) if components is None else components
-        lengths = sorted({ticks_in(seconds, interval_s, least) for pair in _MEANS for seconds, least in pair})
-        self._pairs = [
-            tuple(lengths.index(ticks_in(seconds, interval_s, least)) for seconds, least in pair)
-            for pair in _MEANS
-        ]
+    def __init__(self, nodes: int, sides: Array, interval_s: float, relations: Relations) -> None:
+        """Start without a past; `sides` (f,) says which sign of a residual counts, see `one_sided`."""
+        features = len(sides)
+        self._relations = relations
+        self._sides = sides
+        pairs = [[ticks_in(seconds, interval_s, least) for seconds, least in pair] for pair in _MEANS]
+        spreads = [ticks_in(seconds, interval_s, least) for seconds, least in _SPREADS]
+        lengths = sorted({length for pair in pairs for length in pair} | set(spreads))
+        self._short = np.array([lengths.index(short) for short, _ in pairs])
+        self._long = np.array([lengths.index(long) for _, long in pairs])
+        self._spread = np.array([lengths.index(length) for length in spreads])
         self._means = RunningMeans(lengths, (nodes, features))
+        self._squares = RunningMeans(spreads, (nodes, features))
+        self._sizes = RunningMeans([ticks_in(_SIZES[0], interval_s, _SIZES[1])], (nodes, 2, features))
+        self._past = Past(nodes, features, interval_s)
         self._previous = np.full((nodes, features), np.nan)
         self._level = np.full((len(LEVELS), nodes, features), np.nan)
         self._deviation = np.full((len(LEVELS), nodes, features), 0.25)
@@ -85,32 +91,47 @@ class ResidualBlocks:
     def step(self, compressed: Array, learn: NDArray[np.bool_] | None = None) -> Array:
         """Residuals (nodes, blocks, features) of compressed values (nodes, features); NaN where not known.
 
-        Nodes (nodes,) whose `learn` is False keep their adapted levels as they are.
+        One-sided but for those around a usual value (CENTRED). Nodes (nodes,) whose `learn` is False keep
+        their adapted levels as they are.
         """
         result = np.empty((compressed.shape[0], len(BLOCKS), compressed.shape[1]))
-        result[:, 0] = compressed
-        innovation = compressed - self._level
-        result[:, 1] = innovation[0]
-        result[:, 2] = innovation[1]
-        result[:, 3] = compressed - self._previous
         means = self._means.push(compressed)
-        for index, (short, long) in enumerate(self._pairs):
-            np.subtract(means[short], means[long], out=result[:, 4 + index])
-        filled = np.clip(np.where(np.isnan(compressed), 0.0, compressed), -_CROSS_CLIP, _CROSS_CLIP)
-        np.subtract(filled, (filled @ self._components.T) @ self._components, out=result[:, 7])
-        if np.isnan(compressed).any():
-            result[:, 4:][np.broadcast_to(np.isnan(compressed)[:, None], result[:, 4:].shape)] = np.nan
-        self._adapt(compressed, innovation, learn)
+        variance = self._squares.push(compressed * compressed) - means[self._spread] ** 2
+        spread = 0.5 * np.log(np.maximum(variance, 0.0) + _LEAST_SPREAD**2)
+        followed = np.stack([compressed, compressed, spread[1]])
+        innovation = followed - self._level
+        values = bounded(compressed)
+        result[:, 0] = compressed
+        result[:, 1:3] = innovation[:2].swapaxes(0, 1)
+        result[:, 3] = compressed - self._previous
+        result[:, 4:7] = (means[self._short] - means[self._long]).swapaxes(0, 1)
+        result[:, 7:10] = spread.swapaxes(0, 1)
+        result[:, 10] = innovation[2]
+        result[:, 11] = values - self._past.row() @ self._relations.autoregression
+        result[:, 12] = values - (values @ self._relations.components.T) @ self._relations.components
+        result[:, 13] = values @ self._relations.partial
+        self._past.push(values)
+        missing = np.isnan(compressed)
+        if missing.any():
+            result[:, 4:14][np.broadcast_to(missing[:, None], result[:, 4:14].shape)] = np.nan
+        if self._sides.any():
+            for part in (slice(0, 7), slice(11, 14)):
+                result[:, part] = one_sided(result[:, part], self._sides)
+        result[:, 14:] = self._sizes.push(np.abs(result[:, [11, 1]]))[0]
+        if missing.any():
+            result[:, 14:][np.broadcast_to(missing[:, None], result[:, 14:].shape)] = np.nan
+        self._previous = np.array(compressed)
+        self._adapt(followed, innovation, learn)
         return result
 
-    def _adapt(self, compressed: Array, innovation: Array, learn: NDArray[np.bool_] | None) -> None:
-        self._previous = np.array(compressed)
-        known = np.isfinite(compressed)
+    def _adapt(self, followed: Array, innovation: Array, learn: NDArray[np.bool_] | None) -> None:
+        known = np.isfinite(followed[0])
         if learn is not None:
             known &= learn[:, None]
         self._seen += known
         first = known & np.isnan(self._level)
-        self._level[first] = np.broadcast_to(compressed, first.shape)[first]
+        if first.any():
+            self._level[first] = followed[first]
         move = known & ~first
         weight = np.maximum(
             self._weight, 1.0 / np.maximum(self._seen, 1.0)

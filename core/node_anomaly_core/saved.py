@@ -19,10 +19,13 @@ _MEMORY: Mapping[str, tuple[int | str, ...]] = {
     "thinned": ("k", "f"),
     "counts": (5,),
     "range": (2, "f"),
+    "threshold_blocks": ("b",),
+    "threshold_level": (2,),
 }
 _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "centre": ("f",),
     "scale": ("f",),
+    "residual_centre": (len(BLOCKS), "f"),
     "residual_scale": (len(BLOCKS), "f"),
     "level_level": (len(LEVELS), 1, "f"),
     "level_deviation": (len(LEVELS), 1, "f"),
@@ -46,6 +49,7 @@ def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinne
         "f": features,
         "n": len(np.atleast_1d(state["times"])),
         "k": len(np.atleast_1d(state["thinned"])),
+        "b": len(np.atleast_1d(state["threshold_blocks"])),
     }
     if sizes["k"] > most_thinned:
         raise ValueError(f"saved {sizes['k']} thinned rows, at most {most_thinned}")
@@ -62,7 +66,8 @@ def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinne
 
 
 def _possible(name: str, array: Array) -> bool:
-    if name == "range":  # infinite, the wrong way round, for a feature that was never seen
+    # infinite, the wrong way round, for a feature that was never seen; below all where nothing was held
+    if name in ("range", "threshold_blocks"):
         return not np.isnan(array).any()
     if name in _MAY_BE_UNKNOWN:
         return not np.isinf(array).any()

@@ -8,20 +8,16 @@ cohort while rows are few.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.attribution import features_behind, surprises
-from node_anomaly_core.baseline import Baseline, expand, fit_level, lean
+from node_anomaly_core.baseline import Baseline, expand, fit_level, lean, lean_centre
 from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.evidence import (
-    Distance,
     ForecastPath,
-    Residual,
     ResidualPath,
     Surprise,
     WindowPath,
@@ -31,6 +27,8 @@ from node_anomaly_core.evidence import (
 from node_anomaly_core.members import Models, judge
 from node_anomaly_core.residuals import longest_window
 from node_anomaly_core.saved import checked
+from node_anomaly_core.score import STATES, Score, Tick, columns_of, measured, part
+from node_anomaly_core.threshold import RollingThreshold, around
 from node_anomaly_core.windows import RowRing, ThinnedRows, ticks_in
 
 _MOST_RECENT_ROWS = 960  # consecutive rows kept to rebuild windows from: 4 h at 15 s
@@ -39,34 +37,8 @@ _LEARN_FOR_S = 86_400.0
 _WARMUP_S, _WARMUP_TICKS = 60.0, 20
 _KNOWN_WARMUP_TICKS = 10
 _GAP_S, _GAP_TICKS = 3_600.0, 3  # after a longer silence the windows start anew; what was learnt stays
-_LARGEST = 1e38  # about what a float32 holds; beyond it a value is no measurement
-
-STATES: tuple[str, ...] = ("missing", "imputed", "constant", "active")
-"""Of a feature: never seen on this node; seen before but not now; never moved; moves."""
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One tick of one node; arrays are (f,) in the bundle's feature order, NaN = unknown."""
-
-    timestamp: float
-    warm: bool
-    score: float
-    model_scores: Mapping[str, float]
-    contributions: Array
-    expected: Array
-    observed: Array
-    states: tuple[str, ...]
-
-
-class Tick(NamedTuple):
-    """One tick of one node on every path; None for a member that the bundle does not have."""
-
-    residual: Residual
-    surprise: Surprise | None
-    distance: Distance | None
 
 
 class NodeScorer:
@@ -101,6 +73,8 @@ class NodeScorer:
         self._residuals: ResidualPath | None = None
         self._forecasts: ForecastPath | None = None
         self._windows: WindowPath | None = None
+        manifest = bundle.manifest
+        self._threshold = RollingThreshold(manifest.tail.alarm_level(), manifest.budget_per_week, interval_s)
         if self.known:
             self._start(self.models.cohort.node(bundle.manifest.nodes.index(node)))
 
@@ -111,7 +85,7 @@ class NodeScorer:
 
     def step(self, timestamp: float, values: NDArray[np.floating]) -> Score:
         """Score values (f,), in the bundle's order and units, NaN = missing, taken at unix `timestamp`."""
-        row = _measured(values)
+        row = measured(values)
         advanced = self._advance(timestamp, row)
         if advanced is None:
             return self._cold(timestamp, row)
@@ -119,7 +93,7 @@ class NodeScorer:
 
     def measure(self, timestamp: float, values: NDArray[np.floating]) -> dict[str, float]:
         """Like `step`, but the members' raw scores, before any calibration; empty until warm."""
-        advanced = self._advance(timestamp, _measured(values))
+        advanced = self._advance(timestamp, measured(values))
         if advanced is None or not self.warm:
             return {}
         return {name: float(value[0]) for name, value in self._raw(advanced).items()}
@@ -160,6 +134,8 @@ class NodeScorer:
             scores[self.models.forecaster] = tick.surprise.score
         if tick.distance is not None and self.models.clusterer is not None:
             scores[self.models.clusterer] = tick.distance.score
+        if self.models.autoregression is not None:
+            scores[self.models.autoregression] = tick.residual.unpredicted
         return scores
 
     def _remember(self, timestamp: float, row: Array) -> None:
@@ -178,8 +154,12 @@ class NodeScorer:
         prior = self.models.cohort.prior
         centre, scale = fit_level(self._thinned.values().astype(np.float64), self._floor, prior)
         recent = self._recent.ordered()[1].astype(np.float64)
-        own = measure_residuals(recent, centre, scale, self.interval_s, self.models.cohort.components)
-        self._start(Baseline(centre, scale, lean(own, prior.residual_scale, len(recent))))
+        usual, size = measure_residuals(
+            recent, centre, scale, self._sides, self.interval_s, self.models.cohort.relations
+        )
+        usual = lean_centre(usual, prior.residual_centre, len(recent))
+        size = lean(size, prior.residual_scale, len(recent))
+        self._start(Baseline(centre, scale, usual, size))
         return self._run(recent)
 
     def _admit(self, late: NDArray[np.bool_]) -> Tick:
@@ -195,6 +175,7 @@ class NodeScorer:
             Baseline(
                 np.where(late, centre, old.centre),
                 np.where(late, scale, old.scale),
+                np.where(late, prior.residual_centre, old.residual_centre),
                 np.where(late, prior.residual_scale, old.residual_scale),
             )
         )
@@ -233,19 +214,33 @@ class NodeScorer:
     def _cold(self, timestamp: float, row: Array) -> Score:
         nothing = np.full(len(row), np.nan)
         unknown = {model.name: float("nan") for model in self.bundle.manifest.models}
-        return Score(timestamp, False, float("nan"), unknown, nothing, nothing, row, self._states(row))
+        return Score(
+            timestamp=timestamp,
+            warm=False,
+            score=float("nan"),
+            threshold_ratio=self._threshold.ratio,
+            model_scores=unknown,
+            contributions=nothing,
+            expected=nothing,
+            observed=row,
+            states=self._states(row),
+        )
 
     def _score(self, timestamp: float, row: Array, tick: Tick) -> Score:
         if not self.warm or self._baseline is None:
             return self._cold(timestamp, row)
         raw, credit = self.models.explain(tick.residual.summary[0], tick.residual.normalised[0])
-        score, members, evidence = judge(self.bundle.manifest, raw | self._path_scores(tick))
+        judged = judge(self.bundle.manifest, raw | self._path_scores(tick))
+        tail, ratio = self.bundle.manifest.tail, self._threshold.ratio
+        level = self._threshold.step(float(judged.combined[0]))
+        score = around(tail.score(judged.combined), float(tail.score(np.array(level))))
         return Score(
             timestamp=timestamp,
             warm=True,
             score=float(score[0]),
-            model_scores={name: float(value[0]) for name, value in members.items()},
-            contributions=self._contributions(tick, evidence, credit),
+            threshold_ratio=ratio,
+            model_scores={name: float(value[0]) for name, value in judged.members.items()},
+            contributions=self._contributions(tick, judged.evidence, credit),
             expected=self._expected(self._baseline, tick.surprise),
             observed=row,
             states=self._states(row),
@@ -275,6 +270,8 @@ class NodeScorer:
             total += weights[self.models.forecaster] * surprises(tick.surprise.share[0])
         if tick.distance is not None and self.models.clusterer is not None:
             total += weights[self.models.clusterer] * tick.distance.share[0]
+        if self.models.autoregression is not None:
+            total += weights[self.models.autoregression] * surprises(tick.residual.unpredicted_share[0])
         whole = total.sum()
         return total / whole if whole > 0 else np.full(len(total), np.nan)
 
@@ -295,9 +292,11 @@ class NodeScorer:
                 dtype=np.int64,
             ),
             "range": np.stack([self._lowest, self._highest]),
+            **{f"threshold_{key}": value for key, value in self._threshold.state().items()},
         }
         if self._baseline is not None and self._residuals is not None:
             saved["centre"], saved["scale"] = self._baseline.centre, self._baseline.scale
+            saved["residual_centre"] = self._baseline.residual_centre
             saved["residual_scale"] = self._baseline.residual_scale
             saved |= {f"level_{key}": value for key, value in self._residuals.blocks.state().items()}
             saved |= {f"summary_{key}": value for key, value in self._residuals.normaliser.state().items()}
@@ -310,21 +309,25 @@ class NodeScorer:
         except (ValueError, TypeError):
             return False
         fresh = NodeScorer(self.bundle, self.interval_s, self.node, self.models)
-        fresh._take_over(arrays)
+        try:
+            fresh._take_over(arrays)
+        except ValueError:
+            return False
         self.__dict__.update(fresh.__dict__)
         return True
 
     def _take_over(self, arrays: Mapping[str, Array]) -> None:
         if not self.known and "centre" in arrays:
-            self._start(Baseline(arrays["centre"], arrays["scale"], arrays["residual_scale"]))
+            kept = (arrays[name] for name in ("centre", "scale", "residual_centre", "residual_scale"))
+            self._start(Baseline(*kept))
         for timestamp, row in zip(arrays["times"], arrays["rows"], strict=True):
             self._recent.push(float(timestamp), row)
             self._last = float(timestamp)
         if self._residuals is not None and len(self._recent):
             self._run(self._recent.ordered()[1].astype(np.float64))
             if "centre" in arrays:
-                self._residuals.blocks.restore(_part(arrays, "level_"))
-                self._residuals.normaliser.restore(_part(arrays, "summary_"))
+                self._residuals.blocks.restore(part(arrays, "level_"))
+                self._residuals.normaliser.restore(part(arrays, "summary_"))
         self._thinned.rows[: len(arrays["thinned"])] = arrays["thinned"]
         self._thinned.kept = len(arrays["thinned"])
         self.ticks, self._learn_at, self._thinned.stride, self._thinned.offered, self._since_gap = (
@@ -332,6 +335,7 @@ class NodeScorer:
         )
         self._learn_at, self._thinned.stride = max(self._learn_at, 1), max(self._thinned.stride, 1)
         self._lowest, self._highest = arrays["range"]
+        self._threshold.restore(part(arrays, "threshold_"))
 
     def replay(self, other: NodeScorer) -> None:
         """Hot reload: live through what the scorer before has seen, so that this one is warm at once.
@@ -345,34 +349,17 @@ class NodeScorer:
         self._thinned = ThinnedRows(
             _THINNED_ROWS, len(self.features), ticks_in(_LEARN_FOR_S, self.interval_s)
         )
-        for row in _columns(other._thinned.values(), columns):
+        for row in columns_of(other._thinned.values(), columns):
             self._thinned.push(row)
         self._thinned.stride, self._thinned.offered = other._thinned.stride, other._thinned.offered
-        for timestamp, row in zip(times, _columns(rows, columns), strict=True):
+        for timestamp, row in zip(times, columns_of(rows, columns), strict=True):
             self._recent.push(float(timestamp), row)
-        self._lowest = _columns(other._lowest[None], columns, np.inf)[0]
-        self._highest = _columns(other._highest[None], columns, -np.inf)[0]
+        self._lowest = columns_of(other._lowest[None], columns, np.inf)[0]
+        self._highest = columns_of(other._highest[None], columns, -np.inf)[0]
         self.ticks, self._since_gap, self._last = other.ticks, other._since_gap, other._last
+        self._threshold.adopt(other._threshold)
         recent = self._recent.ordered()[1].astype(np.float64)
         if self.known and len(recent):
             self._run(recent)
         elif self.ticks >= self.warmup_ticks and len(recent):
             self._learn()
-
-
-def _measured(values: NDArray[np.floating]) -> Array:
-    """Values (f,) with everything that is no measurement, infinities above all, as missing."""
-    row = np.asarray(values, dtype=np.float64)
-    return np.where(np.abs(row) < _LARGEST, row, np.nan)
-
-
-def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _columns(rows: NDArray[np.floating], columns: Sequence[int], otherwise: float = np.nan) -> Array:
-    """Pick columns (n, len(columns)) of rows (n, f); a column of -1 is filled with `otherwise`."""
-    picked = np.full((len(rows), len(columns)), otherwise)
-    have = [position for position, column in enumerate(columns) if column >= 0]
-    picked[:, have] = rows[:, [columns[position] for position in have]]
-    return picked

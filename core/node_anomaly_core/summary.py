@@ -30,11 +30,6 @@ SIDES = {"high": 1.0, "low": -1.0, "both": 0.0}
 """Which sign of a residual counts: a feature whose rise alone is anomalous is silent when it falls."""
 
 
-def one_sided(residuals: Array, sides: Array) -> Array:
-    """Residuals (..., f) with the harmless side set to 0; sides (f,) is 1 (high), -1 (low) or 0 (both)."""
-    return np.where(residuals * sides < 0, 0.0, residuals)
-
-
 def top_counts(known: NDArray[np.integer]) -> NDArray[np.int64]:
     """How many features each top share covers (..., len(TOP_SHARES)), given how many are known (...)."""
     shares = np.array(TOP_SHARES)

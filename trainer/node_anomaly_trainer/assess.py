@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from node_anomaly_core.calibration import fit_tail
 from node_anomaly_core.evidence import FORECAST_CLIP
 from node_anomaly_core.lstm import StepLSTM
-from node_anomaly_core.members import Models
+from node_anomaly_core.members import Models, judge
+from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer import evaluate
 from node_anomaly_trainer.calibrate import calibrate_fresh, calibrate_known, comparison_budget, within
 from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_of
@@ -60,10 +61,17 @@ def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> tup
         manifest, judged = calibrate_fresh(parts, candidate, seed, within(report, 0.45, 0.5))
     else:
         manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration)
-        scores = np.where(
-            parts.normal, scores_of(replace(candidate, manifest=manifest), raw)["combined"], np.nan
-        )
-        judged = list(scores[parts.judged].T)
+        evidence = judge(manifest, raw).combined
+        judged = [
+            np.where(
+                parts.normal[parts.judged, node],
+                rolling_scores(manifest.tail, evidence[parts.late, node], budget, interval)[
+                    parts.judged.start - parts.late.start :
+                ],
+                np.nan,
+            )
+            for node in range(evidence.shape[1])
+        ]
     final = replace(candidate, manifest=manifest)
     report(0.95, "parity and cost")
     faults = [fault for fault in parts.faults if fault.start >= parts.judged.start]

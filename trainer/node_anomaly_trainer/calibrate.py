@@ -71,7 +71,7 @@ def calibrate_fresh(
             ]
         )
     manifest = calibrated(candidate.manifest, series[0])
-    return manifest, [judge(manifest, raw)[0] for raw in series[1]]
+    return manifest, [manifest.tail.score(judge(manifest, raw).combined) for raw in series[1]]
 
 
 def within(report: Report, start: float, share: float) -> Report:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.bundle import GOLDEN_FILE, golden_scores
 from node_anomaly_core.bundle_store import Bundle
-from node_anomaly_core.evidence import Cohort
+from node_anomaly_core.cohort import Cohort
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import Models, judge
 from node_anomaly_core.scoring import NodeScorer
@@ -124,6 +124,9 @@ def raw_scores(
         scores = replay_windows(windows, replayed.compressed[begin : part.stop], _within(report, 0.8, 0.2))
         raw[models.clusterer] = np.full((ticks, nodes), np.nan)
         raw[models.clusterer][part] = scores[part.start - begin :]
+    if models.autoregression is not None:
+        raw[models.autoregression] = np.full((ticks, nodes), np.nan)
+        raw[models.autoregression][part] = replayed.unpredicted[part]
     return raw
 
 
@@ -133,8 +136,8 @@ def _within(report: Report, start: float, share: float) -> Report:
 
 def scores_of(candidate: Candidate, raw: Mapping[str, Array]) -> dict[str, Array]:
     """`anomaly_score` as "combined", and every member's own, from raw scores of any shape."""
-    combined, members, _ = judge(candidate.manifest, raw)
-    return {"combined": combined, **members}
+    judged = judge(candidate.manifest, raw)
+    return {"combined": candidate.manifest.tail.score(judged.combined), **judged.members}
 
 
 def golden_vectors(candidate: Candidate, history: History) -> dict[str, bytes]:

@@ -27,7 +27,14 @@ Positive = Annotated[int, Bounds(1)]
 SOURCES = ("synthetic", "file", "prometheus")
 ROUTES = ("auto", "api", "remote_read", "export")
 LIMITS = GateLimits()
-MEMBERS = ("isolation_forest", "random_forest", "lstm", "kmeans")
+MEMBERS = (
+    "isolation_forest",
+    "isolation_forest_absolute",
+    "random_forest",
+    "lstm",
+    "kmeans",
+    "autoregression",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +194,7 @@ class LstmConfig:
 
     units: tuple[Annotated[int, Bounds(1, 512)], ...] = (50, 25)
     sequence_length: Annotated[int, Bounds(2, 2000)] = 60
-    epochs: Annotated[int, Bounds(1, 1000)] = 8
+    epochs: Annotated[int, Bounds(1, 1000)] = 20
     batch_size: Positive = 64
     learning_rate: Annotated[float, Bounds(1e-6, 1.0)] = 3e-3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -27,6 +28,10 @@ from node_anomaly_trainer.replay import Replayed, fit_cohort, replay_residuals, 
 BURN_IN_TICKS = 120  # windows that are still filling say nothing about normal
 MOST_FOREST_ROWS = 40_000
 FORECAST_SCALE_TICKS = 4_000
+AUTOREGRESSION = "autoregression"  # the member that is part of the cohort
+FOREST_WEIGHT = {False: 0.5, True: 2.0}
+"""Of the Random Forest among members that weigh 1: injected faults teach little, real incidents much."""
+
 FAULT_GUARD_TICKS = 30  # around a fault, where the summary still or already shows it
 
 Array = NDArray[np.float64]
@@ -71,6 +76,8 @@ def fit(
         data = with_borrowed(data, borrowed)
     models: dict[str, Model] = {}
     for name in config.models.enabled:
+        if name == AUTOREGRESSION:
+            continue  # it is fitted with the cohort
         models[name] = MODELS[name](config.models)
         with progress.phase(f"fit {name}") as report:
             models[name].fit(data, config.training.seed, report)
@@ -79,12 +86,7 @@ def fit(
     manifest = Manifest(
         features=parts.clean.features,
         interval_s=parts.clean.interval_s,
-        models=tuple(
-            ModelEntry(
-                model.name, model.type, model.filename, model.input, PLACEHOLDER_SCALE, PLACEHOLDER_TAIL
-            )
-            for model in models.values()
-        ),
+        models=tuple(_entry(name, models, borrowed=data.borrowed) for name in config.models.enabled),
         tail=PLACEHOLDER_TAIL,
         budget_per_week=config.budget.false_alarms_per_node_week,
         trained_at=float(int(time.time())),
@@ -97,6 +99,16 @@ def fit(
     candidate = Candidate(models, cohort, clean, faulted, manifest, files)
     cohort = replace(cohort, forecast_scale=_forecast_scale(candidate, parts))
     return replace(candidate, cohort=cohort, files={**files, COHORT_FILE: write_tensors(cohort.tensors())})
+
+
+def _entry(name: str, models: Mapping[str, Model], *, borrowed: bool) -> ModelEntry:
+    if name == AUTOREGRESSION:
+        return ModelEntry(name, AUTOREGRESSION, COHORT_FILE, "residuals", PLACEHOLDER_SCALE, PLACEHOLDER_TAIL)
+    model = models[name]
+    weight = FOREST_WEIGHT[borrowed] if model.type == "random_forest" else 1.0
+    return ModelEntry(
+        name, model.type, model.filename, model.input, PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, weight
+    )
 
 
 def training_set(
@@ -129,12 +141,13 @@ def training_set(
 
 
 def with_borrowed(data: TrainingSet, borrowed: LabelledRows) -> TrainingSet:
-    """The training set with other servers' incidents beside its own."""
+    """The training set with other servers' incidents in place of injected faults, which they outdo."""
     return replace(
         data,
-        fault_summary=np.concatenate([data.fault_summary, borrowed.summary]),
-        fault_normalised=np.concatenate([data.fault_normalised, borrowed.normalised]),
-        fault_labels=np.concatenate([data.fault_labels, borrowed.labels]),
+        fault_summary=borrowed.summary,
+        fault_normalised=borrowed.normalised,
+        fault_labels=borrowed.labels,
+        borrowed=True,
     )
 
 

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.baseline import Baseline, Prior, compress, fit_level, fit_prior
+from node_anomaly_core.baseline import Baseline, compress, fit_level, fit_prior
 from node_anomaly_core.bundle_store import Bundle
+from node_anomaly_core.cohort import Cohort
 from node_anomaly_core.evidence import (
-    Cohort,
     ForecastPath,
     ResidualPath,
     WindowPath,
     feature_sides,
     measure_residuals,
 )
-from node_anomaly_core.residuals import principal_components
+from node_anomaly_core.relations import Moments
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.summary import SUMMARY_WIDTH, OnlineNormaliser
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, History
@@ -30,8 +30,9 @@ from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, History
 Array = NDArray[np.float64]
 Report = Callable[[float, str], None]
 
-_MOST_RESIDUAL_ROWS = 6_000  # ticks that a node's residual sizes are measured on; more changes nothing
-_COMPONENT_ROWS = 4_000  # ticks per node that correlations are learnt from
+_RESIDUAL_ROWS = 200_000  # ticks that residual sizes are measured on, over all nodes
+_RESIDUAL_ROWS_PER_NODE = (6_000, 20_000)
+_MOST_RELATED_TICKS = 20_000  # that relations are learnt from
 _REPORT_EVERY = 500
 
 
@@ -42,6 +43,7 @@ class Replayed:
     compressed: NDArray[np.float32]  # (t, m, f)
     summary: NDArray[np.float32]  # (t, m, SUMMARY_WIDTH)
     normalised: NDArray[np.float32]  # (t, m, SUMMARY_WIDTH)
+    unpredicted: NDArray[np.float32]  # (t, m) how much the autoregression was surprised
 
 
 def fit_cohort(history: History, report: Report) -> Cohort:
@@ -53,15 +55,21 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     nodes = range(len(history.nodes))
     normal = np.where((history.labels == NORMAL)[:, :, None], history.values, np.nan)
     levels = [fit_level(normal[:, node], floor, None) for node in nodes]
-    every = max(1, history.ticks // _COMPONENT_ROWS)
-    components = principal_components(
-        np.concatenate([compress(normal[::every, node], *levels[node]) for node in nodes])
+    late = slice(max(0, history.ticks - _MOST_RELATED_TICKS), history.ticks)
+    moments = Moments(len(history.features))
+    moments.add(
+        (np.stack([compress(row[node], *levels[node]) for node in nodes]) for row in history.values[late]),
+        history.labels[late] == NORMAL,
+        history.interval_s,
     )
+    relations = moments.fit()
+    sides = feature_sides(history.features)
+    rows = int(np.clip(_RESIDUAL_ROWS / len(levels), *_RESIDUAL_ROWS_PER_NODE))
     baselines = []
     for node, (centre, scale) in enumerate(levels):
-        recent = normal[-_MOST_RESIDUAL_ROWS:, node]
-        usual = measure_residuals(recent, centre, scale, history.interval_s, components)
-        baselines.append(Baseline(centre, scale, usual))
+        recent = normal[-rows:, node]
+        usual, size = measure_residuals(recent, centre, scale, sides, history.interval_s, relations)
+        baselines.append(Baseline(centre, scale, usual, size))
         report((node + 1) / len(levels), history.nodes[node])
     prior = fit_prior(baselines, floor)
     return Cohort(
@@ -69,19 +77,24 @@ def fit_cohort(history: History, report: Report) -> Cohort:
         summary_mean=np.zeros(SUMMARY_WIDTH),
         summary_scale=np.ones(SUMMARY_WIDTH),
         forecast_scale=np.ones(len(history.features)),
-        components=components,
+        relations=relations,
         node_centre=np.stack([baseline.centre for baseline in baselines]),
         node_scale=np.stack([baseline.scale for baseline in baselines]),
-        node_residual=np.stack([_filled(baseline.residual_scale, prior) for baseline in baselines]),
+        node_residual_centre=np.stack(
+            [_filled(baseline.residual_centre, prior.residual_centre) for baseline in baselines]
+        ),
+        node_residual=np.stack(
+            [_filled(baseline.residual_scale, prior.residual_scale) for baseline in baselines]
+        ),
     )
 
 
-def _filled(residual_scale: Array, prior: Prior) -> Array:
-    """A feature this node never had gets the cohort's residual size.
+def _filled(own: Array, prior: Array) -> Array:
+    """A feature this node never had gets the cohort's usual residual (b, f).
 
     It is missing and weighs nothing anyway.
     """
-    return np.where(np.isfinite(residual_scale), residual_scale, prior.residual_scale)
+    return np.where(np.isfinite(own), own, prior)
 
 
 def replay_residuals(
@@ -104,16 +117,14 @@ def replay_residuals(
     compressed = np.empty((*shape, len(history.features)), dtype=np.float32)
     summary = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
     normalised = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
+    unpredicted = np.empty(shape, dtype=np.float32)
     for tick, values in enumerate(history.values):
         residual = path.step(values, None if learn_faults else history.labels[tick] != ANOMALOUS)
-        compressed[tick], summary[tick], normalised[tick] = (
-            residual.compressed,
-            residual.summary,
-            residual.normalised,
-        )
+        compressed[tick], unpredicted[tick] = residual.compressed, residual.unpredicted
+        summary[tick], normalised[tick] = residual.summary, residual.normalised
         if tick % _REPORT_EVERY == 0:
             report(tick / history.ticks, f"tick {tick:,} of {history.ticks:,}")
-    return Replayed(compressed, summary, normalised)
+    return Replayed(compressed, summary, normalised, unpredicted)
 
 
 def with_summary(
@@ -132,7 +143,7 @@ def with_summary(
     normalised = np.stack(
         [normaliser.step(row.astype(np.float64)).astype(np.float32) for row in replayed.summary]
     )
-    return Replayed(replayed.compressed, replayed.summary, normalised), learnt
+    return replace(replayed, normalised=normalised), learnt
 
 
 def replay_forecasts(path: ForecastPath, compressed: NDArray[np.float32], report: Report) -> Array:

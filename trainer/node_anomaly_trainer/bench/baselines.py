@@ -15,6 +15,7 @@ from sklearn.ensemble import IsolationForest
 from node_anomaly_core.baseline import compress, fit_level
 from node_anomaly_core.calibration import fit_tail
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer.bench.plan import FLOOR
 from node_anomaly_trainer.bench.yardsticks import standardised
 from node_anomaly_trainer.models.baselines import Baseline, PCABaseline, WindowedKMeans
@@ -49,7 +50,8 @@ def alarm_scores(calibration: Array, test: Array, interval_s: float, budget_per_
         tail = fit_tail([calibration], interval_s, budget_per_week)
     except ValueError as error:
         raise TrainingError(str(error), "give it a longer train part") from error
-    return tail.score(test)
+    evidence = np.concatenate([calibration, test])
+    return rolling_scores(tail, evidence, budget_per_week, interval_s)[len(calibration) :]
 
 
 def pca(fitted: Array, later: Array, seed: int) -> Array:

@@ -18,6 +18,9 @@ from node_anomaly_trainer.models.random_forest import RandomForestModel
 
 MODELS: Mapping[str, Callable[[ModelsConfig], Model]] = {
     "isolation_forest": lambda config: IsolationForestModel(config.isolation_forest),
+    "isolation_forest_absolute": lambda config: IsolationForestModel(
+        config.isolation_forest, "isolation_forest_absolute", "summary"
+    ),
     "random_forest": lambda config: RandomForestModel(config.random_forest),
     "lstm": lambda config: LSTMModel(config.lstm),
     "kmeans": lambda config: KMeansModel(config.kmeans),

@@ -33,6 +33,8 @@ class TrainingSet:
     """(t, m, f) True where the value was observed and the node was normal."""
     interval_s: float = 60.0
     """Seconds from one tick of `compressed` to the next."""
+    borrowed: bool = False
+    """Whether the labelled rows are incidents of other servers."""
 
 
 class Model(Protocol):

@@ -18,18 +18,22 @@ MAX_ROWS = 32_768  # every tree copies the rows before it draws its max_samples 
 class IsolationForestModel:
     """Unsupervised member; its threshold is set by calibration, so no contamination is asked for."""
 
-    name = "isolation_forest"
     type = "isolation_forest"
-    input = "summary_normalised"
-    filename = "isolation_forest.safetensors"
 
-    def __init__(self, config: IsolationForestConfig) -> None:
+    def __init__(
+        self,
+        config: IsolationForestConfig,
+        name: str = "isolation_forest",
+        input: str = "summary_normalised",  # noqa: A002  # the manifest's word
+    ) -> None:
+        """`input` says which summary: against the node's own slow past, or as it is."""
+        self.name, self.input, self.filename = name, input, f"{name}.safetensors"
         self._config = config
         self._fitted: IsolationForest | None = None
 
     def fit(self, data: TrainingSet, seed: int, report: Report) -> None:
         """Fit on normal history; see Model.fit."""
-        rows = data.normalised
+        rows = data.normalised if self.input == "summary_normalised" else data.summary
         if len(rows) < 2:
             raise TrainingError(
                 f"isolation forest: {len(rows)} rows of normal history", "give it a longer history"

@@ -15,7 +15,7 @@ from node_anomaly_trainer.models.interface import Report, TrainingSet
 CLIP = 5.0  # compressed values beyond this teach nothing more, and would dominate the loss
 VALIDATION_SHARE = 0.15  # the latest part of the history, which no training window touches
 PATIENCE = 3  # epochs without a better validation loss before training stops
-MAX_BATCHES = 64  # per epoch: bounds the time whatever the length of the history
+MAX_BATCHES = 64  # per epoch, of windows that may overlap: a short history is seen from many starts
 MAX_VALIDATION_BATCHES = 16
 SHORTEST = 8  # ticks of a training window below which nothing can be learned
 
@@ -53,7 +53,7 @@ class LSTMModel:
         network = self._build(features, seed)
         rng = np.random.default_rng(seed)
         size = self._config.batch_size
-        drawn = min(MAX_BATCHES * size, nodes * max(1, (split - 1) // length))
+        drawn = MAX_BATCHES * size
         judged = _starts(split, ticks, length, nodes)
         if len(judged) > MAX_VALIDATION_BATCHES * size:
             judged = judged[rng.choice(len(judged), MAX_VALIDATION_BATCHES * size, replace=False)]

@@ -21,15 +21,21 @@ class RandomForestModel:
 
     name = "random_forest"
     type = "random_forest"
-    input = "summary"
     filename = "random_forest.safetensors"
 
     def __init__(self, config: RandomForestConfig) -> None:
         self._config = config
+        self.input = "summary"
         self._fitted: RandomForestClassifier | None = None
 
     def fit(self, data: TrainingSet, seed: int, report: Report) -> None:
-        """Fit on all anomalous ticks and a sample of the normal ones; see Model.fit."""
+        """Fit on all anomalous ticks and a sample of the normal ones; see Model.fit.
+
+        Incidents of other servers are learnt from summaries against each server's own slow past, which are
+        alike between servers; faults injected into this fleet from summaries as they are.
+        """
+        self.input = "summary_normalised" if data.borrowed else "summary"
+        rows = data.fault_normalised if data.borrowed else data.fault_summary
         anomalous = np.flatnonzero(data.fault_labels == 1)
         normal = np.flatnonzero(data.fault_labels == 0)
         if len(anomalous) == 0 or len(normal) == 0:
@@ -48,7 +54,7 @@ class RandomForestModel:
             class_weight=self._config.class_weight,
             random_state=seed,
             n_jobs=-1,
-        ).fit(data.fault_summary[chosen], data.fault_labels[chosen])
+        ).fit(rows[chosen], data.fault_labels[chosen])
         forest.set_params(n_jobs=1)  # several threads would add the trees up in any order
         self._fitted = forest
         report(1.0, f"{self._config.n_estimators} trees on {len(chosen)} rows, {len(anomalous)} anomalous")

@@ -1,0 +1,61 @@
+"""What a scorer is given and what it says: a row of values in, a `Score` out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.evidence import Distance, Residual, Surprise
+
+_LARGEST = 1e38  # about what a float32 holds; beyond it a value is no measurement
+
+STATES: tuple[str, ...] = ("missing", "imputed", "constant", "active")
+"""Of a feature: never seen on this node; seen before but not now; never moved; moves."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One tick of one node; arrays are (f,) in the bundle's feature order, NaN = unknown."""
+
+    timestamp: float
+    warm: bool
+    score: float
+    threshold_ratio: float  # the node's own threshold as a multiple of what training promised
+    model_scores: Mapping[str, float]
+    contributions: Array
+    expected: Array
+    observed: Array
+    states: tuple[str, ...]
+
+
+class Tick(NamedTuple):
+    """One tick of one node on every path; None for a member that the bundle does not have."""
+
+    residual: Residual
+    surprise: Surprise | None
+    distance: Distance | None
+
+
+def measured(values: NDArray[np.floating]) -> Array:
+    """Values (f,) with everything that is no measurement, infinities above all, as missing."""
+    row = np.asarray(values, dtype=np.float64)
+    return np.where(np.abs(row) < _LARGEST, row, np.nan)
+
+
+def part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """The arrays whose name begins with `prefix`, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def columns_of(rows: NDArray[np.floating], columns: Sequence[int], otherwise: float = np.nan) -> Array:
+    """Pick columns (n, len(columns)) of rows (n, f); a column of -1 is filled with `otherwise`."""
+    picked = np.full((len(rows), len(columns)), otherwise)
+    have = [position for position, column in enumerate(columns) if column >= 0]
+    picked[:, have] = rows[:, [columns[position] for position in have]]
+    return picked

@@ -1,0 +1,152 @@
+"""The node's own alarm threshold: what its evidence held in the last two days, at the same budget.
+
+Distribution drift, not the choice of model, is the main source of false alarms (recipe, "What matters most"):
+a threshold fixed at training turns drift into an alarm that stands for days. So the level that training
+promised is only where a node starts; every few hours it is set anew to the level that separate episodes of
+the trailing window reached as often as the budget allows. No label is used, and nothing of the members
+changes: only where on the evidence 1.0 lies. The ratio of both levels is exported, so that a threshold that
+wandered is seen.
+
+Memory is one number per ten ticks of two days, whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, Tail
+
+WINDOW_S = 2 * 86_400.0
+UPDATE_S = 3 * 3_600.0
+OPEN_S = 6 * 3_600.0
+"""An episode that is still going on does not raise the threshold over itself for this long."""
+
+_COUNT_BIAS = 0.35  # median rank of the k-th largest of a sample is about k - 0.35, not k
+_LEAST_LEVEL = 0.05  # of evidence, where the median is 0 and the 95 % quantile of training 1
+_SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
+_PEAKS = 12
+_BAND = 0.1
+
+Array = NDArray[np.float64]
+
+
+def around(score: Array | float, at: float) -> Array:
+    """Scores of any shape with 1.0 moved to where they were `at`; only the band around both is stretched.
+
+    What is far below or above both stays where training put it, so scores can still be compared over time.
+    """
+    low, high = (1 - _BAND) * min(1.0, at), (1 + _BAND) * max(1.0, at)
+    inside = np.interp(score, [low, at, high], [low, 1.0, high])
+    return np.asarray(np.where((score > low) & (score < high), inside, score))
+
+
+class RollingThreshold:
+    """Running threshold of one node, in units of the combined evidence."""
+
+    def __init__(self, level: float, budget_per_week: float, interval_s: float) -> None:
+        """Start at the `level` that training found for the budget."""
+        self._promised = max(level, _LEAST_LEVEL)
+        self._block_s = MERGE_TICKS * interval_s
+        self._blocks: deque[float] = deque(maxlen=max(3, round(WINDOW_S / self._block_s)))
+        self._allowed = budget_per_week * WINDOW_S / WEEK - _COUNT_BIAS
+        self._every = max(1, round(UPDATE_S / self._block_s))
+        self._open = max(1, round(OPEN_S / self._block_s))
+        self._last: deque[float] = deque(maxlen=HOLD_TICKS)
+        self._highest = -np.inf
+        self._ticks = 0
+        self._since = 0
+        self.level = self._promised
+
+    @property
+    def ratio(self) -> float:
+        """The threshold as a multiple of what training promised."""
+        return self.level / self._promised
+
+    def step(self, evidence: float) -> float:
+        """Take in this tick's combined evidence, NaN = unknown; the level that it is judged against."""
+        level = self.level
+        self._last.append(evidence if evidence == evidence else -np.inf)  # noqa: PLR0124  # NaN
+        if len(self._last) == HOLD_TICKS:
+            self._highest = max(self._highest, min(self._last))
+        self._ticks += 1
+        if self._ticks % MERGE_TICKS == 0:
+            self._blocks.append(self._highest)
+            self._highest = -np.inf
+            self._since += 1
+            if self._since >= self._every:
+                self._since = 0
+                self._update()
+        return level
+
+    def _update(self) -> None:
+        blocks = np.array(self._blocks)
+        blocks = blocks[: len(blocks) - self._going_on(blocks)]
+        known = np.isfinite(blocks)
+        if not known.any():
+            return
+        share = float(known.sum()) / self._blocks.maxlen  # type: ignore[operator]  # it was given
+        found = max(self._reached(blocks), _LEAST_LEVEL)
+        self.level = float(np.exp(share * np.log(found) + (1 - share) * np.log(self._promised)))
+
+    def _going_on(self, blocks: Array) -> int:
+        """How many of the latest blocks belong to an episode that has not ended and is not too old."""
+        below = np.flatnonzero(~(blocks >= self.level))
+        length = len(blocks) - 1 - int(below[-1]) if len(below) else len(blocks)
+        return length if length <= self._open else 0
+
+    def _reached(self, blocks: Array) -> float:
+        """The level that as many separate episodes reached as are allowed in a window."""
+        peaks = np.empty(0)
+        ordered = np.sort(blocks[np.isfinite(blocks)])
+        for share in _SHARES:
+            start = ordered[min(len(ordered) - 1, int((1 - share) * len(ordered)))]
+            found = _peaks(blocks, float(start))
+            if len(found) > len(peaks):
+                peaks = found
+            if len(peaks) >= max(_PEAKS, 3 * self._allowed):
+                break
+        return float(np.interp(self._allowed, np.arange(len(peaks)), -np.sort(-peaks)))
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """What a restart needs: the window and the level in force."""
+        return {
+            "blocks": np.array(self._blocks),
+            "level": np.array([self.level, float(self._since)]),
+        }
+
+    def adopt(self, other: RollingThreshold) -> None:
+        """Go on from the threshold of another bundle's scorer: what counts is how far it had wandered."""
+        change = self._promised / other._promised
+        self._blocks.extend(block * change for block in other._blocks)
+        self.level, self._since = other.ratio * self._promised, min(other._since, self._every)
+
+    def restore(self, state: Mapping[str, NDArray[np.floating]]) -> None:
+        """Take over what `state` saved; raises ValueError for numbers that no threshold has."""
+        level, since = (float(number) for number in state["level"])
+        if not np.isfinite(level) or level < _LEAST_LEVEL or not 0 <= since <= self._every:
+            raise ValueError(f"a saved threshold of {level} after {since} blocks")
+        if np.isnan(state["blocks"]).any() or (state["blocks"] == np.inf).any():
+            raise ValueError("a saved threshold holds a level that is no number")
+        self._blocks.extend(float(block) for block in state["blocks"])
+        self.level, self._since = level, int(since)
+
+
+def rolling_scores(tail: Tail, evidence: Array, budget_per_week: float, interval_s: float) -> Array:
+    """Scores (t,) of consecutive evidence (t,), NaN = unknown, by the node's own threshold."""
+    threshold = RollingThreshold(tail.alarm_level(), budget_per_week, interval_s)
+    levels = np.array([threshold.step(float(value)) for value in evidence])
+    at, score = tail.score(levels), tail.score(evidence)
+    return np.array([float(around(one, level)) for one, level in zip(score, at.tolist(), strict=True)])
+
+
+def _peaks(blocks: Array, start: float) -> Array:
+    """The highest block of each run of blocks (n,) at or above `start`."""
+    above = np.flatnonzero(blocks >= start)
+    if not len(above):
+        return np.empty(0)
+    begins = np.flatnonzero(np.diff(above, prepend=above[0] - 2) > 1)
+    return np.asarray(np.maximum.reduceat(blocks[above], begins))
