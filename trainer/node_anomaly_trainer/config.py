@@ -118,7 +118,7 @@ class TrainingConfig:
     fit_fraction: Annotated[float, Bounds(0.5, 0.95)] = 0.75
     """Share of the time range, from its start, that models are fitted on; the rest calibrates and judges."""
     seed: Annotated[int, Bounds(0, 2**31 - 1)] = 7
-    faults_per_node_day: Annotated[float, Bounds(0.1, 100.0)] = 24.0
+    faults_per_node_day: Annotated[float, Bounds(0.1, 100.0)] = 12.0
     """How many faults are injected into a copy of the history, to label ticks for the Random Forest."""
 
 

@@ -19,7 +19,7 @@ from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL
 from node_anomaly_trainer.candidate import Candidate, Parts, part_of
 from node_anomaly_trainer.config import TrainConfig
-from node_anomaly_trainer.dataset import ANOMALOUS, UNKNOWN
+from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN
 from node_anomaly_trainer.labels import count_events, guard_band
 from node_anomaly_trainer.models import MODELS, Model, TrainingSet
 from node_anomaly_trainer.progress import Progress
@@ -128,12 +128,17 @@ def training_set(
     labels = guard_band(parts.faulted.labels, FAULT_GUARD_TICKS)
     if not real_labels:
         labels[parts.clean.labels == ANOMALOUS] = UNKNOWN
+    faulty = np.flatnonzero(labels[rows].ravel() == ANOMALOUS)
+    quiet, loud = (
+        (replayed.summary[rows].reshape(-1, width), replayed.normalised[rows].reshape(-1, width))
+        for replayed in (clean, faulted)
+    )
     return TrainingSet(
-        summary=clean.summary[rows].reshape(-1, width)[chosen],
-        normalised=clean.normalised[rows].reshape(-1, width)[chosen],
-        fault_summary=faulted.summary[rows].reshape(-1, width),
-        fault_normalised=faulted.normalised[rows].reshape(-1, width),
-        fault_labels=labels[rows].ravel(),
+        summary=quiet[0][chosen],
+        normalised=quiet[1][chosen],
+        fault_summary=np.concatenate([loud[0][faulty], quiet[0][chosen]]),
+        fault_normalised=np.concatenate([loud[1][faulty], quiet[1][chosen]]),
+        fault_labels=np.repeat(np.array([ANOMALOUS, NORMAL], np.int8), [len(faulty), len(chosen)]),
         compressed=compressed,
         mask=np.isfinite(compressed) & parts.normal[parts.fit][:, :, None],
         interval_s=parts.clean.interval_s,
