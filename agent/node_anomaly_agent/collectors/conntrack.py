@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import HeldFiles, decimal
+from node_anomaly_agent.collectors.procfile import SHORT, HeldFiles, decimal
 from node_anomaly_core.expressions import Reading
 
 
@@ -22,7 +22,8 @@ class ConntrackCollector(HeldFiles):
 
     def __init__(self, paths: Paths) -> None:
         folder = ("sys", "net", "netfilter")
-        super().__init__(paths.proc(*folder, "nf_conntrack_count"), paths.proc(*folder, "nf_conntrack_max"))
+        count, limit = paths.proc(*folder, "nf_conntrack_count"), paths.proc(*folder, "nf_conntrack_max")
+        super().__init__(count, limit, piece=SHORT)
 
     def read(self) -> Reading:
         """Entries and their limit."""

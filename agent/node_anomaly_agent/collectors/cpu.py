@@ -6,7 +6,7 @@ https://docs.kernel.org/filesystems/proc.html#miscellaneous-kernel-statistics-in
 from __future__ import annotations
 
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import HeldFiles, decimal, number_after
+from node_anomaly_agent.collectors.procfile import WHOLE, HeldFiles, numbers, numbers_after
 from node_anomaly_core.expressions import Reading, SeriesKey
 
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
@@ -14,12 +14,14 @@ USER_HZ = 100.0
 """Ticks a second in what the kernel prints to user space, on every architecture Linux runs on today."""
 
 _CPU = "node_cpu_seconds_total"
-_LINES = (
-    (b"ctxt ", "node_context_switches_total"),
-    (b"intr ", "node_intr_total"),
-    (b"processes ", "node_forks_total"),
-    (b"procs_running ", "node_procs_running"),
-    (b"procs_blocked ", "node_procs_blocked"),
+_KEYS: tuple[SeriesKey, ...] = tuple((_CPU, mode) for mode in MODES)
+_COUNT: SeriesKey = (f"{_CPU}:count", "")
+_LINES: tuple[tuple[bytes, SeriesKey], ...] = (
+    (b"\nctxt ", ("node_context_switches_total", "")),
+    (b"\nintr ", ("node_intr_total", "")),
+    (b"\nprocesses ", ("node_forks_total", "")),
+    (b"\nprocs_running ", ("node_procs_running", "")),
+    (b"\nprocs_blocked ", ("node_procs_blocked", "")),
 )
 
 
@@ -28,20 +30,14 @@ def parse_stat(data: bytes) -> Reading:
 
     ValueError if there is no usable "cpu" line.
     """
-    head, _, rest = data.partition(b"\n")
-    fields = head.split()
-    if len(fields) < 5 or fields[0] != b"cpu":
-        raise ValueError("no 'cpu' line in /proc/stat")
-    reading: Reading = {
-        (_CPU, mode): decimal(field) / USER_HZ for mode, field in zip(MODES, fields[1:], strict=False)
-    }
+    name, *fields = data[: data.find(b"\n")].split() or [b""]
+    if len(fields) < 4 or name != b"cpu" or not numbers(fields):
+        raise ValueError("no 'cpu' line of numbers in /proc/stat")
+    reading: Reading = {key: float(field) / USER_HZ for key, field in zip(_KEYS, fields, strict=False)}
     cpus = data.count(b"\ncpu")
     if cpus:
-        reading[f"{_CPU}:count", ""] = float(cpus)
-    for prefix, metric in _LINES:
-        value = number_after(rest, prefix)
-        if value is not None:
-            reading[metric, ""] = value
+        reading[_COUNT] = float(cpus)
+    reading.update(numbers_after(data, _LINES))
     return reading
 
 
@@ -58,8 +54,7 @@ class NeverBack:
 
     def apply(self, reading: Reading) -> None:
         """Raise the CPU counters of this reading by what they have lost so far."""
-        for mode in MODES:
-            key = (_CPU, mode)
+        for key in _KEYS:
             value = reading.get(key)
             if value is None:
                 continue
@@ -77,7 +72,7 @@ class CpuCollector(HeldFiles):
     name = "cpu"
 
     def __init__(self, paths: Paths) -> None:
-        super().__init__(paths.proc("stat"))
+        super().__init__(paths.proc("stat"), piece=WHOLE)
         self._never_back = NeverBack()
 
     def read(self) -> Reading:

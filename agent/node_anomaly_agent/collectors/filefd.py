@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import HeldFiles, decimal
+from node_anomaly_agent.collectors.procfile import SHORT, HeldFiles, decimal
 from node_anomaly_core.expressions import Reading
 
 
@@ -24,7 +24,7 @@ class FilefdCollector(HeldFiles):
     name = "filefd"
 
     def __init__(self, paths: Paths) -> None:
-        super().__init__(paths.proc("sys", "fs", "file-nr"))
+        super().__init__(paths.proc("sys", "fs", "file-nr"), piece=SHORT)
 
     def read(self) -> Reading:
         """Open files and their limit."""

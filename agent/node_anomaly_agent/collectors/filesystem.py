@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from node_anomaly_agent.collectors.mount_table import MountTable
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import CollectorMissing, HeldFiles
+from node_anomaly_agent.collectors.procfile import CollectorMissing
 from node_anomaly_core.catalogue import FILESYSTEM_EXCLUDE, MOUNT_EXCLUDE
 from node_anomaly_core.expressions import Reading
 
@@ -50,13 +51,14 @@ def parse_mounts(data: bytes) -> tuple[Mount, ...]:
     return tuple(found.values())
 
 
-class FilesystemCollector(HeldFiles):
+class FilesystemCollector:
     """Reads init's mount table (its own if it may not) and asks each mount below `rootfs`."""
 
     name = "filesystem"
 
     def __init__(self, paths: Paths, statvfs: Statvfs = os.statvfs) -> None:
-        super().__init__(paths.proc("1", "mounts"), paths.proc("self", "mounts"))
+        self._of_init = MountTable(paths.proc("1", "mounts"))
+        self._own = MountTable(paths.proc("self", "mounts"))
         self._root = paths.rootfs.rstrip("/")
         self._statvfs = statvfs
         self._table = b""
@@ -69,12 +71,11 @@ class FilesystemCollector(HeldFiles):
             CollectorMissing: there is no mount table.
             ValueError: more than MAX_MOUNTS local mounts.
         """
-        of_init, own = self._files
         try:
-            table, is_own = of_init.read(), False
+            table, is_own = self._of_init.read(), False
         except (OSError, CollectorMissing):
-            table, is_own = own.read(), True
-        if table != self._table:  # the kernel's table is compared, not parsed, while nothing is mounted
+            table, is_own = self._own.read(), True
+        if table is not self._table and table != self._table:
             mounts = parse_mounts(table)
             self._mounts = self._seen_from_host(mounts) if is_own else mounts
             self._table = table
@@ -95,7 +96,8 @@ class FilesystemCollector(HeldFiles):
         reading["node_filesystem_avail_bytes", mount.point] = found.f_bavail * unit
         reading["node_filesystem_files", mount.point] = float(found.f_files)
         reading["node_filesystem_files_free", mount.point] = float(found.f_ffree)
-        reading["node_filesystem_readonly", mount.point] = float(mount.read_only)
+        read_only = mount.read_only or found.f_flag & os.ST_RDONLY
+        reading["node_filesystem_readonly", mount.point] = float(bool(read_only))
 
     def _seen_from_host(self, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
         """A container's own table names the host's mounts below rootfs; they lose that prefix."""
@@ -104,3 +106,8 @@ class FilesystemCollector(HeldFiles):
         inside = [m for m in mounts if m.point == self._root or m.point.startswith(self._root + "/")]
         stripped = (Mount(m.point[len(self._root) :] or "/", m.read_only) for m in inside)
         return tuple(m for m in stripped if not _POINTS.fullmatch(m.point))
+
+    def close(self) -> None:
+        """Close both tables."""
+        self._of_init.close()
+        self._own.close()

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import CollectorMissing, HeldFile
+from node_anomaly_agent.collectors.procfile import SHORT, CollectorMissing, HeldFile
 from node_anomaly_agent.collectors.thermal import parse_temp
 from node_anomaly_core.expressions import Reading
 
@@ -21,23 +21,28 @@ _SENSOR = re.compile(r"temp\d{1,4}_input")
 
 
 class HwmonCollector:
-    """Reads every sensor; the folders are listed anew every LOOK_EVERY ticks, and while there is none."""
+    """Reads every sensor; the folders are listed anew every LOOK_EVERY ticks."""
 
     name = "hwmon"
 
     def __init__(self, paths: Paths) -> None:
         self._folder = Path(paths.sys("class", "hwmon"))
         self._sensors: dict[str, HeldFile] = {}
-        self._tick = 0
+        self._missing = ""
+        self._rest = 0
 
     def read(self) -> Reading:
         """Temperature of each sensor, by chip and sensor; one that cannot answer now is left out.
 
         Raises CollectorMissing on a host without any.
         """
-        if self._tick % LOOK_EVERY == 0 or not self._sensors:
+        if self._rest:
+            self._rest -= 1
+        else:
+            self._rest = LOOK_EVERY - 1
             self._look()
-        self._tick += 1
+        if not self._sensors:
+            raise CollectorMissing(self._missing)
         reading: Reading = {}
         for label, file in self._sensors.items():
             try:
@@ -49,15 +54,15 @@ class HwmonCollector:
     def _look(self) -> None:
         try:
             found = self._found()
-        except FileNotFoundError as error:
-            raise CollectorMissing(f"{self._folder}: no such directory") from error
+            self._missing = f"{self._folder}: no temperature sensor (usual on virtual machines)"
+        except FileNotFoundError:
+            found = {}
+            self._missing = f"{self._folder}: no such directory"
         for gone in self._sensors.keys() - found.keys():
             self._sensors.pop(gone).close()
         for label in sorted(found)[:MAX_SENSORS]:
             if label not in self._sensors:
-                self._sensors[label] = HeldFile(str(found[label]))
-        if not self._sensors:
-            raise CollectorMissing(f"{self._folder}: no temperature sensor (usual on virtual machines)")
+                self._sensors[label] = HeldFile(str(found[label]), piece=SHORT)
 
     def _found(self) -> dict[str, Path]:
         """Every sensor's file by chip and name."""
@@ -77,3 +82,4 @@ class HwmonCollector:
         for file in self._sensors.values():
             file.close()
         self._sensors.clear()
+        self._rest = 0

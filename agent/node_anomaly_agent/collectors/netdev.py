@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from node_anomaly_agent.collectors.devices import MAX_DEVICES, DeviceFilter
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import MAX_DIGITS, HeldFiles
+from node_anomaly_agent.collectors.procfile import HeldFiles, numbers
 from node_anomaly_core.catalogue import NETWORK_EXCLUDE
 from node_anomaly_core.expressions import Reading
 
@@ -36,7 +36,7 @@ def parse_netdev(data: bytes, interfaces: DeviceFilter = _INTERFACES) -> Reading
         if not device:
             continue
         fields = rest.split()
-        if len(fields) < _LENGTH or not b"".join(fields).isdigit() or max(map(len, fields)) > MAX_DIGITS:
+        if len(fields) < _LENGTH or not numbers(fields):
             continue
         for at, metric in _FIELDS:
             reading[metric, device] = float(fields[at])

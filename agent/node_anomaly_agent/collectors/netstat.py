@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from functools import lru_cache
 
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import MAX_DIGITS, CollectorMissing, HeldFiles
-from node_anomaly_core.expressions import Reading
+from node_anomaly_agent.collectors.procfile import MAX_DIGITS, WHOLE, CollectorMissing, HeldFiles
+from node_anomaly_core.expressions import Reading, SeriesKey
 
-_WANTED = {
-    b"Tcp": ((b"RetransSegs", "node_netstat_Tcp_RetransSegs"), (b"CurrEstab", "node_netstat_Tcp_CurrEstab")),
-    b"TcpExt": ((b"ListenOverflows", "node_netstat_TcpExt_ListenOverflows"),),
+_WANTED: dict[bytes, dict[bytes, SeriesKey]] = {
+    b"\nTcp: ": {
+        b"RetransSegs": ("node_netstat_Tcp_RetransSegs", ""),
+        b"CurrEstab": ("node_netstat_Tcp_CurrEstab", ""),
+    },
+    b"\nTcpExt: ": {b"ListenOverflows": ("node_netstat_TcpExt_ListenOverflows", "")},
 }
 _TIME_WAIT = re.compile(rb"^TCP:(?: \S+ \S+)*? tw (\d{1,20})", re.MULTILINE)
 
@@ -22,22 +25,27 @@ def parse_netstat(data: bytes) -> Reading:
     A pair whose lines differ in length and a value that is not a number are skipped.
     """
     reading: Reading = {}
-    lines = data.split(b"\n")
-    for header, values in pairwise(lines):
-        group = header.partition(b":")[0]
-        wanted = _WANTED.get(group)
-        if wanted is None or not values.startswith(group + b": "):
+    text = b"\n" + data
+    for group in _WANTED:
+        _, _, rest = text.partition(group)
+        header, _, rest = rest.partition(group)
+        values = rest.partition(b"\n")[0].split()
+        length, places = _columns(group, header)
+        if len(values) != length:
             continue
-        names, numbers = header.split(), values.split()
-        if len(names) != len(numbers):
-            continue
-        for name, metric in wanted:
-            if name not in names:
-                continue
-            value = numbers[names.index(name)]
+        for key, at in places:
+            value = values[at]
             if value.isdigit() and len(value) <= MAX_DIGITS:
-                reading[metric, ""] = float(value)
+                reading[key] = float(value)
     return reading
+
+
+@lru_cache(maxsize=8)
+def _columns(group: bytes, header: bytes) -> tuple[int, tuple[tuple[SeriesKey, int], ...]]:
+    """How many columns a header has, and where the wanted ones are: the same until the next boot."""
+    names = header.split()
+    wanted = _WANTED[group]
+    return len(names), tuple((wanted[name], at) for at, name in enumerate(names) if name in wanted)
 
 
 def parse_sockstat(data: bytes) -> Reading:
@@ -52,7 +60,7 @@ class NetstatCollector(HeldFiles):
     name = "netstat"
 
     def __init__(self, paths: Paths) -> None:
-        super().__init__(paths.net("snmp"), paths.net("netstat"), paths.net("sockstat"))
+        super().__init__(paths.net("snmp"), paths.net("netstat"), paths.net("sockstat"), piece=WHOLE)
 
     def read(self) -> Reading:
         """TCP retransmits, overflows, established and waiting connections."""

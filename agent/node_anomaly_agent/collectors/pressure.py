@@ -5,31 +5,30 @@ https://docs.kernel.org/accounting/psi.html
 
 from __future__ import annotations
 
-import re
-
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import CollectorMissing, HeldFiles
-from node_anomaly_core.expressions import Reading
+from node_anomaly_agent.collectors.procfile import MAX_DIGITS, WHOLE, CollectorMissing, HeldFiles
+from node_anomaly_core.expressions import Reading, SeriesKey
 
 # node_exporter calls "some" waiting and "full" stalled. A CPU has no meaningful "full" for the system.
-_METRICS = {
-    ("cpu", b"some"): "node_pressure_cpu_waiting_seconds_total",
-    ("memory", b"some"): "node_pressure_memory_waiting_seconds_total",
-    ("memory", b"full"): "node_pressure_memory_stalled_seconds_total",
-    ("io", b"some"): "node_pressure_io_waiting_seconds_total",
-    ("io", b"full"): "node_pressure_io_stalled_seconds_total",
+_METRICS: dict[tuple[str, bytes], SeriesKey] = {
+    ("cpu", b"some"): ("node_pressure_cpu_waiting_seconds_total", ""),
+    ("memory", b"some"): ("node_pressure_memory_waiting_seconds_total", ""),
+    ("memory", b"full"): ("node_pressure_memory_stalled_seconds_total", ""),
+    ("io", b"some"): ("node_pressure_io_waiting_seconds_total", ""),
+    ("io", b"full"): ("node_pressure_io_stalled_seconds_total", ""),
 }
 RESOURCES = ("cpu", "memory", "io")
-_LINE = re.compile(rb"^(some|full) [^\n]*\btotal=(\d{1,20})$", re.MULTILINE)
 
 
 def parse_pressure(resource: str, data: bytes) -> Reading:
     """Seconds waited for this resource; lines that are not as documented are skipped."""
-    return {
-        (_METRICS[resource, kind], ""): float(microseconds) * 1e-6
-        for kind, microseconds in _LINE.findall(data)
-        if (resource, kind) in _METRICS
-    }
+    reading: Reading = {}
+    for line in data.split(b"\n"):
+        averages, found, microseconds = line.rpartition(b" total=")
+        key = _METRICS.get((resource, averages[:4]))
+        if found and key and microseconds.isdigit() and len(microseconds) <= MAX_DIGITS:
+            reading[key] = float(microseconds) * 1e-6
+    return reading
 
 
 class PressureCollector(HeldFiles):
@@ -38,7 +37,7 @@ class PressureCollector(HeldFiles):
     name = "pressure"
 
     def __init__(self, paths: Paths) -> None:
-        super().__init__(*(paths.proc("pressure", resource) for resource in RESOURCES))
+        super().__init__(*(paths.proc("pressure", resource) for resource in RESOURCES), piece=WHOLE)
 
     def read(self) -> Reading:
         """Seconds waited for CPU, memory and I/O."""

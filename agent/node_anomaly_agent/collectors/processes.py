@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import HeldFiles
+from node_anomaly_agent.collectors.procfile import WHOLE, HeldFiles
 from node_anomaly_core.expressions import Reading
 
 _THREADS = re.compile(rb"\S+ \S+ \S+ \d{1,9}/(\d{1,9}) ")
@@ -25,7 +25,7 @@ class ProcessesCollector(HeldFiles):
     name = "processes"
 
     def __init__(self, paths: Paths) -> None:
-        super().__init__(paths.proc("loadavg"))
+        super().__init__(paths.proc("loadavg"), piece=WHOLE)
 
     def read(self) -> Reading:
         """Threads in the system."""

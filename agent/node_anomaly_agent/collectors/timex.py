@@ -35,12 +35,13 @@ def kernel_adjtimex() -> Adjtimex:
     except (AttributeError, OSError) as error:
         raise CollectorMissing("the C library has no adjtimex") from error
 
+    buffer = ctypes.create_string_buffer(_SIZE)  # all zero, and the kernel leaves `modes` as it is
+
     def adjtimex() -> bytes:
-        buffer = ctypes.create_string_buffer(_SIZE)
         if call(buffer) < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), "adjtimex")
-        return buffer.raw
+        return ctypes.string_at(buffer, _HEAD.size)
 
     return adjtimex
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.collectors.procfile import HeldFiles, number_after
-from node_anomaly_core.expressions import Reading
+from node_anomaly_agent.collectors.procfile import HeldFiles, numbers_after
+from node_anomaly_core.expressions import Reading, SeriesKey
 
 FIELDS = ("pswpin", "pswpout", "pgmajfault", "oom_kill")
-_LINES = tuple((f"{name} ".encode(), f"node_vmstat_{name}") for name in FIELDS)
+_LINES: tuple[tuple[bytes, SeriesKey], ...] = tuple(
+    (f"\n{name} ".encode(), (f"node_vmstat_{name}", "")) for name in FIELDS
+)
 
 
 def parse_vmstat(data: bytes) -> Reading:
     """The fields that are there (oom_kill needs Linux 4.13); ValueError if there is none."""
-    found = ((metric, number_after(data, prefix)) for prefix, metric in _LINES)
-    reading: Reading = {(metric, ""): value for metric, value in found if value is not None}
+    reading: Reading = numbers_after(data, _LINES)
     if not reading:
         raise ValueError("none of the expected lines in /proc/vmstat")
     return reading
