@@ -14,7 +14,7 @@ from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Daemon, Parts, handle_signals
 from node_anomaly_agent.log_setup import configure_logging
 from node_anomaly_agent.memory import map_large_blocks, trim
-from node_anomaly_agent.process_stats import read_process_stats
+from node_anomaly_agent.process_stats import ProcessReader
 from node_anomaly_agent.reload import Reloader
 from node_anomaly_agent.sampler import Sampler
 from node_anomaly_agent.scorer import Candidate, load_candidate
@@ -115,7 +115,7 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
             clock=clock,
             log=log,
             interval_s=config.interval_s,
-            process=read_process_stats,
+            process=ProcessReader().read,
             trim=trim,
         )
     )

@@ -7,7 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from node_anomaly_agent.collectors.procfile import WHOLE, HeldFile
 from node_anomaly_agent.config import OWN_PROC
+from node_anomaly_core.errors import SourceError
+
+COUNT_EVERY = 4
+"""Reads between two counts of open files, which cost more than all the rest; a minute at the default tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +27,61 @@ class ProcessStats:
     max_fds: float = math.nan
 
 
+class ProcessReader:
+    """Reads this process at every tick, from files that it holds open."""
+
+    def __init__(self, proc: Path = OWN_PROC) -> None:
+        self._stat, self._limits = (
+            HeldFile(str(proc / "self" / name), piece=WHOLE) for name in ("stat", "limits")
+        )
+        self._descriptors = proc / "self" / "fd"
+        system = HeldFile(str(proc / "stat"))
+        self._boot_time = _number_after(_content(system), "btime ")
+        system.close()
+        self._ticks, self._page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+        self._open_fds = self._max_fds = math.nan
+        self._rest = 0
+
+    def read(self) -> ProcessStats:
+        """The stats now; whatever cannot be read is NaN. Field numbers are those of proc(5)."""
+        fields = _content(self._stat).rpartition(")")[2].split()  # the name may hold spaces
+        if len(fields) < 22:
+            return ProcessStats()
+        if self._rest:
+            self._rest -= 1
+        else:
+            self._rest = COUNT_EVERY - 1
+            self._max_fds = _number_after(_content(self._limits), "Max open files ")
+            self._open_fds = _count(self._descriptors)
+        user, system, start, virtual, resident = (float(fields[at - 3]) for at in (14, 15, 22, 23, 24))
+        return ProcessStats(
+            cpu_s=(user + system) / self._ticks,
+            resident_bytes=resident * self._page,
+            virtual_bytes=virtual,
+            start_time=self._boot_time + start / self._ticks,
+            open_fds=self._open_fds,
+            max_fds=self._max_fds,
+        )
+
+    def close(self) -> None:
+        """Close the held files; a later read opens them again."""
+        self._stat.close()
+        self._limits.close()
+
+
 def read_process_stats(proc: Path = OWN_PROC) -> ProcessStats:
-    """The stats of this process; whatever cannot be read is NaN. Field numbers are those of proc(5)."""
-    fields = _read(proc / "self" / "stat").rpartition(")")[2].split()  # the name may hold spaces
-    if len(fields) < 22:
-        return ProcessStats()
-    ticks = os.sysconf("SC_CLK_TCK")
-    user, system, start, virtual, resident = (float(fields[at - 3]) for at in (14, 15, 22, 23, 24))
-    return ProcessStats(
-        cpu_s=(user + system) / ticks,
-        resident_bytes=resident * os.sysconf("SC_PAGE_SIZE"),
-        virtual_bytes=virtual,
-        start_time=_number_after(_read(proc / "stat"), "btime ") + start / ticks,
-        open_fds=_count(proc / "self" / "fd"),
-        max_fds=_number_after(_read(proc / "self" / "limits"), "Max open files "),
-    )
-
-
-def _read(path: Path) -> str:
+    """The stats of this process, once."""
+    reader = ProcessReader(proc)
     try:
-        return path.read_text(errors="replace")
-    except OSError:
+        return reader.read()
+    finally:
+        reader.close()
+
+
+def _content(file: HeldFile) -> str:
+    try:
+        return file.read().decode(errors="replace")
+    except (OSError, ValueError, SourceError):
         return ""
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from node_anomaly_agent.process_stats import ProcessStats, read_process_stats
+from node_anomaly_agent.process_stats import COUNT_EVERY, ProcessReader, ProcessStats, read_process_stats
 
 
 def test_this_process_is_read():
@@ -47,3 +47,17 @@ def test_no_limit_is_not_a_number(tmp_path):
     assert math.isnan(stats.max_fds)
     assert math.isnan(stats.open_fds)
     assert math.isnan(stats.start_time)
+
+
+def test_open_files_are_counted_every_few_reads_and_all_else_in_each(tmp_path):
+    reader = ProcessReader()
+    first = reader.read()
+    held = [(tmp_path / str(at)).open("w") for at in range(5)]
+    ballast = bytearray(os.urandom(8 << 20))
+    later = [reader.read() for _ in range(COUNT_EVERY)]
+    for file in held:
+        file.close()
+    reader.close()
+    assert [stats.open_fds - first.open_fds for stats in later] == [0.0] * (COUNT_EVERY - 1) + [5.0]
+    assert all(stats.resident_bytes - first.resident_bytes > len(ballast) / 2 for stats in later)
+    assert {stats.start_time for stats in later} == {first.start_time}
