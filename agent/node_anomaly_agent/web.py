@@ -6,6 +6,7 @@ metrics would let every probe pass.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import threading
@@ -27,7 +28,11 @@ QUEUED_REQUESTS = 64
 TIMEOUT_S = 5
 """A client that sends or takes nothing for this long is dropped."""
 
+IDLE_LOOK_S = 5.0
+"""Between two looks for clients to drop. Each wakes the accept loop, by default twice a second."""
+
 STOP_PATIENCE_S = 0.3
+STOP_LOOK_S = 0.02
 STALLED_TICKS = 10
 STALLED_FLOOR_S = 60.0
 """Liveness fails when the loop has not come round for this many intervals, and for at least this long."""
@@ -192,9 +197,16 @@ class WebServer:
 
     def stop(self) -> None:
         """Stop accepting and let requests that run finish for a moment."""
+        address = self._server.bind_addr
         stopper = threading.Thread(target=self._server.stop, name="web-stop", daemon=True)
         stopper.start()
-        stopper.join(STOP_PATIENCE_S)
+        for _ in range(round(STOP_PATIENCE_S / STOP_LOOK_S)):
+            # The accept loop sleeps until somebody connects, and only then sees that it shall end.
+            with contextlib.suppress(OSError):
+                socket.create_connection(address, timeout=STOP_LOOK_S).close()
+            stopper.join(STOP_LOOK_S)
+            if not stopper.is_alive():
+                return
 
     def _serve(self) -> None:
         try:
@@ -234,6 +246,7 @@ class WebServer:
             timeout=TIMEOUT_S,
             shutdown_timeout=0,
         )
+        server.expiration_interval = IDLE_LOOK_S
         server.max_request_header_size = 16 << 10
         server.max_request_body_size = 64 << 10
         return server

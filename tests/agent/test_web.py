@@ -229,3 +229,41 @@ def test_a_client_that_holds_on_does_not_hold_up_the_stop():
         started = time.monotonic()
         server.stop()
         assert time.monotonic() - started < 0.5
+
+
+def test_an_idle_client_is_dropped_and_a_busy_one_is_kept(monkeypatch):
+    """Between the time-out and a look more after it."""
+    monkeypatch.setattr("node_anomaly_agent.web.TIMEOUT_S", 0.4)
+    monkeypatch.setattr("node_anomaly_agent.web.IDLE_LOOK_S", 0.2)
+    server = WebServer(Address("127.0.0.1", 0), application(Site()))
+    server.start()
+    idle, busy = (http.client.HTTPConnection("127.0.0.1", server.port, timeout=5) for _ in range(2))
+
+    def ask(connection: http.client.HTTPConnection) -> int:
+        connection.request("GET", "/-/ready")
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    assert ask(idle) == ask(busy) == 200
+    kept = busy.sock
+    for _ in range(8):
+        time.sleep(0.15)
+        assert ask(busy) == 200
+    assert busy.sock is kept
+    assert idle.sock.recv(1) == b""
+    idle.close()
+    busy.close()
+    server.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "", "::1"])
+def test_a_stop_does_not_wait_for_the_next_look_at_idle_clients(host):
+    """The accept loop sleeps much longer than a stop may take."""
+    server = WebServer(Address(host, 0), application(Site()))
+    server.start()
+    port, started = server.port, time.monotonic()
+    server.stop()
+    assert time.monotonic() - started < 0.25
+    with pytest.raises(OSError, match="refused"), socket.create_connection(("localhost", port), timeout=1):
+        pass
