@@ -193,14 +193,17 @@ def _describe(config: AgentConfig) -> str:
 def _features(config: AgentConfig, output: str, matchers: str) -> int:
     from node_anomaly_agent.assembly import build_sampler
     from node_anomaly_agent.clock import SystemClock
-    from node_anomaly_agent.features_command import look_at_features, render_features
+    from node_anomaly_agent.features_command import complaints, look_at_features, render_features
 
     sampler = build_sampler(config)
     try:
-        found = look_at_features(sampler, config.features, SystemClock())
+        found, collectors = look_at_features(sampler, config.features, SystemClock())
     finally:
         sampler.close()
-    print(render_features(found, output, format_duration(config.window_s), matchers), end="")
+    print(render_features(found, collectors, output, format_duration(config.window_s), matchers), end="")
+    if output == "json":  # which is for programs, and only holds features
+        for line in complaints(collectors, missing=False):
+            print(line, file=sys.stderr)
     return 0
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.daemon import Sampling
+from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.units import format_value
 from node_anomaly_core.features import Feature
 
@@ -26,26 +27,43 @@ class Found:
     value: float
 
 
-def look_at_features(sampler: Sampling, features: Sequence[Feature], clock: Clock) -> list[Found]:
+def look_at_features(
+    sampler: Sampling, features: Sequence[Feature], clock: Clock
+) -> tuple[list[Found], Mapping[str, CollectorStatus]]:
     """Sample the host for two seconds; `features` are the sampler's, in its order.
 
-    `constant` only means that nothing moved in that time.
+    `constant` only means that nothing moved in that time. Also gives how each collector did at last.
     """
-    rows = [sampler.sample(clock.time()).values]
+    samples = [sampler.sample(clock.time())]
     for _ in range(SAMPLES - 1):
         clock.wait(PAUSE_S)
-        rows.append(sampler.sample(clock.time()).values)
-    values = np.array(rows)
+        samples.append(sampler.sample(clock.time()))
+    values = np.array([sample.values for sample in samples])
     found = []
     for feature, column in zip(features, values.T, strict=True):
         seen = column[~np.isnan(column)]
         state = "missing" if not seen.size else "constant" if np.ptp(seen) == 0 else "active"
         found.append(Found(feature, state, float(seen[-1]) if seen.size else float("nan")))
-    return found
+    return found, samples[-1].collectors
 
 
-def render_features(found: list[Found], output: str, window: str, matchers: str) -> str:
-    """As `table` or `json`; `window` and `matchers` go into the PromQL."""
+def complaints(collectors: Mapping[str, CollectorStatus], *, missing: bool = True) -> list[str]:
+    """Why a collector has nothing: it failed or, with `missing`, the host has no such thing."""
+    return [
+        f"collector {name} {'has nothing to read' if status.missing else 'failed'}: {status.error}"
+        for name, status in collectors.items()
+        if not status.success and (missing or not status.missing)
+    ]
+
+
+def render_features(
+    found: list[Found],
+    collectors: Mapping[str, CollectorStatus],
+    output: str,
+    window: str,
+    matchers: str,
+) -> str:
+    """As `table`, with what collectors complain of, or `json`; the last two go into the PromQL."""
     if output == "json":
         document = [
             {
@@ -75,4 +93,6 @@ def render_features(found: list[Found], output: str, window: str, matchers: str)
     ]
     states = [one.state for one in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("active", "constant", "missing"))
+    said = complaints(collectors)
+    lines += ["", *said] if said else []
     return "\n".join([*lines, "", f"{len(found)} features: {counts} (a look of two seconds)"]) + "\n"

@@ -125,6 +125,19 @@ def test_features_as_json_lists_the_catalogue_with_its_state_here(capsys):
     }  # fmt: skip
 
 
+def test_features_says_why_a_collector_has_nothing(capsys, tmp_path):
+    (tmp_path / "stat").write_text("no cpu here\n")
+    roots = ["--path.procfs", str(tmp_path), "--path.sysfs", str(tmp_path)]
+    assert main(["features", *roots]) == 0
+    table, _ = capsys.readouterr()
+    assert "collector cpu failed: ValueError: no 'cpu' line" in table
+    assert f"collector thermal has nothing to read: {tmp_path}/class/thermal: no such directory" in table
+    assert main(["features", "--output", "json", *roots]) == 0
+    document, said = capsys.readouterr()
+    assert {one["state"] for one in json.loads(document) if one["group"] == "cpu"} == {"missing"}
+    assert said.splitlines() == ["collector cpu failed: ValueError: no 'cpu' line of numbers in /proc/stat"]
+
+
 def test_features_as_a_table_ends_with_a_count(capsys, tmp_path):
     """An empty procfs: what is not there is missing, not 0."""
     assert main(["features", "--path.procfs", str(tmp_path), "--path.sysfs", str(tmp_path)]) == 0
