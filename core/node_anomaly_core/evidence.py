@@ -28,7 +28,7 @@ FORECAST_CLIP = 5.0
 
 SURPRISE_MEAN_S = 60.0
 SURPRISE_MEAN_TICKS = 5
-SURPRISE_SHARE = 0.30
+SURPRISE_SHARE = 0.20
 
 LEAST_POSITIONS = POSITIONS // 2
 """Of a window that something must be known of before it is judged."""
@@ -110,7 +110,7 @@ class Surprise:
 
 
 class ForecastPath:
-    """The LSTM stepped once a tick, and its smoothed surprise over the third that surprised most."""
+    """The LSTM stepped once a tick, and its smoothed surprise over the fifth that surprised most."""
 
     def __init__(self, lstm: StepLSTM, nodes: int, sides: Array, scale: Array, interval_s: float) -> None:
         self._lstm = lstm
@@ -131,7 +131,7 @@ class ForecastPath:
 
 
 class SmoothedSurprise:
-    """How much a forecast missed, over a minute (or five ticks), by the third that surprised most."""
+    """How much a forecast missed, over a minute (or five ticks), by the fifth that surprised most."""
 
     def __init__(self, nodes: int, features: int, interval_s: float) -> None:
         self._means = RunningMeans(
