@@ -32,7 +32,7 @@ from node_anomaly_agent.snapshot import (
 from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import CATALOGUE, Feature
 from node_anomaly_core.manifest import MODEL_TYPES
-from node_anomaly_core.scoring import Score
+from node_anomaly_core.score import Score
 
 ROOT = Path(__file__).resolve().parent.parent
 WINDOW = "1m"
@@ -89,6 +89,7 @@ def whole_snapshot() -> Snapshot:
         timestamp=1.0,
         warm=True,
         score=1.0,
+        threshold_ratio=1.0,
         model_scores={"lstm": 1.0},
         contributions=some / width,
         expected=some,

@@ -16,7 +16,8 @@ from node_anomaly_core.calibration import MemberScale, Tail
 from node_anomaly_core.features import CATALOGUE, Feature
 from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_core.members import COHORT_FILE
-from node_anomaly_core.residuals import BLOCKS
+from node_anomaly_core.relations import past_width
+from node_anomaly_core.residuals import BLOCKS, CENTRED
 from node_anomaly_core.summary import SUMMARY_WIDTH
 from node_anomaly_core.tensors import write_tensors
 
@@ -94,17 +95,23 @@ def _forest(trees: int = 10) -> bytes:
 
 def _cohort(features: int) -> bytes:
     blocks = len(BLOCKS)
+    still = np.zeros((blocks, features))
+    still[CENTRED] = np.log(0.1)  # the spread of what does not move
     return write_tensors(
         {
             "prior_spread": np.full(features, 1e-3),
             "prior_relative": np.full(features, 0.05),
+            "prior_residual_centre": still,
             "prior_residual": np.ones((blocks, features)),
             "summary_mean": np.full(SUMMARY_WIDTH, 0.3),
             "summary_scale": np.ones(SUMMARY_WIDTH),
             "forecast_scale": np.ones(features),
             "components": np.eye(1, features),
+            "partial": np.eye(features),
+            "autoregression": np.zeros((past_width(features), features)),
             "node_centre": np.zeros((0, features)),
             "node_scale": np.ones((0, features)),
+            "node_residual_centre": np.zeros((0, blocks, features)),
             "node_residual": np.ones((0, blocks, features)),
         }
     )

@@ -153,6 +153,7 @@ def make_score(
         timestamp=timestamp,
         warm=warm,
         score=score if warm else math.nan,
+        threshold_ratio=1.5,
         model_scores={"isolation_forest": score if warm else math.nan, "lstm": math.nan},
         contributions=shares / shares.sum() if warm and known.any() else nothing,
         expected=np.where(known, values / 2, np.nan) if warm else nothing,

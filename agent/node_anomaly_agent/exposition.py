@@ -6,6 +6,7 @@ value that is not known has no sample at all; 0 would be a claim.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterator, Sequence
 
@@ -118,6 +119,11 @@ def _agent(snapshot: Snapshot, version: str) -> Iterator[Family]:
     yield build
     yield plain_gauge(
         "anomaly_agent_warm", "1 once there is enough history on this node to score it.", snapshot.warm
+    )
+    yield plain_gauge(
+        "anomaly_agent_threshold_ratio",
+        "This node's own alarm threshold as a multiple of the one that training promised for the budget.",
+        math.nan if snapshot.score is None else snapshot.score.threshold_ratio,
     )
     yield plain_gauge(
         "anomaly_agent_last_evaluation_timestamp_seconds",

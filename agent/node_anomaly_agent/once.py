@@ -189,6 +189,7 @@ def render_json(outcome: Outcome, version: str) -> str:
         "verdict": outcome.exit.name.lower(),
         "warm": snapshot.warm,
         "score": None if score is None else _number(score.score),
+        "threshold_ratio": None if score is None else _number(score.threshold_ratio),
         "timestamp": snapshot.timestamp,
         "models": {name: _number(value) for name, value in score.model_scores.items()} if score else {},
         "features": [
@@ -227,8 +228,9 @@ def render_table(outcome: Outcome, _version: str) -> str:
     """For a person: verdict, models, reasons, what is missing."""
     snapshot = outcome.snapshot
     lines = [_headline(outcome), *(f"  {note}" for note in outcome.notes), ""]
-    if snapshot.warm:
-        lines += ["Models (1.0 is the alarm threshold)", *_models(snapshot), ""]
+    if snapshot.warm and snapshot.score is not None:
+        own = f"Threshold of this node: {snapshot.score.threshold_ratio:.2f} times what training promised"
+        lines += [own, "", "Models (1.0 is the alarm threshold)", *_models(snapshot), ""]
     lines += [*_reasons(snapshot), "", *_states(snapshot), *_collectors(snapshot), _bundle(snapshot)]
     return "\n".join(lines) + "\n"
 

@@ -77,7 +77,8 @@ def _verdict(snapshot: Snapshot, now: float) -> str:
     if math.isnan(score.score):
         return _say("bad", "No score", f"no model could judge this tick; {age}")
     kind, word = ("bad", "Anomalous") if score.score >= 1 else ("ok", "Normal")
-    note = f"1.0 is this node's alarm threshold; an alarm is three ticks in a row above it. {age}"
+    own = f"1.0 is this node's alarm threshold, {score.threshold_ratio:.2f} times what training promised"
+    note = f"{own}; an alarm is three ticks in a row above it. {age}"
     return _say(kind, f"{word}: {score.score:.2f}", note) + _gauge(score.score, kind)
 
 

@@ -111,6 +111,13 @@ def test_the_model_says_where_it_comes_from():
     assert value(snapshot, "anomaly_model_trained_timestamp_seconds") is not None
 
 
+def test_the_nodes_own_threshold_is_known_from_the_first_tick_on():
+    assert value(make_snapshot(), "anomaly_agent_threshold_ratio") == 1.5
+    assert value(make_snapshot(score=make_score(warm=False)), "anomaly_agent_threshold_ratio") == 1.5
+    fresh = Snapshot(started=1.0, interval_s=15.0, heartbeat=1.0)
+    assert value(fresh, "anomaly_agent_threshold_ratio") is None
+
+
 def test_a_collector_that_failed_is_a_zero():
     snapshot = make_snapshot()
     assert value(snapshot, "anomaly_agent_collector_success", collector="cpu") == 1

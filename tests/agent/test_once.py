@@ -191,6 +191,7 @@ COLD = Outcome(make_snapshot(score=make_score(warm=False), warmup_done=4), (), E
 def test_the_table_tells_a_person_what_why_and_what_is_missing():
     text = render_table(WARM, "1.2.3")
     assert text.startswith("ANOMALOUS: anomaly_score 1.25\n  A note.\n")
+    assert "Threshold of this node: 1.50 times what training promised\n" in text
     row = next(line for line in text.splitlines() if "disk_read_bytes_per_second" in line)
     assert row.split()[1:] == ["40", "%", "2", "KiB/s", "1", "KiB/s"]
     assert "missing: temperature_max_celsius" in text
@@ -204,12 +205,14 @@ def test_the_table_of_a_cold_node_shows_values_and_no_verdict():
     assert text.startswith("NOT WARM: no score yet, 4 of 20 ticks")
     assert "50 %" in text
     assert "expected" not in text
+    assert "Threshold" not in text
 
 
 def test_the_json_has_null_for_what_is_not_known():
     document = json.loads(render_json(WARM, "1.2.3"))
     assert document["verdict"] == "anomalous"
     assert document["score"] == 1.25
+    assert document["threshold_ratio"] == 1.5
     assert document["models"] == {"isolation_forest": 1.25, "lstm": None}
     last = document["features"][-1]
     assert last["feature"] == "temperature_max_celsius"

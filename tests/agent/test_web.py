@@ -131,6 +131,7 @@ def test_the_page_shows_the_score_and_the_reasons_in_human_units(site):
     assert headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in headers["content-security-policy"]
     assert "Normal: 0.40" in page
+    assert "alarm threshold, 1.50 times what training promised" in page
     assert "2 KiB/s" in page
     assert "60 %" in page
     assert "no thermal zones" in page
