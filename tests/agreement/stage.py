@@ -59,12 +59,13 @@ def private_network() -> list[str] | None:
 
 
 @contextlib.contextmanager
-def stage(folder: Path, interval_s: float) -> Iterator[Stage]:
-    """Everything but the load, in phase; loopback must be up."""
+def stage(folder: Path, interval_s: float, root: Path | None = None) -> Iterator[Stage]:
+    """Everything but the load, in phase; loopback must be up. `root` may hold another proc/ and sys/."""
     port = rig.free_port()
     interval = f"{interval_s:g}s"
+    paths = [f"--path.procfs={root / 'proc'}", f"--path.sysfs={root / 'sys'}"] if root else []
     with (
-        rig.node_exporter(folder, ["--collector.processes"]) as exporter,
+        rig.node_exporter(folder, ["--collector.processes", *paths]) as exporter,
         rig.prometheus(folder, {NODE: [exporter.port], AGENT: [port]}, interval) as server,
     ):
         agent_bundle.publish(folder / "bundles")
@@ -74,7 +75,7 @@ def stage(folder: Path, interval_s: float) -> Iterator[Stage]:
             scrape = max(raw(server, f'up{{job="{NODE}"}}', 60.0, time.time())[0][1])
             late = (time.time() + lead - scrape) % interval_s
             time.sleep(interval_s - late)
-            with _agent(folder, port, interval, attempt) as agent:
+            with _agent(folder, port, interval, attempt, paths) as agent:
                 shift = _shift(agent, scrape, interval_s)
                 if abs(shift) <= CLOSE_ENOUGH * attempt * interval_s or attempt == ATTEMPTS:
                     yield Stage(server, agent, interval_s, shift)
@@ -83,13 +84,16 @@ def stage(folder: Path, interval_s: float) -> Iterator[Stage]:
 
 
 @contextlib.contextmanager
-def _agent(folder: Path, port: int, interval: str, attempt: int) -> Iterator[rig.Service]:
+def _agent(
+    folder: Path, port: int, interval: str, attempt: int, paths: Sequence[str]
+) -> Iterator[rig.Service]:
     command: list[str | Path] = [
         *(sys.executable, "-m", "node_anomaly_agent"),
         f"--interval={interval}",
         f"--web.listen-address=127.0.0.1:{port}",
         f"--state.directory={folder / f'state{attempt}'}",
         f"--bundle.directory={folder / 'bundles'}",
+        *paths,
     ]
     with rig.service(AGENT, command, port, "/-/ready", folder) as running:
         yield running
