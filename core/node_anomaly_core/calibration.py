@@ -10,8 +10,7 @@ fitted to the peaks of separate episodes (Pickands-Balkema-de Haan; probability-
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +40,17 @@ class Tail:
     knots: tuple[float, ...]
     log10p: tuple[float, ...]
     alarm_log10p: float
+    _table: tuple[Array, Array, float] = field(init=False, repr=False, compare=False)
+    """Knots, values and the slope beyond, as arrays: every tick of every member asks for them."""
+
+    def __post_init__(self) -> None:
+        knots, values = np.array(self.knots), np.array(self.log10p)
+        slope = float((values[-1] - values[-2]) / (knots[-1] - knots[-2]))
+        object.__setattr__(self, "_table", (knots, values, slope))
 
     def score(self, evidence: Array) -> Array:
         """`anomaly_score` for evidence of any shape; NaN stays NaN, never below 0."""
-        knots, values, slope = _table(self)
+        knots, values, slope = self._table
         result = np.interp(evidence, knots, values)
         beyond = evidence > knots[-1]
         result = np.where(beyond, values[-1] + slope * (evidence - knots[-1]), result)
@@ -52,17 +58,10 @@ class Tail:
 
     def alarm_level(self) -> float:
         """The evidence whose score is 1.0."""
-        knots, values, slope = _table(self)
+        knots, values, slope = self._table
         if self.alarm_log10p < values[-1]:
             return float(knots[-1] + (self.alarm_log10p - values[-1]) / slope)
         return float(np.interp(-self.alarm_log10p, -values, knots))
-
-
-@lru_cache(maxsize=32)
-def _table(tail: Tail) -> tuple[Array, Array, float]:
-    """Knots, values and the slope beyond, as arrays: every tick of every member asks for them."""
-    knots, values = np.array(tail.knots), np.array(tail.log10p)
-    return knots, values, float((values[-1] - values[-2]) / (knots[-1] - knots[-2]))
 
 
 @dataclass(frozen=True, slots=True)

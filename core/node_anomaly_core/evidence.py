@@ -84,19 +84,28 @@ class ResidualPath:
 
 
 def measure_residuals(
-    values: Array, centre: Array, scale: Array, sides: Array, interval_s: float, relations: Relations
+    values: Array,
+    baseline: tuple[Array, Array],
+    sides: Array,
+    interval_s: float,
+    relations: Relations,
+    most_rows: int,
 ) -> tuple[Array, Array]:
     """Usual residual and its usual size (b, f) of one node over consecutive rows (n, f).
 
-    NaN where never known.
+    `baseline` is centre and scale (f,). At most `most_rows` ticks, evenly spread, are kept to measure on: the
+    agent's memory has no room for more. NaN where never known.
     """
     blocks = ResidualBlocks(1, sides, interval_s, relations)
-    compressed = compress(values, centre, scale)
-    residuals = np.empty((len(values), len(BLOCKS), values.shape[1]), dtype=np.float32)
+    compressed = compress(values, *baseline)
+    every = max(1, -(-len(values) // most_rows))
+    residuals = np.empty((-(-len(values) // every), len(BLOCKS), values.shape[1]), dtype=np.float32)
     for tick, row in enumerate(compressed):
-        residuals[tick] = blocks.step(row[None])[0]
+        found = blocks.step(row[None])[0]
+        if tick % every == 0:
+            residuals[tick // every] = found
     usual = residual_centre(residuals, CENTRED)
-    residuals -= np.nan_to_num(usual).astype(np.float32)
+    residuals -= np.where(np.isnan(usual), 0.0, usual).astype(np.float32)
     return usual, residual_scale(residuals)
 
 

@@ -129,7 +129,7 @@ def parse_manifest(content: bytes) -> Manifest:
     models = tuple(_model(item) for item in root.children("models", 16))
     if not models or len({model.name for model in models}) != len(models):
         raise _wrong("models", "must be a list of uniquely named models")
-    for kind in ("lstm", "kmeans"):  # a scorer steps one path of each
+    for kind in ("lstm", "kmeans", "autoregression"):  # a scorer steps one path of each
         if sum(model.type == kind for model in models) > 1:
             raise _wrong("models", f"must have at most one of type {kind}")
     interval_s = root.positive("interval_seconds")

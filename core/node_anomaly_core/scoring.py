@@ -9,6 +9,7 @@ cohort while rows are few.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from node_anomaly_core.threshold import RollingThreshold, around
 from node_anomaly_core.windows import RowRing, ThinnedRows, ticks_in
 
 _MOST_RECENT_ROWS = 960  # consecutive rows kept to rebuild windows from: 4 h at 15 s
+_MEASURED_ROWS = 480
 _THINNED_ROWS = 512
 _LEARN_FOR_S = 86_400.0
 _WARMUP_S, _WARMUP_TICKS = 60.0, 20
@@ -48,7 +50,7 @@ class NodeScorer:
         self, bundle: Bundle, interval_s: float, node: str = "", models: Models | None = None
     ) -> None:
         """Start a scorer; `models` spares loading those of the bundle a second time."""
-        self.bundle = bundle
+        self.bundle = replace(bundle, files={})  # a node has no room for what Models has already taken in
         self.interval_s = interval_s
         self.node = node
         self.features = tuple(feature.name for feature in bundle.manifest.features)
@@ -155,7 +157,12 @@ class NodeScorer:
         centre, scale = fit_level(self._thinned.values().astype(np.float64), self._floor, prior)
         recent = self._recent.ordered()[1].astype(np.float64)
         usual, size = measure_residuals(
-            recent, centre, scale, self._sides, self.interval_s, self.models.cohort.relations
+            recent,
+            (centre, scale),
+            self._sides,
+            self.interval_s,
+            self.models.cohort.relations,
+            _MEASURED_ROWS,
         )
         usual = lean_centre(usual, prior.residual_centre, len(recent))
         size = lean(size, prior.residual_scale, len(recent))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 SIGNIFICANCE = 0.05
-BASELINES = ("pca", "kmeans")
+BASELINES = ("pca", "plain_kmeans")
 
 
 class Evaluation(Protocol):

@@ -68,7 +68,9 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     baselines = []
     for node, (centre, scale) in enumerate(levels):
         recent = normal[-rows:, node]
-        usual, size = measure_residuals(recent, centre, scale, sides, history.interval_s, relations)
+        usual, size = measure_residuals(
+            recent, (centre, scale), sides, history.interval_s, relations, len(recent)
+        )
         baselines.append(Baseline(centre, scale, usual, size))
         report((node + 1) / len(levels), history.nodes[node])
     prior = fit_prior(baselines, floor)

@@ -81,7 +81,7 @@ class PCABaseline:
 class WindowedKMeans:
     """Distance of a node's last ticks to the nearest of a few centroids, as log1p."""
 
-    name = "kmeans"
+    name = "plain_kmeans"
 
     def __init__(self, centroids: int = 30, window: int = 40, max_windows: int = 6000) -> None:
         self._centroids = centroids
