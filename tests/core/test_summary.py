@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from node_anomaly_core.residuals import BLOCKS
 from node_anomaly_core.summary import (
     EXCEEDANCES,
-    SIDES,
     SUMMARY_WIDTH,
     TOP_SHARES,
     WIDTH_PER_BLOCK,
     OnlineNormaliser,
-    one_sided,
     summarise,
     top_counts,
 )
@@ -103,14 +101,6 @@ def test_at_least_one_feature_is_in_every_share() -> None:
         [1, 1, 1, 2, 4, 10],
         [1, 5, 10, 20, 40, 100],
     ]
-
-
-def test_the_harmless_side_is_silent_and_missing_stays_missing() -> None:
-    sides = np.array([SIDES["high"], SIDES["low"], SIDES["both"], SIDES["high"]])
-    rises = one_sided(np.array([2.0, 2.0, 2.0, NAN]), sides)
-    falls = one_sided(np.array([-2.0, -2.0, -2.0, NAN]), sides)
-    np.testing.assert_array_equal(rises, [2.0, 0.0, 2.0, NAN])
-    np.testing.assert_array_equal(falls, [0.0, -2.0, -2.0, NAN])
 
 
 def normaliser(nodes: int = 1, interval_s: float = 60.0) -> OnlineNormaliser:
