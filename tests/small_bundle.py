@@ -137,6 +137,7 @@ def build(budget_per_week: float = 1.0) -> SmallBundle:
                 ("isolation_forest", "isolation_forest.safetensors", "summary"),
                 ("random_forest", "random_forest.safetensors", "summary_normalised"),
                 ("lstm", "lstm.tflite", "compressed"),
+                ("autoregression", COHORT_FILE, "residuals"),
             )
         ),
         tail=PLACEHOLDER_TAIL,
@@ -207,6 +208,8 @@ def raw_scores(made: SmallBundle) -> dict[str, Array]:
     path = models.forecast_path(nodes, INTERVAL_S)
     if path is not None and models.forecaster is not None:
         raw[models.forecaster] = replay_forecasts(path, made.replayed.compressed, _silent)
+    if models.autoregression is not None:
+        raw[models.autoregression] = made.replayed.unpredicted.astype(np.float64)
     return raw
 
 

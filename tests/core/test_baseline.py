@@ -21,6 +21,8 @@ from node_anomaly_core.baseline import (
     fit_level,
     fit_prior,
     lean,
+    lean_centre,
+    residual_centre,
     residual_scale,
     robust_scale,
 )
@@ -31,7 +33,7 @@ NAN = float("nan")
 
 
 def prior(spread: float = 1.0, relative: float = 0.1, residual: float = 1.0) -> Prior:
-    return Prior(np.array([spread]), np.array([relative]), np.full((1, 1), residual))
+    return Prior(np.array([spread]), np.array([relative]), np.zeros((1, 1)), np.full((1, 1), residual))
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
@@ -124,6 +126,29 @@ def test_the_usual_size_of_a_residual_is_the_recipes(residuals: Array) -> None:
             assert result[block, feature] == pytest.approx(expected, rel=1e-9)
 
 
+@given(
+    hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 20), st.just(4), st.integers(1, 3)),
+        elements=st.floats(-100, 100) | st.just(NAN),
+    )
+)
+def test_the_usual_residual_is_the_median_where_it_is_not_zero(residuals: Array) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        usual = residual_centre(residuals, slice(1, 3))
+    for block in range(4):
+        for feature in range(residuals.shape[2]):
+            known = residuals[:, block, feature]
+            known = known[np.isfinite(known)]
+            if len(known) == 0:
+                assert np.isnan(usual[block, feature])
+            elif block in (1, 2):
+                assert usual[block, feature] == pytest.approx(np.median(known))
+            else:
+                assert usual[block, feature] == 0.0
+
+
 def test_few_rows_lean_on_the_cohort_and_many_on_the_node_itself() -> None:
     own, cohort = np.array([8.0]), np.array([2.0])
     assert lean(own, cohort, 0)[0] == pytest.approx(2.0)
@@ -135,6 +160,13 @@ def test_few_rows_lean_on_the_cohort_and_many_on_the_node_itself() -> None:
 def test_leaning_stays_between_the_two_estimates(own: float, cohort: float, rows: int) -> None:
     blended = float(lean(np.array([own]), np.array([cohort]), rows)[0])
     assert min(own, cohort) * (1 - 1e-9) <= blended <= max(own, cohort) * (1 + 1e-9)
+
+
+def test_what_may_be_below_zero_leans_as_a_weighted_mean() -> None:
+    own, cohort = np.array([-3.0, NAN]), np.array([1.0, 1.0])
+    np.testing.assert_array_equal(lean_centre(own, cohort, 0), [1.0, 1.0])
+    np.testing.assert_allclose(lean_centre(own, cohort, PRIOR_ROWS), [-1.0, 1.0])
+    np.testing.assert_allclose(lean_centre(own, cohort, 1_000_000), [-3.0, 1.0], rtol=1e-3)
 
 
 def test_where_one_estimate_is_unknown_the_other_counts_alone() -> None:
@@ -159,18 +191,24 @@ def test_a_feature_nobody_saw_yet_gets_a_scale_but_no_centre() -> None:
 
 def test_the_cohort_is_the_median_of_its_nodes() -> None:
     baselines = [
-        Baseline(np.array([10.0]), np.array([scale]), np.array([[residual]]))
-        for scale, residual in ((1.0, 0.1), (2.0, 0.2), (9.0, 0.9))
+        Baseline(np.array([10.0]), np.array([scale]), np.array([[usual]]), np.array([[residual]]))
+        for scale, usual, residual in ((1.0, -3.0, 0.1), (2.0, -1.0, 0.2), (9.0, 0.5, 0.9))
     ]
     cohort = fit_prior(baselines, np.array([1e-3]))
     assert cohort.spread[0] == 2.0
     assert cohort.relative[0] == pytest.approx(0.2)
+    assert cohort.residual_centre[0, 0] == -1.0
     assert cohort.residual_scale[0, 0] == pytest.approx(0.2)
 
 
 def test_a_feature_no_node_had_falls_back_to_its_floor() -> None:
     baselines = [
-        Baseline(np.array([1.0, NAN]), np.array([0.5, 1e-3]), np.array([[0.3, NAN], [0.4, NAN]]))
+        Baseline(
+            np.array([1.0, NAN]),
+            np.array([0.5, 1e-3]),
+            np.array([[0.0, NAN], [-2.0, NAN]]),
+            np.array([[0.3, NAN], [0.4, NAN]]),
+        )
         for _ in range(2)
     ]
     with warnings.catch_warnings():
@@ -179,13 +217,15 @@ def test_a_feature_no_node_had_falls_back_to_its_floor() -> None:
     assert cohort.spread[1] == 1e-3
     assert cohort.relative[1] == 0.0
     assert cohort.residual_scale[:, 1].tolist() == [1.0, 1.0]
+    assert cohort.residual_centre.tolist() == [[0.0, 0.0], [-2.0, 0.0]]
     assert np.isfinite(cohort.residual_scale).all()
 
 
 def test_a_feature_some_nodes_lack_is_judged_by_those_that_have_it() -> None:
-    has = Baseline(np.array([4.0]), np.array([1.0]), np.array([[0.5]]))
-    lacks = Baseline(np.array([NAN]), np.array([1e-3]), np.array([[NAN]]))
+    has = Baseline(np.array([4.0]), np.array([1.0]), np.array([[-2.0]]), np.array([[0.5]]))
+    lacks = Baseline(np.array([NAN]), np.array([1e-3]), np.array([[NAN]]), np.array([[NAN]]))
     cohort = fit_prior([has, lacks, lacks], np.array([1e-3]))
     assert cohort.spread[0] == 1.0
     assert cohort.relative[0] == pytest.approx(0.25)
+    assert cohort.residual_centre[0, 0] == -2.0
     assert cohort.residual_scale[0, 0] == 0.5

@@ -38,7 +38,12 @@ def golden(path: Path, **changes: NDArray[Any] | None) -> Path:
 def test_what_the_trainer_made_is_taken(written: Path, bundle: Bundle) -> None:
     assert bundle.path == written
     assert bundle.version == written.name
-    assert [model.name for model in bundle.manifest.models] == ["isolation_forest", "random_forest", "lstm"]
+    assert [model.name for model in bundle.manifest.models] == [
+        "isolation_forest",
+        "random_forest",
+        "lstm",
+        "autoregression",
+    ]
 
 
 def test_golden_scores_say_something_about_every_member(bundle: Bundle) -> None:

@@ -100,11 +100,12 @@ BROKEN: dict[str, tuple[Callable[[Document], object], str]] = {
     "no models": (lambda d: d.update(models=[]), "models"),
     "twice the same model": (lambda d: d["models"].append(d["models"][0]), "models"),
     "two forecasters": (lambda d: d["models"].append(d["models"][2] | {"name": "other"}), "models"),
+    "two autoregressions": (lambda d: d["models"].append(d["models"][3] | {"name": "other"}), "models"),
     "two sets of centroids": (
         lambda d: d["models"].extend(d["models"][2] | {"name": n, "type": "kmeans"} for n in "ab"),
         "models",
     ),
-    "a model that is text": (lambda d: d["models"].append("lstm"), "models[3]"),
+    "a model that is text": (lambda d: d["models"].append("lstm"), "models[4]"),
     "an unknown model type": (lambda d: d["models"][0].update(type="xgboost"), "models[0].type"),
     "an unknown input": (lambda d: d["models"][0].update(input="raw"), "models[0].input"),
     "a scale of nothing": (lambda d: d["models"][0].update(high=d["models"][0]["median"]), "models[0].high"),

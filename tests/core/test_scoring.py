@@ -15,6 +15,7 @@ import small_bundle
 from node_anomaly_core.bundle import Bundle
 from node_anomaly_core.members import Models, judge
 from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer.replay import replay_forecasts, replay_fresh, replay_residuals, stretches
 from small_bundle import INTERVAL_S, LIVE, live, numbers
 
@@ -49,7 +50,7 @@ def test_a_fresh_node_is_cold_for_its_warm_up_and_then_has_a_score(scorer: NodeS
     cold = numbers(scores[:19])
     assert np.isnan(cold).all()
     assert np.isfinite(numbers(scores[20:])[:, 0]).all()
-    assert list(scores[0].model_scores) == ["isolation_forest", "random_forest", "lstm"]
+    assert list(scores[0].model_scores) == ["isolation_forest", "random_forest", "lstm", "autoregression"]
 
 
 def test_warm_tells_whether_there_is_a_score(scorer: NodeScorer) -> None:
@@ -284,7 +285,9 @@ def test_the_trainers_replay_and_the_agents_steps_are_one_path(small: small_bund
     path = models.forecast_path(3, INTERVAL_S)
     assert path is not None
     raw["lstm"] = replay_forecasts(path, replayed.compressed, lambda *_: None).ravel()
-    combined, members, _ = judge(bundle.manifest, raw)
+    raw["autoregression"] = replayed.unpredicted.astype(float).ravel()
+    judged = judge(bundle.manifest, raw)
+    combined, tail = judged.combined.reshape(ticks, 3), bundle.manifest.tail
     for index, node in enumerate(small.history.nodes):
         scorer = NodeScorer(bundle, INTERVAL_S, node)
         scores = [
@@ -292,8 +295,9 @@ def test_the_trainers_replay_and_the_agents_steps_are_one_path(small: small_bund
         ]
         of_node = np.array([score.score for score in scores])
         assert np.isfinite(of_node[9:]).all()
-        np.testing.assert_allclose(of_node[9:], combined.reshape(ticks, 3)[9:, index], atol=1e-4)
-        for name, member in members.items():
+        fleet = rolling_scores(tail, combined[9:, index], bundle.manifest.budget_per_week, INTERVAL_S)
+        np.testing.assert_allclose(of_node[9:], fleet, atol=1e-4)
+        for name, member in judged.members.items():
             own = np.array([score.model_scores[name] for score in scores])
             np.testing.assert_allclose(own[9:], member.reshape(ticks, 3)[9:, index], atol=1e-4)
 
@@ -306,8 +310,9 @@ def test_calibration_on_fresh_nodes_measures_what_a_scorer_steps(small: small_bu
         scorer.step(float(small.history.timestamps[tick]), small.history.values[tick, piece.node])
         for tick in range(piece.start, piece.stop)
     ]
-    combined, _, _ = judge(small.manifest, raw)
-    np.testing.assert_allclose([score.score for score in scores], combined, atol=1e-9)
+    combined = judge(small.manifest, raw).combined
+    expected = rolling_scores(small.manifest.tail, combined, small.manifest.budget_per_week, INTERVAL_S)
+    np.testing.assert_allclose([score.score for score in scores], expected, atol=1e-9)
 
 
 def test_a_bundle_read_from_disk_scores_as_the_one_in_memory(

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 import small_bundle
 from node_anomaly_core.bundle import Bundle
+from node_anomaly_core.relations import Relations
 from node_anomaly_core.scoring import NodeScorer
 from small_bundle import INTERVAL_S, live, numbers
 
 NAN = float("nan")
 WIDTH = len(small_bundle.FEATURES)
+MEMBERS = 4
+MOVABLE = ("isolation_forest", "random_forest", "autoregression")
 
 
 @pytest.fixture
@@ -46,8 +49,9 @@ def test_a_restarted_scorer_goes_on_as_if_nothing_had_happened(bundle: Bundle) -
     assert restarted.ticks == 250
     before, after = (numbers(live(scorer, rows[250:], 250)) for scorer in (uninterrupted, restarted))
     np.testing.assert_allclose(after[:, 0], before[:, 0], atol=0.02)
-    np.testing.assert_allclose(after[:, 4:12], before[:, 4:12], atol=0.05)
-    np.testing.assert_allclose(after[:, 12:], before[:, 12:], rtol=1e-2)
+    shares, expected = slice(1 + MEMBERS, 1 + MEMBERS + WIDTH), slice(1 + MEMBERS + WIDTH, None)
+    np.testing.assert_allclose(after[:, shares], before[:, shares], atol=0.05)
+    np.testing.assert_allclose(after[:, expected], before[:, expected], rtol=1e-2)
 
 
 def test_a_cold_scorer_and_a_known_one_survive_a_restart_too(bundle: Bundle) -> None:
@@ -120,6 +124,7 @@ def test_a_state_that_is_not_whole_is_refused_and_the_scorer_untouched(
         )
     )
     assume((name, how) != ("thinned", "longer"))  # more rows of the past are a state as well
+    assume(name != "threshold_blocks" or how not in ("longer", "flatter", "nothing"))  # so is any past of it
     if how == "drop":
         del state[name]
     else:
@@ -135,7 +140,21 @@ def saved(bundle: Bundle) -> dict[str, NDArray[Any]]:
     return scorer.state()
 
 
-@pytest.mark.parametrize("name", ["times", "rows", "centre", "scale", "level_seen", "summary_mean", "counts"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "times",
+        "rows",
+        "centre",
+        "scale",
+        "residual_centre",
+        "level_seen",
+        "summary_mean",
+        "counts",
+        "threshold_blocks",
+        "threshold_level",
+    ],
+)
 def test_a_state_of_impossible_numbers_is_refused(
     scorer: NodeScorer, saved: dict[str, NDArray[Any]], name: str
 ) -> None:
@@ -156,6 +175,10 @@ def test_counts_below_zero_and_a_range_of_nothing_are_refused(
     refuses(scorer, {**saved, "counts": -saved["counts"]})
     refuses(scorer, {**saved, "range": np.full((2, WIDTH), NAN)})
     refuses(scorer, {**saved, "thinned": np.zeros((513, WIDTH))})
+    refuses(scorer, {**saved, "threshold_blocks": np.array([1.0, NAN])})
+    refuses(scorer, {**saved, "threshold_blocks": np.array([1.0, np.inf])})
+    refuses(scorer, {**saved, "threshold_level": np.array([0.0, 0.0])})
+    refuses(scorer, {**saved, "residual_centre": np.full((16, WIDTH), NAN)})
     refuses(scorer, {**saved, "more": np.zeros(1)})
     refuses(scorer, {})
 
@@ -220,21 +243,31 @@ def test_a_reload_before_the_first_tick_is_nothing_special(bundle: Bundle, score
 
 
 def permuted(made: small_bundle.SmallBundle, order: list[int]) -> Bundle:
-    """The same forests over the features in another order: forests do not know which feature is which."""
-    forests = small_bundle.only(made, "isolation_forest", "random_forest")
+    """All but the LSTM over the features in another order: nothing else knows which feature is which."""
+    forests = small_bundle.only(made, *MOVABLE)
     cohort = forests.cohort
+    blocks = (
+        len(cohort.relations.autoregression) // WIDTH
+    )  # of one number per feature; the last is a constant
+    past = [block * WIDTH + feature for block in range(blocks) for feature in order] + [blocks * WIDTH]
     moved = replace(
         cohort,
         prior=replace(
             cohort.prior,
             spread=cohort.prior.spread[order],
             relative=cohort.prior.relative[order],
+            residual_centre=cohort.prior.residual_centre[:, order],
             residual_scale=cohort.prior.residual_scale[:, order],
         ),
         forecast_scale=cohort.forecast_scale[order],
-        components=cohort.components[:, order],
+        relations=Relations(
+            cohort.relations.components[:, order],
+            cohort.relations.partial[np.ix_(order, order)],
+            cohort.relations.autoregression[past][:, order],
+        ),
         node_centre=cohort.node_centre[:, order],
         node_scale=cohort.node_scale[:, order],
+        node_residual_centre=cohort.node_residual_centre[:, :, order],
         node_residual=cohort.node_residual[:, :, order],
     )
     return small_bundle.with_cohort(
@@ -249,7 +282,7 @@ def permuted(made: small_bundle.SmallBundle, order: list[int]) -> Bundle:
 def test_features_are_matched_by_name_when_a_bundle_is_replaced(small: small_bundle.SmallBundle) -> None:
     order = [3, 1, 4, 0, 5, 2, 7, 6]
     rows = small_bundle.rows(38, 90)
-    before = NodeScorer(small_bundle.only(small, "isolation_forest", "random_forest").bundle(), INTERVAL_S)
+    before = NodeScorer(small_bundle.only(small, *MOVABLE).bundle(), INTERVAL_S)
     live(before, rows[:80])
     after = NodeScorer(permuted(small, order), INTERVAL_S)
     after.replay(before)

@@ -36,7 +36,7 @@ def silent(*_: object) -> None:
 
 @pytest.fixture(scope="module")
 def made(small: small_bundle.SmallBundle) -> small_bundle.SmallBundle:
-    """The small bundle with a fourth member: three centroids near the centre."""
+    """The small bundle with another member: three centroids near the centre."""
     rng = np.random.default_rng(0)
     means = (0.2 * rng.normal(size=(3, POSITIONS, WIDTH))).astype(np.float32)
     entry = ModelEntry("kmeans", "kmeans", FILE, "compressed", fit_member(np.arange(9.0)), PLACEHOLDER_TAIL)
@@ -55,7 +55,7 @@ def windowed(made: small_bundle.SmallBundle) -> Bundle:
 
 
 def raw(scorer: NodeScorer, rows: NDArray[np.float64], first: int = 0) -> NDArray[np.float64]:
-    """Raw scores (n,) of the fourth member."""
+    """Raw scores (n,) of the member with the centroids."""
     ticks = [scorer.measure(LIVE + (first + at) * INTERVAL_S, row) for at, row in enumerate(rows)]
     return np.array([tick.get("kmeans", NAN) for tick in ticks])
 
@@ -77,7 +77,7 @@ def test_a_bundle_without_centroids_is_no_less_a_bundle(small: small_bundle.Smal
     assert models.window_path(1, INTERVAL_S) is None
 
 
-def test_the_fourth_member_joins_when_half_a_window_is_known(windowed: Bundle) -> None:
+def test_a_member_that_needs_windows_joins_when_half_a_window_is_known(windowed: Bundle) -> None:
     scores = live(NodeScorer(windowed, INTERVAL_S), small_bundle.rows(50, 120))
     member = np.array([score.model_scores["kmeans"] for score in scores])
     assert np.isnan(member[: LEAST - 1]).all()
@@ -178,7 +178,7 @@ def test_the_trainers_replay_and_the_agents_steps_are_one_path(made: small_bundl
         own = raw(scorer, values[:, index])
         np.testing.assert_allclose(own, fleet[:, index], atol=1e-5)
         assert np.isfinite(own[LEAST:]).all()
-    unknown = {name: np.full(fleet.shape, NAN) for name in models.forests} | {"lstm": fleet * NAN}
-    combined, members, _ = judge(bundle.manifest, {**unknown, "kmeans": fleet})
-    assert np.isfinite(combined[LEAST:]).all()
-    assert np.isnan(members["lstm"]).all()
+    unknown = {model.name: np.full(fleet.shape, NAN) for model in bundle.manifest.models}
+    judged = judge(bundle.manifest, {**unknown, "kmeans": fleet})
+    assert np.isfinite(judged.combined[LEAST:]).all()
+    assert np.isnan(judged.members["lstm"]).all()
