@@ -1,0 +1,334 @@
+"""A node's own threshold starts where training promised, follows the node, and keeps the budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, Tail, episode_rate, fit_tail, held
+from node_anomaly_core.threshold import OPEN_S, UPDATE_S, WINDOW_S, RollingThreshold, around, rolling_scores
+
+Array = NDArray[np.float64]
+
+NAN = float("nan")
+INTERVAL_S = 60.0
+DAY = 1_440  # ticks
+A_DAY = 7.0
+"""False alarms per week."""
+TO_UPDATE = round(UPDATE_S / INTERVAL_S)
+
+
+def noise(seed: int, ticks: int) -> Array:
+    """Evidence of a normal node: many small values, few large ones."""
+    return np.random.default_rng(seed).exponential(size=ticks)
+
+
+@pytest.fixture(scope="module")
+def tail() -> Tail:
+    """What training promises for one false alarm a day on such evidence."""
+    return fit_tail([noise(1_000 + node, 30 * DAY) for node in range(6)], INTERVAL_S, A_DAY)
+
+
+def threshold(level: float = 2.0, budget: float = A_DAY, interval_s: float = INTERVAL_S) -> RollingThreshold:
+    return RollingThreshold(level, budget, interval_s)
+
+
+def levels(part: RollingThreshold, evidence: Array) -> Array:
+    """What each tick was judged against (t,)."""
+    return np.array([part.step(float(value)) for value in evidence])
+
+
+def alarms(scores: Array) -> float:
+    """Episodes per week."""
+    return episode_rate([held(scores)], 1.0, INTERVAL_S)
+
+
+# ------------------------------------------------------------------------------------- where it starts, moves
+
+
+def test_it_starts_at_the_promised_level_and_stays_there_until_the_first_update() -> None:
+    part = threshold(2.0)
+    assert part.ratio == 1.0
+    judged = levels(part, 0.1 * noise(0, TO_UPDATE))
+    assert (judged == 2.0).all()
+    assert part.step(0.1) < 2.0
+
+
+def test_a_promised_level_of_nothing_is_not_believed() -> None:
+    """Evidence of 0 is the median of normal operation: no threshold lies there."""
+    assert threshold(0.0).level == threshold(-3.0).level > 0.0
+    quiet = threshold(2.0)
+    levels(quiet, np.full(4 * DAY, -5.0))
+    assert quiet.level > 0.0
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_it_finds_the_level_of_a_quieter_and_of_a_noisier_node(tail: Tail, factor: float) -> None:
+    """Mean over twenty days of two nodes, the first two days left out."""
+    found = []
+    for seed in range(2):
+        judged = levels(threshold(tail.alarm_level()), factor * noise(seed, 20 * DAY))
+        found.append(judged[2 * DAY :].mean() / tail.alarm_level())
+    assert np.mean(found) == pytest.approx(factor, rel=0.1)
+
+
+def test_what_is_known_of_the_node_counts_as_much_as_is_known_of_it() -> None:
+    """Half a window in, it is half way between the promised level and the node's own."""
+    part, evidence = threshold(8.0), np.full(2 * DAY, 2.0)
+    levels(part, evidence[:DAY])
+    assert part.level == pytest.approx(4.0)
+    levels(part, evidence[DAY:])
+    assert part.level == pytest.approx(2.0)
+
+
+def test_what_is_older_than_the_window_is_forgotten(tail: Tail) -> None:
+    wild, calm = (threshold(tail.alarm_level()) for _ in range(2))
+    levels(wild, 10 * noise(1, DAY))
+    window = noise(2, round((WINDOW_S + UPDATE_S) / INTERVAL_S))
+    levels(wild, window)
+    levels(calm, window)
+    assert wild.level == calm.level
+
+
+# ------------------------------------------------------------------------------------------------ the budget
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_the_budget_is_kept_on_forty_days_of_noise_even_on_one_that_training_never_saw(
+    tail: Tail, factor: float
+) -> None:
+    """Mean over four nodes; a static threshold raises two hundred times as much on the noisier ones."""
+    realised = [
+        alarms(rolling_scores(tail, factor * noise(seed, 40 * DAY), A_DAY, INTERVAL_S)[3 * DAY :])
+        for seed in range(4)
+    ]
+    assert 0.5 * A_DAY < np.mean(realised) < 1.5 * A_DAY
+    if factor > 1:
+        assert alarms(tail.score(factor * noise(0, 40 * DAY))) > 20 * A_DAY
+
+
+def test_a_looser_budget_means_a_lower_threshold() -> None:
+    strict, loose = threshold(budget=1.0), threshold(budget=50.0)
+    for part in (strict, loose):
+        levels(part, noise(3, 4 * DAY))
+    assert loose.level < strict.level
+
+
+def test_drift_stops_to_raise_alarms_where_a_fixed_threshold_would_stand_in_alarm(tail: Tail) -> None:
+    evidence = noise(4, 20 * DAY) + np.linspace(0.0, 8.0, 20 * DAY)
+    rolling, static = rolling_scores(tail, evidence, A_DAY, INTERVAL_S), tail.score(evidence)
+    assert (held(static)[10 * DAY :] >= 1.0).mean() > 0.5
+    assert (held(rolling)[10 * DAY :] >= 1.0).mean() < 0.02
+
+
+# ------------------------------------------------------------------------------------------------- incidents
+
+
+def incident(tail: Tail, hours: float, budget: float = A_DAY) -> tuple[Array, RollingThreshold]:
+    """Whether each tick of an incident on day five was an alarm (t,), and the threshold two hours later."""
+    part, evidence = threshold(tail.alarm_level(), budget), noise(5, 6 * DAY)
+    begin, end = 4 * DAY, 4 * DAY + round(hours * 3_600.0 / INTERVAL_S)
+    evidence[begin:end] += 20.0
+    judged = levels(part, evidence[: end + 2 * 60])
+    return evidence[begin:end] >= judged[begin:end], part
+
+
+@pytest.mark.parametrize("budget", [1.0, A_DAY])
+def test_an_incident_of_two_hours_does_not_silence_itself(tail: Tail, budget: float) -> None:
+    above, _ = incident(tail, 2.0, budget)
+    assert above.all()
+
+
+def test_at_one_alarm_a_day_a_single_incident_hardly_moves_the_threshold(tail: Tail) -> None:
+    _, without = incident(tail, 0.0)
+    _, after = incident(tail, 2.0)
+    assert after.ratio == pytest.approx(without.ratio, rel=0.2)
+
+
+def test_an_incident_counts_at_last_but_not_before_it_is_six_hours_old(tail: Tail) -> None:
+    above, part = incident(tail, 24.0, budget=1.0)
+    old = round(OPEN_S / INTERVAL_S)
+    assert above[:old].all()
+    assert above[-60:].mean() < 0.5
+    assert part.ratio > 3.0
+
+
+# --------------------------------------------------------------------------------------------- the unknown
+
+
+def test_unknown_evidence_is_not_held_and_not_zero() -> None:
+    """A third tick that is always missing leaves nothing to learn from: not a level of 0, none."""
+    part, evidence = threshold(2.0), noise(6, 4 * DAY)
+    evidence[::HOLD_TICKS] = NAN
+    assert (levels(part, evidence) == 2.0).all()
+
+
+def test_days_without_evidence_lead_back_to_what_was_promised_and_never_to_zero() -> None:
+    part = threshold(2.0)
+    levels(part, np.full(3 * DAY, 0.5))
+    assert part.level == pytest.approx(0.5)
+    levels(part, np.full(DAY, NAN))
+    assert part.level == pytest.approx(1.0, rel=0.1)  # half of the window is known
+    levels(part, np.full(3 * DAY, NAN))
+    assert 1.0 < part.level <= 2.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(np.float64, st.integers(0, 600), elements=st.floats(-1e6, 1e6) | st.just(NAN)))
+def test_no_evidence_makes_a_threshold_that_is_no_number(evidence: Array) -> None:
+    part = threshold(2.0, interval_s=300.0)
+    judged = levels(part, evidence)
+    assert np.isfinite(judged).all()
+    assert (judged > 0).all()
+    assert np.isfinite(part.ratio)
+
+
+def test_memory_is_bounded_however_short_the_ticks() -> None:
+    part = threshold(interval_s=1.0)
+    most = round(WINDOW_S / MERGE_TICKS)
+    for value in noise(8, most * MERGE_TICKS // 100):
+        part.step(float(value))
+    part.restore({"blocks": np.ones(3 * most), "level": np.array([2.0, 0.0])})
+    assert len(part.state()["blocks"]) == most
+    levels(part, noise(9, 2 * round(UPDATE_S)))
+    assert sum(array.nbytes for array in part.state().values()) <= 8 * (most + 2)
+
+
+def test_at_the_longest_interval_the_window_is_that_of_the_shortest(tail: Tail) -> None:
+    for interval_s in (15.0, 300.0, 3_600.0):
+        part = threshold(tail.alarm_level(), interval_s=interval_s)
+        levels(part, np.full(round(3 * 86_400.0 / interval_s), 1.0))
+        assert part.level == pytest.approx(1.0, rel=0.01)
+
+
+# ------------------------------------------------------------------------------------------ the score around
+
+score = st.floats(0.0, 50.0)
+at = st.floats(1e-3, 20.0)
+
+
+@given(score, at)
+@example(1.0, 1.0)
+@example(2.0, 2.0)
+@example(0.5, 0.5)
+def test_one_lies_at_the_nodes_threshold(value: float, level: float) -> None:
+    moved = float(around(value, level))
+    if value == level:
+        assert moved == 1.0
+    elif abs(value - level) > 1e-9 * level:
+        assert (moved >= 1.0) == (value >= level)
+
+
+@given(score, score, at)
+def test_more_evidence_never_scores_less(one: float, other: float, level: float) -> None:
+    low, high = around(np.array(sorted((one, other))), level)
+    assert low <= high * (1 + 1e-12)
+
+
+@given(score, at)
+def test_scores_far_from_both_thresholds_are_those_of_training(value: float, level: float) -> None:
+    if value <= 0.9 * min(1.0, level) or value >= 1.1 * max(1.0, level):
+        assert float(around(value, level)) == value
+
+
+@given(score, at)
+def test_the_score_has_no_jump(value: float, level: float) -> None:
+    step = 1e-7
+    near, next_to = around(np.array([value, value + step]), level)
+    steepest = max(1.0, (1.1 * max(1.0, level) - 1.0) / (0.1 * level), 1 / (level - 0.9 * min(1.0, level)))
+    assert abs(next_to - near) <= 2 * steepest * step + 1e-12
+
+
+@given(st.lists(score | st.just(NAN), max_size=20))
+def test_a_threshold_where_training_put_it_changes_nothing_and_unknown_stays_unknown(
+    values: list[float],
+) -> None:
+    scores = np.array(values)
+    np.testing.assert_allclose(around(scores, 1.0), scores, rtol=1e-12)
+    np.testing.assert_array_equal(np.isnan(around(scores, 3.0)), np.isnan(scores))
+
+
+# ------------------------------------------------------------------------------------ restarts and reloads
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(0, 200))
+def test_a_restart_between_two_blocks_changes_nothing(seed: int, before: int, after: int) -> None:
+    evidence = np.repeat(noise(seed, before + after), MERGE_TICKS)
+    evidence[np.repeat(np.random.default_rng(seed).random(before + after) < 0.1, MERGE_TICKS)] = NAN
+    uninterrupted, restarted = (threshold(interval_s=300.0) for _ in range(2))
+    levels(uninterrupted, evidence[: before * MERGE_TICKS])
+    restarted.restore(uninterrupted.state())
+    assert restarted.ratio == uninterrupted.ratio
+    late = evidence[before * MERGE_TICKS :]
+    np.testing.assert_array_equal(levels(restarted, late), levels(uninterrupted, late))
+
+
+def test_a_restart_anywhere_loses_at_most_the_block_it_fell_into() -> None:
+    part, restarted = threshold(), threshold()
+    levels(part, noise(10, 2 * DAY + 7))
+    restarted.restore(part.state())
+    levels(part, noise(11, 3))
+    np.testing.assert_array_equal(part.state()["blocks"][:-1], restarted.state()["blocks"][1:])
+    assert restarted.level == part.level
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"level": np.array([NAN, 0.0])},
+        {"level": np.array([np.inf, 0.0])},
+        {"level": np.array([0.0, 0.0])},
+        {"level": np.array([-1.0, 0.0])},
+        {"level": np.array([2.0, -1.0])},
+        {"level": np.array([2.0, 1e9])},
+        {"level": np.array([2.0, NAN])},
+        {"blocks": np.array([1.0, NAN])},
+        {"blocks": np.array([np.inf])},
+    ],
+    ids=str,
+)
+def test_a_state_that_no_threshold_has_is_refused_and_changes_nothing(change: dict[str, Any]) -> None:
+    part, other = threshold(), threshold()
+    levels(other, noise(12, DAY))
+    with pytest.raises(ValueError, match="a saved threshold"):
+        part.restore(other.state() | change)
+    assert part.level == 2.0
+    assert len(part.state()["blocks"]) == 0
+
+
+def test_a_new_bundle_goes_on_from_how_far_the_threshold_had_wandered() -> None:
+    """Another bundle's evidence has other units; what counts is the multiple of the promised level."""
+    old, new = threshold(2.0), threshold(5.0)
+    levels(old, 0.5 * noise(13, 3 * DAY + 1))
+    new.adopt(old)
+    assert new.ratio == pytest.approx(old.ratio)
+    np.testing.assert_allclose(new.state()["blocks"], 2.5 * old.state()["blocks"])
+    later = noise(14, DAY)
+    np.testing.assert_allclose(
+        levels(new, 2.5 * 0.5 * later)[-1] / 5.0, levels(old, 0.5 * later)[-1] / 2.0, rtol=0.1
+    )
+
+
+def test_scores_of_a_whole_history_are_those_of_single_steps(tail: Tail) -> None:
+    evidence = noise(15, 3 * DAY)
+    evidence[100:150] = NAN
+    part = threshold(tail.alarm_level())
+    expected = []
+    for value in evidence:
+        level = part.step(float(value))
+        expected.append(around(tail.score(np.array(value)), float(tail.score(np.array(level)))))
+    np.testing.assert_array_equal(rolling_scores(tail, evidence, A_DAY, INTERVAL_S), np.array(expected))
+
+
+def test_a_score_is_one_exactly_when_the_evidence_reaches_the_level_in_force(tail: Tail) -> None:
+    evidence, part = 1.5 * noise(16, 6 * DAY), threshold(tail.alarm_level())
+    scores = rolling_scores(tail, evidence, A_DAY, INTERVAL_S)
+    np.testing.assert_array_equal(scores >= 1.0, evidence >= levels(part, evidence))
+    assert (scores >= 1.0).any()
