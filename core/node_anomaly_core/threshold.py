@@ -47,14 +47,26 @@ def around(score: Array | float, at: float) -> Array:
 class RollingThreshold:
     """Running threshold of one node, in units of the combined evidence."""
 
-    def __init__(self, level: float, budget_per_week: float, interval_s: float) -> None:
-        """Start at the `level` that training found for the budget."""
+    def __init__(
+        self,
+        level: float,
+        budget_per_week: float,
+        interval_s: float,
+        *,
+        window_s: float = WINDOW_S,
+        open_s: float = OPEN_S,
+    ) -> None:
+        """Start at the `level` that training found for the budget.
+
+        A node has the defaults; bench/ablation.py tries other windows, and an `open_s` of 0, which lets any
+        episode raise the threshold over itself.
+        """
         self._promised = max(level, _LEAST_LEVEL)
         self._block_s = MERGE_TICKS * interval_s
-        self._blocks: deque[float] = deque(maxlen=max(3, round(WINDOW_S / self._block_s)))
-        self._allowed = budget_per_week * WINDOW_S / WEEK - _COUNT_BIAS
+        self._blocks: deque[float] = deque(maxlen=max(3, round(window_s / self._block_s)))
+        self._allowed = budget_per_week * window_s / WEEK - _COUNT_BIAS
         self._every = max(1, round(UPDATE_S / self._block_s))
-        self._open = max(1, round(OPEN_S / self._block_s))
+        self._open = max(1, round(open_s / self._block_s)) if open_s > 0 else 0
         self._last: deque[float] = deque(maxlen=HOLD_TICKS)
         self._highest = -np.inf
         self._ticks = 0
@@ -135,9 +147,19 @@ class RollingThreshold:
         self.level, self._since = level, int(since)
 
 
-def rolling_scores(tail: Tail, evidence: Array, budget_per_week: float, interval_s: float) -> Array:
+def rolling_scores(
+    tail: Tail,
+    evidence: Array,
+    budget_per_week: float,
+    interval_s: float,
+    *,
+    window_s: float = WINDOW_S,
+    open_s: float = OPEN_S,
+) -> Array:
     """Scores (t,) of consecutive evidence (t,), NaN = unknown, by the node's own threshold."""
-    threshold = RollingThreshold(tail.alarm_level(), budget_per_week, interval_s)
+    threshold = RollingThreshold(
+        tail.alarm_level(), budget_per_week, interval_s, window_s=window_s, open_s=open_s
+    )
     levels = np.array([threshold.step(float(value)) for value in evidence])
     at, score = tail.score(levels), tail.score(evidence)
     return np.array([float(around(one, level)) for one, level in zip(score, at.tolist(), strict=True)])
