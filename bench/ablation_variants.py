@@ -1,0 +1,156 @@
+"""The rows of the ablation: who has a say, how much, and what the result is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.calibration import MemberScale, combine, fit_member, fit_tail
+from node_anomaly_core.threshold import OPEN_S, WINDOW_S, rolling_scores
+from node_anomaly_trainer.config import MEMBERS
+
+FOREST, OTHERS = "random_forest", "random_forest_others"
+LSTM, LSTM_FLOAT = "lstm", "lstm_float"
+BASELINE = "baseline_"
+"""Begins the names of detectors that are no members."""
+
+PRODUCT = tuple(MEMBERS)
+TAUGHT = tuple(OTHERS if name == FOREST else name for name in PRODUCT)
+HOUR_S, DAY_S = 3_600.0, 86_400.0
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One entity; c ticks of the calibration part, t of the test."""
+
+    calibration: Mapping[str, Array]
+    """(c,) by member, as the trainer calibrates on it: from a replay of all of train."""
+    lived: Mapping[str, Array]
+    """(c + t,) by member, from a node that lived both; NaN = unknown."""
+    weights: Mapping[str, float]
+    """By member, those of the bundle."""
+    learned: Mapping[str, float]
+    """Those that trainer's weights.py makes of them from faults injected into the calibration part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One row of the table: who has a say, how much, and what the result is held against."""
+
+    title: str
+    members: tuple[str, ...]
+    weights: str = "product"
+    """Or "equal", or "learned": of trainer's weights.py."""
+    high: float = 0.95
+    """The quantile on normal data that is 1 in units of a member."""
+    rolling: bool = True
+    window_s: float = WINDOW_S
+    open_s: float = OPEN_S
+
+
+def alone(name: str, title: str) -> Variant:
+    """One member or detector."""
+    return Variant(title, (name,))
+
+
+def variants() -> Mapping[str, tuple[Variant, ...]]:
+    """Every row, by what it is about."""
+    product = Variant("the product", PRODUCT)
+    taught = Variant("the product, labels of other servers", TAUGHT)
+    forest, lstm = alone("isolation_forest", "Isolation Forest, normalised summary"), alone("lstm", "LSTM")
+    plain = alone(BASELINE + "isolation_forest", "plain Isolation Forest on z-scores")
+    three = Variant("IF + LSTM + k-means", ("isolation_forest", "lstm", "kmeans"))
+    in_float = tuple(LSTM_FLOAT if name == LSTM else name for name in PRODUCT)
+    return {
+        "alone": (
+            plain,
+            alone(BASELINE + "pca", "PCA residual"),
+            alone(BASELINE + "kmeans", "windowed k-means of the gate"),
+            forest,
+            alone("isolation_forest_absolute", "Isolation Forest, summary as it is"),
+            alone(FOREST, "Random Forest, injected faults"),
+            alone(OTHERS, "Random Forest, labels of other servers"),
+            lstm,
+            alone("kmeans", "k-means"),
+            alone("autoregression", "autoregression"),
+        ),
+        "together": (
+            Variant("IF + LSTM", ("isolation_forest", "lstm")),
+            three,
+            product,
+            taught,
+            *(
+                Variant(f"the product without {name}", tuple(each for each in PRODUCT if each != name))
+                for name in PRODUCT
+            ),
+        ),
+        "weights and scale": (
+            replace(product, title="the product, equal weights", weights="equal"),
+            replace(taught, title="labels of other servers, equal weights", weights="equal"),
+            replace(product, title="the product, weights learned from faults", weights="learned"),
+            replace(product, title="the product, members scaled at 99 %", high=0.99),
+            replace(taught, title="labels of other servers, members scaled at 99 %", high=0.99),
+        ),
+        "int8": (
+            alone(LSTM_FLOAT, "LSTM in float32"),
+            replace(product, title="the product, LSTM in float32", members=in_float),
+        ),
+        "threshold fixed at training": tuple(
+            replace(each, rolling=False) for each in (plain, forest, lstm, three, product, taught)
+        ),
+        "rolling threshold (the product: 48 hours; an open episode is spared for 6)": tuple(
+            replace(product, title=f"the product, {24 * days} hours", window_s=days * DAY_S)
+            for days in (1, 4)
+        )
+        + tuple(
+            replace(
+                product, title=f"the product, an open episode spared for {hours} hours", open_s=hours * HOUR_S
+            )
+            for hours in (0, 24)
+        ),
+    }
+
+
+def scale_of(scores: Array, high: float) -> MemberScale:
+    """As calibration fits it, or at a quantile further out."""
+    scale = fit_member(scores)
+    return replace(scale, high=max(scale.high, float(np.nanquantile(scores, high))))
+
+
+def evidence_of(measured: Measured, variant: Variant) -> tuple[Array, Array]:
+    """Evidence (c,) of the calibration part, and (c + t,) of a node that lived it and the test."""
+    if variant.members[0].startswith(BASELINE):  # as trainer's bench holds it against its threshold
+        return measured.calibration[variant.members[0]], measured.lived[variant.members[0]]
+    scales = [scale_of(measured.calibration[name], variant.high) for name in variant.members]
+    weights = [weight_of(measured, variant, name) for name in variant.members]
+    calibration, lived = (
+        combine(
+            [scale.evidence(raw[name]) for scale, name in zip(scales, variant.members, strict=True)], weights
+        )
+        for raw in (measured.calibration, measured.lived)
+    )
+    return calibration, lived
+
+
+def weight_of(measured: Measured, variant: Variant, name: str) -> float:
+    """Of a member in a variant."""
+    if variant.weights == "equal":
+        return 1.0
+    known = measured.learned if variant.weights == "learned" else measured.weights
+    return known[LSTM if name == LSTM_FLOAT else name]
+
+
+def scores_of(measured: Measured, variant: Variant, interval_s: float, per_week: float) -> Array:
+    """Scores (t,) of the test's ticks, 1.0 = alarm, for a budget of false alarms per node-week."""
+    calibration, lived = evidence_of(measured, variant)
+    tail = fit_tail([calibration], interval_s, per_week)
+    if not variant.rolling:
+        return tail.score(lived[len(calibration) :])
+    window, opened = variant.window_s, variant.open_s
+    scores = rolling_scores(tail, lived, per_week, interval_s, window_s=window, open_s=opened)
+    return scores[len(calibration) :]
