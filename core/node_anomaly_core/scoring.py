@@ -240,7 +240,7 @@ class NodeScorer:
         judged = judge(self.bundle.manifest, raw | self._path_scores(tick))
         tail, ratio = self.bundle.manifest.tail, self._threshold.ratio
         level = self._threshold.step(float(judged.combined[0]))
-        score = around(tail.score(judged.combined), float(tail.score(np.array(level))))
+        score = around(tail.score(judged.combined), tail.score(np.array(level)))
         return Score(
             timestamp=timestamp,
             warm=True,

@@ -29,19 +29,23 @@ _COUNT_BIAS = 0.35  # median rank of the k-th largest of a sample is about k - 0
 _LEAST_LEVEL = 0.05  # of evidence, where the median is 0 and the 95 % quantile of training 1
 _SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 _PEAKS = 12
-_BAND = 0.1
+_KNEE = 0.9  # of the score; what lies below is shown as it is, if it raises no alarm
+_LIFT = 0.05  # orders alarms of a threshold that lies below the trained one
 
 Array = NDArray[np.float64]
 
 
-def around(score: Array | float, at: float) -> Array:
-    """Scores of any shape with 1.0 moved to where they were `at`; only the band around both is stretched.
+def around(score: Array | float, at: Array | float) -> Array:
+    """Scores of any shape as they are shown by a node whose own threshold lies at `at` on their scale.
 
-    What is far below or above both stays where training put it, so scores can still be compared over time.
+    Below it they are below 1, at it and above at least 1. Both maps are fixed, rise, and change nothing but
+    what lies near 1 or on the other side of it, so that scores of different days can still be compared.
     """
-    low, high = (1 - _BAND) * min(1.0, at), (1 + _BAND) * max(1.0, at)
-    inside = np.interp(score, [low, at, high], [low, 1.0, high])
-    return np.asarray(np.where((score > low) & (score < high), inside, score))
+    value = np.asarray(score, dtype=np.float64)
+    over = np.maximum(value - _KNEE, 0.0) / (1 - _KNEE)
+    below = np.where(value > _KNEE, 1 - (1 - _KNEE) / (1 + over), value)
+    above = np.maximum(value, 1 + _LIFT * value)
+    return np.asarray(np.where(value >= at, above, below))
 
 
 class RollingThreshold:
@@ -161,8 +165,7 @@ def rolling_scores(
         tail.alarm_level(), budget_per_week, interval_s, window_s=window_s, open_s=open_s
     )
     levels = np.array([threshold.step(float(value)) for value in evidence])
-    at, score = tail.score(levels), tail.score(evidence)
-    return np.array([float(around(one, level)) for one, level in zip(score, at.tolist(), strict=True)])
+    return around(tail.score(evidence), tail.score(levels))
 
 
 def _peaks(blocks: Array, start: float) -> Array:

@@ -29,7 +29,7 @@ BURN_IN_TICKS = 120  # windows that are still filling say nothing about normal
 MOST_FOREST_ROWS = 40_000
 FORECAST_SCALE_TICKS = 4_000
 AUTOREGRESSION = "autoregression"  # the member that is part of the cohort
-FOREST_WEIGHT = {False: 0.5, True: 2.0}
+FOREST_WEIGHT = {False: 0.25, True: 2.0}
 """Of the Random Forest among members that weigh 1: injected faults teach little, real incidents much."""
 
 FAULT_GUARD_TICKS = 30  # around a fault, where the summary still or already shows it
