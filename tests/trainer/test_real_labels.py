@@ -16,7 +16,7 @@ from node_anomaly_trainer.candidate import split
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.dataset import History
 from node_anomaly_trainer.faults import inject_faults
-from node_anomaly_trainer.fitting import BURN_IN_TICKS, FAULT_GUARD_TICKS, training_set
+from node_anomaly_trainer.fitting import BURN_IN_TICKS, training_set
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.replay import Replayed, fit_cohort, with_summary
 
@@ -42,12 +42,23 @@ def parts(history):
     return split(history, parse_config({"training": {"faults_per_node_day": 100}}))
 
 
+def numbered(first: int) -> Replayed:
+    """Summaries whose every number tells the tick and the node they belong to, counted from `first`."""
+    cells = first + np.arange(TICKS * 2, dtype=np.float32).reshape(TICKS, 2, 1)
+    rows = np.broadcast_to(cells, (TICKS, 2, SUMMARY_WIDTH))
+    compressed = np.zeros((TICKS, 2, len(FEATURES)), dtype=np.float32)
+    return Replayed(compressed, np.array(rows), np.array(rows), compressed[:, :, 0])
+
+
 @pytest.fixture(scope="module")
 def replayed():
-    """Summaries whose every number is the tick they belong to."""
-    ticks = np.broadcast_to(np.arange(TICKS, dtype=np.float32)[:, None, None], (TICKS, 2, SUMMARY_WIDTH))
-    compressed = np.zeros((TICKS, 2, len(FEATURES)), dtype=np.float32)
-    return Replayed(compressed, np.array(ticks), np.array(ticks))
+    return numbered(0)
+
+
+@pytest.fixture(scope="module")
+def disturbed():
+    """The same ticks with faults in them."""
+    return numbered(TICKS * 2)
 
 
 def test_no_fault_is_injected_into_excluded_ticks(history):
@@ -72,37 +83,49 @@ def test_the_scale_of_the_summary_is_that_of_the_normal_ticks_of_the_fitted_part
     normal = np.zeros((1_000, 2), dtype=bool)
     normal[100:201, 1] = True
     cohort = fit_cohort(history, ignore_report)
-    assert with_summary(replayed, cohort, normal, 15.0)[1].summary_mean == pytest.approx(150.0)
+    assert with_summary(replayed, cohort, normal, 15.0)[1].summary_mean == pytest.approx(2 * 150.0 + 1)
 
 
 @pytest.mark.parametrize("real", [False, True])
-def test_the_unsupervised_members_see_neither_incidents_nor_excluded_ticks(parts, replayed, real):
-    data = training_set(parts, replayed, replayed, 1, real_labels=real)
+def test_the_unsupervised_members_see_neither_incidents_nor_excluded_ticks(parts, replayed, disturbed, real):
+    data = training_set(parts, replayed, disturbed, 1, real_labels=real)
     assert len(data.summary) == 2 * (parts.fit.stop - BURN_IN_TICKS) - 200 - 60
     assert not data.mask[EXCLUDED, 0].any()
     assert not data.mask[INCIDENT, 1].any()
     assert data.mask[INCIDENT, 0].all()
 
 
-def test_the_random_forest_learns_from_incidents_only_if_there_are_enough(parts, replayed):
-    rows = slice(BURN_IN_TICKS, parts.fit.stop)
+def cells(where, node):
+    """The numbers of a node's ticks."""
+    return set((2.0 * np.arange(where.start, where.stop) + node).tolist())
 
-    def labels(*, real):
-        flat = training_set(parts, replayed, replayed, 1, real_labels=real).fault_labels
-        return flat.reshape(rows.stop - rows.start, 2)
 
-    incident = slice(INCIDENT.start - rows.start, INCIDENT.stop - rows.start)
-    with_real, without = labels(real=True), labels(real=False)
-    assert (with_real[incident, 1] == 1).all()
-    assert (without[incident, 1] == -1).all()
-    for each in (with_real, without):
-        excluded = slice(EXCLUDED.start - rows.start, EXCLUDED.stop - rows.start)
-        assert (each[excluded, 0] == -1).all()
-        assert (each[incident.start - FAULT_GUARD_TICKS : incident.start, 1] != 0).all()
+def taught(data):
+    """Numbers of the rows that the Random Forest is taught, anomalous and normal."""
+    np.testing.assert_array_equal(data.fault_summary, data.fault_normalised)
+    return tuple(set(data.fault_summary[data.fault_labels == label, 0].tolist()) for label in (1, 0))
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_the_random_forest_learns_from_incidents_only_if_there_are_enough(parts, replayed, disturbed, real):
+    anomalous, normal = taught(training_set(parts, replayed, disturbed, 1, real_labels=real))
+    anomalous = {number - 2 * TICKS for number in anomalous}  # from the history with faults
+    assert (cells(INCIDENT, 1) <= anomalous) == real
+    assert bool(cells(INCIDENT, 1) & anomalous) == real
+    assert not cells(EXCLUDED, 0) & (anomalous | normal)
     for fault in parts.faults:  # injected ones teach in both cases
-        first = fault.start - rows.start
-        if 0 <= first < len(without):
-            assert without[first, NODES.index(fault.node)] == 1
+        own = cells(slice(max(fault.start, BURN_IN_TICKS), fault.stop), NODES.index(fault.node))
+        if fault.stop <= parts.fit.stop:
+            assert own - cells(INCIDENT, 1) <= anomalous
+
+
+def test_what_is_normal_is_taught_as_it_is_without_any_fault(parts, replayed, disturbed):
+    """The same ticks as the unsupervised members see, from the history into which nothing was put."""
+    data = training_set(parts, replayed, disturbed, 1, real_labels=True)
+    _, normal = taught(data)
+    assert max(normal) < 2 * TICKS
+    assert normal == set(data.summary[:, 0].tolist())
+    assert not normal & cells(INCIDENT, 1)
 
 
 def test_calibration_does_not_look_at_excluded_ticks(history):

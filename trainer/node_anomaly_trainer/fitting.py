@@ -19,8 +19,8 @@ from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL
 from node_anomaly_trainer.candidate import Candidate, Parts, part_of
 from node_anomaly_trainer.config import TrainConfig
-from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN
-from node_anomaly_trainer.labels import count_events, guard_band
+from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL
+from node_anomaly_trainer.labels import count_events
 from node_anomaly_trainer.models import MODELS, Model, TrainingSet
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.replay import Replayed, fit_cohort, replay_residuals, with_summary
@@ -125,10 +125,10 @@ def training_set(
     chosen.sort()
     width = clean.summary.shape[-1]
     compressed = clean.compressed[parts.fit]
-    labels = guard_band(parts.faulted.labels, FAULT_GUARD_TICKS)
+    anomalous = parts.faulted.labels == ANOMALOUS
     if not real_labels:
-        labels[parts.clean.labels == ANOMALOUS] = UNKNOWN
-    faulty = np.flatnonzero(labels[rows].ravel() == ANOMALOUS)
+        anomalous &= parts.clean.labels != ANOMALOUS
+    faulty = np.flatnonzero(anomalous[rows].ravel())
     quiet, loud = (
         (replayed.summary[rows].reshape(-1, width), replayed.normalised[rows].reshape(-1, width))
         for replayed in (clean, faulted)

@@ -58,7 +58,7 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     late = slice(max(0, history.ticks - _MOST_RELATED_TICKS), history.ticks)
     moments = Moments(len(history.features))
     moments.add(
-        (np.stack([compress(row[node], *levels[node]) for node in nodes]) for row in history.values[late]),
+        (np.stack([compress(row[node], *levels[node]) for node in nodes]) for row in normal[late]),
         history.labels[late] == NORMAL,
         history.interval_s,
     )
