@@ -217,12 +217,10 @@ at = st.floats(1e-3, 20.0)
 @example(1.0, 1.0)
 @example(2.0, 2.0)
 @example(0.5, 0.5)
-def test_one_lies_at_the_nodes_threshold(value: float, level: float) -> None:
-    moved = float(around(value, level))
-    if value == level:
-        assert moved == 1.0
-    elif abs(value - level) > 1e-9 * level:
-        assert (moved >= 1.0) == (value >= level)
+def test_a_score_is_one_or_more_exactly_where_the_nodes_threshold_is_reached(
+    value: float, level: float
+) -> None:
+    assert (float(around(value, level)) >= 1.0) == (value >= level)
 
 
 @given(score, score, at)
@@ -231,26 +229,30 @@ def test_more_evidence_never_scores_less(one: float, other: float, level: float)
     assert low <= high * (1 + 1e-12)
 
 
+@given(score, at, at)
+def test_scores_on_the_same_side_compare_alike_whatever_the_threshold_was(
+    value: float, one: float, other: float
+) -> None:
+    if (value >= one) == (value >= other):
+        assert float(around(value, one)) == float(around(value, other))
+
+
 @given(score, at)
-def test_scores_far_from_both_thresholds_are_those_of_training(value: float, level: float) -> None:
-    if value <= 0.9 * min(1.0, level) or value >= 1.1 * max(1.0, level):
+def test_what_is_near_no_threshold_is_shown_as_training_scored_it(value: float, level: float) -> None:
+    if value <= 0.9 and value < level:
+        assert float(around(value, level)) == value
+    if value >= max(level, 1 / 0.95):
         assert float(around(value, level)) == value
 
 
-@given(score, at)
-def test_the_score_has_no_jump(value: float, level: float) -> None:
-    step = 1e-7
-    near, next_to = around(np.array([value, value + step]), level)
-    steepest = max(1.0, (1.1 * max(1.0, level) - 1.0) / (0.1 * level), 1 / (level - 0.9 * min(1.0, level)))
-    assert abs(next_to - near) <= 2 * steepest * step + 1e-12
+@given(st.floats(0.0, 1.2))
+def test_a_threshold_where_training_put_it_moves_no_score_by_more_than_a_twentieth(value: float) -> None:
+    assert abs(float(around(value, 1.0)) - value) <= 0.0526
 
 
 @given(st.lists(score | st.just(NAN), max_size=20))
-def test_a_threshold_where_training_put_it_changes_nothing_and_unknown_stays_unknown(
-    values: list[float],
-) -> None:
+def test_an_unknown_score_stays_unknown(values: list[float]) -> None:
     scores = np.array(values)
-    np.testing.assert_allclose(around(scores, 1.0), scores, rtol=1e-12)
     np.testing.assert_array_equal(np.isnan(around(scores, 3.0)), np.isnan(scores))
 
 
