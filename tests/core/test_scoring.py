@@ -114,6 +114,18 @@ def test_a_disturbance_scores_above_one_and_is_named(warm: NodeScorer, feature: 
     assert feature in [NAMES[index] for index in top]
 
 
+def test_what_does_not_follow_from_the_past_is_named_by_the_autoregression_alone(
+    small: small_bundle.SmallBundle,
+) -> None:
+    scorer = NodeScorer(small_bundle.only(small, "autoregression").bundle(), INTERVAL_S)
+    rows = small_bundle.rows(42, 130)
+    rows[126:, DISK] *= 4.0
+    scores = live(scorer, rows)
+    assert scores[-1].score > max(score.score for score in scores[60:126])
+    assert int(np.argmax(scores[-1].contributions)) == DISK
+    assert scores[-1].contributions.sum() == pytest.approx(1.0)
+
+
 def test_a_rise_of_free_memory_is_no_reason_and_a_fall_is(bundle: Bundle) -> None:
     memory, peak = NAMES.index("memory_available_ratio"), []
     for factor in (1.6, 0.2):

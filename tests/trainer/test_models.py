@@ -8,8 +8,14 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.clusters import POSITIONS
 from node_anomaly_core.errors import TrainingError
-from node_anomaly_trainer.config import IsolationForestConfig, KMeansConfig, LstmConfig, RandomForestConfig
-from node_anomaly_trainer.models import TrainingSet
+from node_anomaly_trainer.config import (
+    IsolationForestConfig,
+    KMeansConfig,
+    LstmConfig,
+    ModelsConfig,
+    RandomForestConfig,
+)
+from node_anomaly_trainer.models import MODELS, TrainingSet
 from node_anomaly_trainer.models.baselines import BASELINES, PCABaseline, WindowedKMeans
 from node_anomaly_trainer.models.isolation_forest import MAX_ROWS, IsolationForestModel
 from node_anomaly_trainer.models.kmeans import KMeansModel, drawn_windows
@@ -45,6 +51,43 @@ def test_a_random_forest_needs_both_kinds_of_ticks(labels: int) -> None:
     data = replace(training_set(), fault_labels=np.full(600, labels, dtype=np.int8))
     with pytest.raises(TrainingError, match="both are needed"):
         RandomForestModel(RandomForestConfig()).fit(data, 0, silent)
+
+
+def test_a_random_forest_reads_borrowed_incidents_against_each_servers_own_past() -> None:
+    """Servers differ in what they are, less in how an incident departs from it."""
+    data = training_set()
+    told = data.fault_labels == 1
+    marked = np.where(told[:, None], np.float32(5.0), data.fault_summary)
+    for borrowed, fed in ((False, "summary"), (True, "summary_normalised")):
+        forest = RandomForestModel(RandomForestConfig(n_estimators=5))
+        other = np.zeros_like(marked)
+        summary, normalised = (other, marked) if borrowed else (marked, other)
+        forest.fit(
+            replace(data, fault_summary=summary, fault_normalised=normalised, borrowed=borrowed), 0, silent
+        )
+        assert forest.input == fed
+        scores = forest.reference_score(marked)
+        assert scores[told].min() > scores[~told].max()
+
+
+def test_two_isolation_forests_read_the_same_rows_in_two_ways() -> None:
+    """One sees what is unlike the node's own slow past, the other what is unlike the fleet."""
+    data = training_set()
+    data = replace(data, normalised=data.summary + np.float32(100.0))
+    config = ModelsConfig(isolation_forest=IsolationForestConfig(n_estimators=5))
+    found = {}
+    for name, fed in (("isolation_forest", data.normalised), ("isolation_forest_absolute", data.summary)):
+        forest = MODELS[name](config)
+        forest.fit(data, 0, silent)
+        assert (forest.name, forest.type, forest.filename) == (
+            name,
+            "isolation_forest",
+            f"{name}.safetensors",
+        )
+        apart = [float(np.mean(forest.reference_score(rows))) for rows in (fed, fed + np.float32(50.0))]
+        assert apart[0] < apart[1]
+        found[name] = forest.input
+    assert found == {"isolation_forest": "summary_normalised", "isolation_forest_absolute": "summary"}
 
 
 def test_forests_take_a_bounded_number_of_rows() -> None:

@@ -1,0 +1,118 @@
+"""A member's weight is halved or doubled only where that clearly finds more of the injected faults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from node_anomaly_core.calibration import MemberScale, Tail
+from node_anomaly_core.features import CATALOGUE
+from node_anomaly_core.manifest import Manifest, ModelEntry
+from node_anomaly_trainer.candidate import split
+from node_anomaly_trainer.config import ModelsConfig, parse_config
+from node_anomaly_trainer.dataset import History
+from node_anomaly_trainer.fitting import _entry
+from node_anomaly_trainer.models import MODELS
+from node_anomaly_trainer.weights import LEAST_FAULTS, weighted
+
+TICKS, NODES, INTERVAL_S = 24_000, ("a", "b", "c"), 15.0
+FEATURES = CATALOGUE[:3]
+BUDGET = 20.0  # a week
+PRIOR = {"keen": 1.0, "deaf": 1.0, "lent": 2.0}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.2, 0.4, (TICKS, len(NODES), len(FEATURES)))
+    labels = np.zeros(values.shape[:2], dtype=np.int8)
+    history = History(FEATURES, INTERVAL_S, NODES, INTERVAL_S * np.arange(TICKS), values, labels)
+    return split(history, parse_config({"training": {"faults_per_node_day": 100, "fit_fraction": 0.5}}))
+
+
+def manifest(*names: str) -> Manifest:
+    scale, tail = MemberScale(0.0, 1.0), Tail((0.0, 1.0), (0.0, -1.0), -1.0)
+    models = tuple(
+        ModelEntry(name, "isolation_forest", f"{name}.safetensors", "summary", scale, tail, PRIOR[name])
+        for name in names
+    )
+    return Manifest(FEATURES, INTERVAL_S, models, tail, 1.0, 0.0, "trained", NODES, {}, {})
+
+
+def quiet(seed: int):
+    return np.random.default_rng(seed).exponential(size=(TICKS, len(NODES)))
+
+
+def loud(parts, scores, by: float):
+    """Raised during faults."""
+    raised = scores.copy()
+    for fault in parts.faults:
+        raised[fault.start : fault.stop, NODES.index(fault.node)] += by
+    return raised
+
+
+def weights(found: Manifest) -> dict[str, float]:
+    return {model.name: model.weight for model in found.models}
+
+
+@pytest.mark.parametrize(("borrowed", "weight"), [(False, 0.5), (True, 2.0)])
+def test_a_random_forest_starts_with_what_its_labels_are_worth(borrowed, weight):
+    models = {name: MODELS[name](ModelsConfig()) for name in ("isolation_forest", "random_forest")}
+    assert _entry("random_forest", models, borrowed=borrowed).weight == weight
+    assert _entry("isolation_forest", models, borrowed=borrowed).weight == 1.0
+
+
+def test_the_autoregression_is_a_member_whose_file_is_the_cohort():
+    entry = _entry("autoregression", {}, borrowed=False)
+    assert (entry.type, entry.file, entry.input) == ("autoregression", "cohort.safetensors", "residuals")
+    assert entry.weight == 1.0
+
+
+def test_who_hears_the_faults_gains_on_who_does_not_by_one_step_each(parts):
+    clean = {name: quiet(seed) for seed, name in enumerate(PRIOR)}
+    faulted = clean | {"keen": loud(parts, clean["keen"], 3.5)}
+    found = weights(weighted(parts, manifest(*PRIOR), clean, faulted, BUDGET))
+    assert found["keen"] == 2.0
+    assert found["deaf"] == 0.5
+    assert found["lent"] == 1.0
+
+
+def test_without_a_clear_gain_the_weights_stay_as_they_were_measured(parts):
+    clean = {name: quiet(seed) for seed, name in enumerate(PRIOR)}
+    for by in (0.0, 50.0):  # nobody hears them, everybody does
+        faulted = {name: loud(parts, scores, by) for name, scores in clean.items()}
+        given = manifest(*PRIOR)
+        assert weights(weighted(parts, given, clean, faulted, BUDGET)) == PRIOR
+
+
+def test_nothing_else_of_the_manifest_changes(parts):
+    clean = {name: quiet(seed) for seed, name in enumerate(PRIOR)}
+    faulted = clean | {"keen": loud(parts, clean["keen"], 3.5)}
+    given = manifest(*PRIOR)
+    found = weighted(parts, given, clean, faulted, BUDGET)
+    models = tuple(replace(model, weight=PRIOR[model.name]) for model in found.models)
+    assert replace(found, models=models) == given
+
+
+def test_few_faults_and_a_single_member_decide_nothing(parts):
+    clean = {name: quiet(seed) for seed, name in enumerate(PRIOR)}
+    faulted = clean | {"keen": loud(parts, clean["keen"], 3.5)}
+    late = [fault for fault in parts.faults if fault.start >= parts.calibration.start]
+    few = replace(parts, faults=late[: LEAST_FAULTS - 1])
+    assert weights(weighted(few, manifest(*PRIOR), clean, faulted, BUDGET)) == PRIOR
+    alone = manifest("keen")
+    assert weighted(parts, alone, clean, faulted, BUDGET) is alone
+
+
+def test_the_part_that_is_judged_has_no_say(parts):
+    """Whatever happens there, in scores or in faults, the weights come out the same."""
+    clean = {name: quiet(seed) for seed, name in enumerate(PRIOR)}
+    faulted = clean | {"keen": loud(parts, clean["keen"], 3.5)}
+    expected = weights(weighted(parts, manifest(*PRIOR), clean, faulted, BUDGET))
+    wild = {name: scores.copy() for name, scores in faulted.items()}
+    for scores in wild.values():
+        scores[parts.judged] = 1e3
+    fewer = replace(parts, faults=[fault for fault in parts.faults if fault.start < parts.judged.start])
+    assert weights(weighted(fewer, manifest(*PRIOR), clean, wild, BUDGET)) == expected
