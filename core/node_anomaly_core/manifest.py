@@ -158,7 +158,7 @@ def parse_manifest(content: bytes) -> Manifest:
         nodes=tuple(nodes),
         provenance=provenance,
         files={
-            name: FileEntry(int(item.positive("size")), item.text("sha256", 64))
+            name: FileEntry(item.count("size"), item.text("sha256", 64))
             for name, item in root.child("files").items(32)
         },
     )
@@ -265,6 +265,12 @@ class _Reader:
         if value <= 0:
             raise _wrong(self._at(key), "must be above 0")
         return value
+
+    def count(self, key: str) -> int:
+        value = self.positive(key)
+        if not value.is_integer():
+            raise _wrong(self._at(key), "must be a whole number")
+        return int(value)
 
     def numbers(self, key: str, most: int) -> tuple[float, ...]:
         value = self.value(key)
