@@ -57,11 +57,13 @@ def weights(found: Manifest) -> dict[str, float]:
     return {model.name: model.weight for model in found.models}
 
 
-@pytest.mark.parametrize(("borrowed", "weight"), [(False, 0.5), (True, 2.0)])
-def test_a_random_forest_starts_with_what_its_labels_are_worth(borrowed, weight):
+def test_a_random_forest_starts_with_what_its_labels_are_worth():
+    """Little if they are injected faults, much if they are incidents of other servers."""
     models = {name: MODELS[name](ModelsConfig()) for name in ("isolation_forest", "random_forest")}
-    assert _entry("random_forest", models, borrowed=borrowed).weight == weight
-    assert _entry("isolation_forest", models, borrowed=borrowed).weight == 1.0
+    injected, lent = (_entry("random_forest", models, borrowed=borrowed) for borrowed in (False, True))
+    assert injected.weight < 1.0 < lent.weight
+    for borrowed in (False, True):
+        assert _entry("isolation_forest", models, borrowed=borrowed).weight == 1.0
 
 
 def test_the_autoregression_is_a_member_whose_file_is_the_cohort():
@@ -79,12 +81,14 @@ def test_who_hears_the_faults_gains_on_who_does_not_by_one_step_each(parts):
     assert found["lent"] == 1.0
 
 
-def test_without_a_clear_gain_the_weights_stay_as_they_were_measured(parts):
+def test_where_nothing_is_gained_the_weights_stay_as_they_were_measured(parts):
+    """Every member hears everything, or all say the same."""
     clean = {name: quiet(seed) for seed, name in enumerate(PRIOR)}
-    for by in (0.0, 50.0):  # nobody hears them, everybody does
-        faulted = {name: loud(parts, scores, by) for name, scores in clean.items()}
-        given = manifest(*PRIOR)
-        assert weights(weighted(parts, given, clean, faulted, BUDGET)) == PRIOR
+    all_hear = {name: loud(parts, scores, 50.0) for name, scores in clean.items()}
+    assert weights(weighted(parts, manifest(*PRIOR), clean, all_hear, BUDGET)) == PRIOR
+    same = dict.fromkeys(PRIOR, quiet(7))
+    one_voice = dict.fromkeys(PRIOR, loud(parts, quiet(7), 2.0))
+    assert weights(weighted(parts, manifest(*PRIOR), same, one_voice, BUDGET)) == PRIOR
 
 
 def test_nothing_else_of_the_manifest_changes(parts):
