@@ -131,6 +131,13 @@ def test_the_score_is_one_at_the_alarm_level_and_grows_without_end(tail: Tail) -
     assert far[2] - far[1] == pytest.approx(far[1] - far[0])
 
 
+@pytest.mark.parametrize("alarm", [-0.5, -1.0, -2.5, -4.0, -7.0])
+def test_the_alarm_level_is_the_evidence_that_scores_one(alarm: float) -> None:
+    """Between the knots and beyond the last of them."""
+    part = Tail((-1.0, 0.0, 2.0, 3.0), (0.0, -1.0, -2.0, -4.0), alarm)
+    assert part.score(np.array(part.alarm_level())) == pytest.approx(1.0)
+
+
 def test_the_score_is_the_log_of_the_share_of_normal_ticks(tail: Tail) -> None:
     normal = noise(9, 200_000, 1)[:, 0]
     for share in (0.1, 0.01, 0.001):

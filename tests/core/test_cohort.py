@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,12 @@ def test_a_cohort_comes_back_as_it_was_stored(small: small_bundle.SmallBundle) -
     np.testing.assert_array_equal(own.scale, small.cohort.node_scale[1])
     np.testing.assert_array_equal(own.residual_centre, small.cohort.node_residual_centre[1])
     np.testing.assert_array_equal(own.residual_scale, small.cohort.node_residual[1])
+
+
+def test_every_array_is_described_where_the_format_is(repository: Path) -> None:
+    rows = [row for row in (repository / "docs" / "bundle-format.md").read_text().splitlines() if "|" in row]
+    for name in NAMES:
+        assert any(f"`{name}`" in row.split("|")[1] for row in rows), name
 
 
 @pytest.mark.parametrize("name", NAMES)
