@@ -171,7 +171,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="anomaly-ablation-") as scratch:
             return 0 if run(arguments, arguments.out or Path(scratch), progress) else 1
     except AnomalyError as error:
-        progress.note(str(error))
+        progress.note(f"{error.message}; {error.hint}" if error.hint else error.message)
         return 1
 
 
