@@ -16,6 +16,7 @@ from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer.bench.data import load, read_manifest
 from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.plan import CALIBRATION_TICKS
+from node_anomaly_trainer.fitting import FOREST_WEIGHT
 from node_anomaly_trainer.progress import ignore_report
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -148,7 +149,7 @@ def test_what_was_measured_is_read_back_and_a_stranger_is_not(tmp_path, monkeypa
     for name in ("isolation_forest", "random_forest", "baseline_pca"):
         assert len(found.lived[name]) == len(found.calibration[name]) + len(series.test)
         assert np.isfinite(found.lived[name][-len(series.test) :]).all()
-    assert found.weights == {"isolation_forest": 1.0, "random_forest": 0.5}
+    assert found.weights == {"isolation_forest": 1.0, "random_forest": FOREST_WEIGHT[False]}
     assert measuring.read_measured(path, "other code") is None
     path.write_bytes(path.read_bytes()[:-100])
     assert measuring.read_measured(path, "this code") is None
