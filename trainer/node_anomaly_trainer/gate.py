@@ -120,11 +120,10 @@ def _recall(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
         other = report.fault_recall.get(baseline, math.nan)
         if math.isnan(other):
             reasons.append(f"the baseline {baseline} was not measured")
-        elif other > combined:
+        elif other - combined > (chance := standard_error(other, report.faults)):
             reasons.append(
                 f"recall {combined:.2f} is below the baseline {baseline} ({other:.2f}) at the same realised "
-                f"false alarms (chance explains {standard_error(other, report.faults):.2f} on "
-                f"{report.faults} faults)"
+                f"false alarms, by more than chance ({chance:.2f} on {report.faults} faults)"
             )
     return tuple(reasons)
 
