@@ -90,23 +90,26 @@ def measure_residuals(
     interval_s: float,
     relations: Relations,
     most_rows: int,
-) -> tuple[Array, Array]:
-    """Usual residual and its usual size (b, f) of one node over consecutive rows (n, f).
+) -> list[tuple[Array, Array]]:
+    """Usual residual and its usual size (b, f) of each of m nodes over consecutive rows (n, m, f).
 
-    `baseline` is centre and scale (f,). At most `most_rows` ticks, evenly spread, are kept to measure on: the
-    agent's memory has no room for more. NaN where never known.
+    `baseline` is centre and scale (m, f). At most `most_rows` ticks, evenly spread, are kept to measure on:
+    the agent's memory has no room for more. NaN where never known.
     """
-    blocks = ResidualBlocks(1, sides, interval_s, relations)
-    compressed = compress(values, *baseline)
-    every = max(1, -(-len(values) // most_rows))
-    residuals = np.empty((-(-len(values) // every), len(BLOCKS), values.shape[1]), dtype=np.float32)
-    for tick, row in enumerate(compressed):
-        found = blocks.step(row[None])[0]
+    ticks, nodes, features = values.shape
+    blocks = ResidualBlocks(nodes, sides, interval_s, relations)
+    every = max(1, -(-ticks // most_rows))
+    residuals = np.empty((nodes, -(-ticks // every), len(BLOCKS), features), dtype=np.float32)
+    for tick, row in enumerate(values):
+        found = blocks.step(compress(row, *baseline))
         if tick % every == 0:
-            residuals[tick // every] = found
-    usual = residual_centre(residuals, CENTRED)
-    residuals -= np.where(np.isnan(usual), 0.0, usual).astype(np.float32)
-    return usual, residual_scale(residuals)
+            residuals[:, tick // every] = found
+    measured = []
+    for own in residuals:
+        usual = residual_centre(own, CENTRED)
+        np.subtract(own, np.where(np.isnan(usual), 0.0, usual).astype(np.float32), out=own)
+        measured.append((usual, residual_scale(own)))
+    return measured
 
 
 @dataclass(frozen=True, slots=True)

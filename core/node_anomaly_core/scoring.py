@@ -156,14 +156,15 @@ class NodeScorer:
         prior = self.models.cohort.prior
         centre, scale = fit_level(self._thinned.values().astype(np.float64), self._floor, prior)
         recent = self._recent.ordered()[1].astype(np.float64)
-        usual, size = measure_residuals(
-            recent,
-            (centre, scale),
+        (measured,) = measure_residuals(
+            recent[:, None],
+            (centre[None], scale[None]),
             self._sides,
             self.interval_s,
             self.models.cohort.relations,
             _MEASURED_ROWS,
         )
+        usual, size = measured
         usual = lean_centre(usual, prior.residual_centre, len(recent))
         size = lean(size, prior.residual_scale, len(recent))
         self._start(Baseline(centre, scale, usual, size))

@@ -146,8 +146,9 @@ def measured(rows: Array, sides: Array | None = None, most_rows: int = 10_000) -
     """Usual residuals and their sizes of rows (n, f) around 0 with scale 1."""
     features = rows.shape[1]
     sides = np.zeros(features) if sides is None else sides
-    level = (np.zeros(features), np.ones(features))
-    return measure_residuals(rows, level, sides, 300.0, no_relations(features), most_rows)
+    level = (np.zeros((1, features)), np.ones((1, features)))
+    (found,) = measure_residuals(rows[:, None], level, sides, 300.0, no_relations(features), most_rows)
+    return found
 
 
 def test_residual_sizes_are_measured_over_a_nodes_own_past() -> None:

@@ -32,6 +32,7 @@ Report = Callable[[float, str], None]
 
 _RESIDUAL_ROWS = 200_000  # ticks that residual sizes are measured on, over all nodes
 _RESIDUAL_ROWS_PER_NODE = (6_000, 20_000)
+_NODES_AT_ONCE = 4  # whose residuals are held while they are measured: up to 70 MB a node
 _MOST_RELATED_TICKS = 20_000  # that relations are learnt from
 _REPORT_EVERY = 500
 
@@ -65,14 +66,15 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     relations = moments.fit()
     sides = feature_sides(history.features)
     rows = int(np.clip(_RESIDUAL_ROWS / len(levels), *_RESIDUAL_ROWS_PER_NODE))
-    baselines = []
-    for node, (centre, scale) in enumerate(levels):
-        recent = normal[-rows:, node]
-        usual, size = measure_residuals(
-            recent, (centre, scale), sides, history.interval_s, relations, len(recent)
+    baselines: list[Baseline] = []
+    for first in range(0, len(levels), _NODES_AT_ONCE):
+        group = slice(first, first + _NODES_AT_ONCE)
+        centre, scale = (np.stack(part) for part in zip(*levels[group], strict=True))
+        measured = measure_residuals(
+            normal[-rows:, group], (centre, scale), sides, history.interval_s, relations, rows
         )
-        baselines.append(Baseline(centre, scale, usual, size))
-        report((node + 1) / len(levels), history.nodes[node])
+        baselines += [Baseline(*level, *usual) for level, usual in zip(levels[group], measured, strict=True)]
+        report(len(baselines) / len(levels), history.nodes[len(baselines) - 1])
     prior = fit_prior(baselines, floor)
     return Cohort(
         prior=prior,
