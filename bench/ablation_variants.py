@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import MemberScale, combine, fit_member, fit_tail
-from node_anomaly_core.threshold import OPEN_S, WINDOW_S, rolling_scores
+from node_anomaly_core.threshold import OPEN_S, rolling_scores
 from node_anomaly_trainer.config import MEMBERS
 
 FOREST, OTHERS = "random_forest", "random_forest_others"
@@ -49,7 +49,7 @@ class Variant:
     high: float = 0.95
     """The quantile on normal data that is 1 in units of a member."""
     rolling: bool = True
-    window_s: float = WINDOW_S
+    window_s: float | None = None
     open_s: float = OPEN_S
 
 

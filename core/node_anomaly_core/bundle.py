@@ -28,6 +28,7 @@ from node_anomaly_core.errors import BundleError
 from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.tensors import read_tensors
+from node_anomaly_core.threshold import STEP
 
 __all__ = [
     "CURRENT",
@@ -93,6 +94,10 @@ def golden_scores(bundle: Bundle, values: NDArray[np.float64]) -> NDArray[np.flo
 
 def _agree(computed: NDArray[np.float64], recorded: NDArray[np.float64]) -> bool:
     allowed = GOLDEN_TOLERANCE * np.maximum(1.0, np.abs(recorded))
+    sides = (computed >= 1.0) != (
+        recorded >= 1.0
+    )  # a score steps where the threshold lies (threshold.around)
+    allowed = allowed + np.where(sides, STEP, 0.0)
     same = (np.isnan(computed) & np.isnan(recorded)) | (np.abs(computed - recorded) <= allowed)
     # an infinite score would allow any other; nothing but NaN would show nothing
     return bool(same.all() and np.isfinite(recorded).any() and not np.isinf(recorded).any())

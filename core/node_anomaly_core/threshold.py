@@ -1,4 +1,4 @@
-"""The node's own alarm threshold: what its evidence held in the last two days, at the same budget.
+"""The node's own alarm threshold: what its evidence held in the last days, at the same budget.
 
 Distribution drift, not the choice of model, is the main source of false alarms (recipe, "What matters most"):
 a threshold fixed at training turns drift into an alarm that stands for days. So the level that training
@@ -7,7 +7,7 @@ the trailing window reached as often as the budget allows. No label is used, and
 changes: only where on the evidence 1.0 lies. The ratio of both levels is exported, so that a threshold that
 wandered is seen.
 
-Memory is one number per ten ticks of two days, whatever happens.
+Memory is one number per ten ticks of two days (four for tight budgets), whatever happens.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, Tail
 
 WINDOW_S = 2 * 86_400.0
+LONG_WINDOW_S = 4 * 86_400.0
+"""For a budget that allows less than one alarm in two days: their largest would be reached too often."""
+
 UPDATE_S = 3 * 3_600.0
 OPEN_S = 6 * 3_600.0
 """An episode that is still going on does not raise the threshold over itself for this long."""
@@ -29,6 +32,7 @@ _COUNT_BIAS = 0.35  # median rank of the k-th largest of a sample is about k - 0
 _LEAST_LEVEL = 0.05  # of evidence, where the median is 0 and the 95 % quantile of training 1
 _SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 _PEAKS = 12
+STEP = 0.1  # at the threshold, where training put it
 _KNEE = 0.9  # of the score; what lies below is shown as it is, if it raises no alarm
 _LIFT = 0.05  # orders alarms of a threshold that lies below the trained one
 
@@ -57,14 +61,16 @@ class RollingThreshold:
         budget_per_week: float,
         interval_s: float,
         *,
-        window_s: float = WINDOW_S,
+        window_s: float | None = None,
         open_s: float = OPEN_S,
     ) -> None:
         """Start at the `level` that training found for the budget.
 
-        A node has the defaults; bench/ablation.py tries other windows, and an `open_s` of 0, which lets any
-        episode raise the threshold over itself.
+        A node has the defaults, a window of two or, for tight budgets, four days; bench/ablation.py tries
+        others, and an `open_s` of 0, which lets any episode raise the threshold over itself.
         """
+        if window_s is None:
+            window_s = WINDOW_S if budget_per_week * WINDOW_S >= WEEK else LONG_WINDOW_S
         self._promised = max(level, _LEAST_LEVEL)
         self._block_s = MERGE_TICKS * interval_s
         self._blocks: deque[float] = deque(maxlen=max(3, round(window_s / self._block_s)))
@@ -137,6 +143,7 @@ class RollingThreshold:
     def adopt(self, other: RollingThreshold) -> None:
         """Go on from the threshold of another bundle's scorer: what counts is how far it had wandered."""
         change = self._promised / other._promised
+        self._blocks.clear()
         self._blocks.extend(block * change for block in other._blocks)
         self.level, self._since = other.ratio * self._promised, min(other._since, self._every)
 
@@ -147,6 +154,7 @@ class RollingThreshold:
             raise ValueError(f"a saved threshold of {level} after {since} blocks")
         if np.isnan(state["blocks"]).any() or (state["blocks"] == np.inf).any():
             raise ValueError("a saved threshold holds a level that is no number")
+        self._blocks.clear()
         self._blocks.extend(float(block) for block in state["blocks"])
         self.level, self._since = level, int(since)
 
@@ -157,7 +165,7 @@ def rolling_scores(
     budget_per_week: float,
     interval_s: float,
     *,
-    window_s: float = WINDOW_S,
+    window_s: float | None = None,
     open_s: float = OPEN_S,
 ) -> Array:
     """Scores (t,) of consecutive evidence (t,), NaN = unknown, by the node's own threshold."""

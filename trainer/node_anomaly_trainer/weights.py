@@ -35,7 +35,7 @@ def weighted(
     """The manifest with the members' weights, from raw scores (t, m) with and without injected faults.
 
     Other weights than those in the manifest are taken only if they find more faults of the calibration part,
-    at the same realised false alarms, by more than the standard error of what these find.
+    at the same realised false alarms, by more than twice the standard error of what these find.
     """
     faults = [fault for fault in parts.faults if parts.calibration.start <= fault.start < parts.judged.start]
     if len(faults) < LEAST_FAULTS or len(manifest.models) < 2:
@@ -61,7 +61,8 @@ def weighted(
         for weights in tried:
             if (recall := found(weights)) > reached:
                 best, reached = weights, recall
-    if reached <= base + float(np.sqrt(base * (1 - base) / len(faults))):
+    # twice the standard error: the best of many tries is better than one by chance alone
+    if reached <= base + 2 * float(np.sqrt(max(base * (1 - base), 1 / len(faults)) / len(faults))):
         return manifest
     return replace(
         manifest,
