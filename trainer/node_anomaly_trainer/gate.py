@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 SIGNIFICANCE = 0.05
+_ONE_SIDED = 1.645  # standard errors that a normal variable exceeds with that probability
 BASELINES = ("pca", "plain_kmeans")
 
 
@@ -93,6 +94,11 @@ def standard_error(share: float, count: int) -> float:
     return math.sqrt(share * (1.0 - share) / count) if count > 0 else math.inf
 
 
+def chance_between(one: float, other: float, count: int) -> float:
+    """The difference of two shares, each counted on `count` events, that chance exceeds once in twenty."""
+    return _ONE_SIDED * math.hypot(standard_error(one, count), standard_error(other, count))
+
+
 def _false_alarms(report: Evaluation) -> str:
     rate, weeks = report.false_alarms_per_node_week, report.node_weeks
     if not weeks > 0 or math.isnan(rate):
@@ -120,7 +126,7 @@ def _recall(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
         other = report.fault_recall.get(baseline, math.nan)
         if math.isnan(other):
             reasons.append(f"the baseline {baseline} was not measured")
-        elif other - combined > (chance := standard_error(other, report.faults)):
+        elif other - combined > (chance := chance_between(combined, other, report.faults)):
             reasons.append(
                 f"recall {combined:.2f} is below the baseline {baseline} ({other:.2f}) at the same realised "
                 f"false alarms, by more than chance ({chance:.2f} on {report.faults} faults)"
