@@ -28,7 +28,6 @@ from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.summary import SUMMARY_WIDTH
 from node_anomaly_trainer.bench.baselines import DETECTORS, MOST_ROWS
 from node_anomaly_trainer.bench.data import Entry, Series, load
-from node_anomaly_trainer.bench.files import write_whole
 from node_anomaly_trainer.bench.lenders import borrow
 from node_anomaly_trainer.bench.plan import history_of, planned, values_of
 from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, comparison_budget
@@ -41,6 +40,7 @@ from node_anomaly_trainer.models.random_forest import RandomForestModel
 from node_anomaly_trainer.pipeline import prepare
 from node_anomaly_trainer.progress import Report, SilentProgress, ignore_report
 from node_anomaly_trainer.weights import weighted
+from node_anomaly_trainer.whole_file import write_whole
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.ablation_variants import BASELINE, LSTM, LSTM_FLOAT, OTHERS, Measured

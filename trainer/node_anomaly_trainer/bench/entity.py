@@ -19,7 +19,7 @@ from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.windows import ticks_in
 from node_anomaly_trainer.bench.baselines import DETECTORS, baseline_scores
 from node_anomaly_trainer.bench.data import Entry, Series, load
-from node_anomaly_trainer.bench.files import scores_csv, scores_path, sha256, write_whole
+from node_anomaly_trainer.bench.files import scores_csv, scores_path, sha256
 from node_anomaly_trainer.bench.lenders import borrow
 from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.plan import history_of, planned, values_of
@@ -29,6 +29,7 @@ from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.fitting import LabelledRows
 from node_anomaly_trainer.pipeline import prepare
 from node_anomaly_trainer.progress import Report
+from node_anomaly_trainer.whole_file import write_whole
 
 LEAD_IN_S = 4 * 86_400.0
 """Of the end of `train` that the node relives before the first row of `test`, as after a hot reload."""

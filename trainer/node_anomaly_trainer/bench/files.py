@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,6 @@ HIDDEN = "."
 
 BASELINES = ".baselines"
 LABELS = ".labels"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The file with this content under its name, or as it was before; its directory is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def scores_csv(score: NDArray[np.floating]) -> bytes:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.errors import SourceError
 from node_anomaly_trainer.bench.data import Entry, Series, load
-from node_anomaly_trainer.bench.files import write_whole
 from node_anomaly_trainer.bench.loans import labels_path
 from node_anomaly_trainer.bench.plan import history_of, planned
 from node_anomaly_trainer.config import TrainConfig
@@ -26,6 +25,7 @@ from node_anomaly_trainer.fitting import FAULT_GUARD_TICKS, LabelledRows
 from node_anomaly_trainer.labels import guard_band
 from node_anomaly_trainer.progress import Report
 from node_anomaly_trainer.replay import fit_cohort, replay_residuals, with_summary
+from node_anomaly_trainer.whole_file import write_whole
 
 MOST_NORMAL_ROWS = 4_000
 """That one lender lends; a forest is fitted on at most 20,000 of all."""

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import node_anomaly_core
 import node_anomaly_trainer
-from node_anomaly_trainer.bench.files import BASELINES, record_path, scores_path, sha256, write_whole
+from node_anomaly_trainer.bench.files import BASELINES, record_path, scores_path, sha256
 from node_anomaly_trainer.bench.metrics import Figures
 from node_anomaly_trainer.config import TrainConfig
+from node_anomaly_trainer.whole_file import write_whole
 
 OURS = "ours"
 LIBRARIES = ("ai-edge-litert", "keras", "numpy", "scikit-learn")

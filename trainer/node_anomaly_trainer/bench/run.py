@@ -12,7 +12,6 @@ import numpy as np
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.bench.carry_out import carry_out
 from node_anomaly_trainer.bench.data import Entry, choose, load, read_manifest
-from node_anomaly_trainer.bench.files import write_whole
 from node_anomaly_trainer.bench.loans import Checked, Loan, check, lend_out, loans_for, may_lend
 from node_anomaly_trainer.bench.metrics import Figures, judge
 from node_anomaly_trainer.bench.record import Record, fingerprint, finished
@@ -20,6 +19,7 @@ from node_anomaly_trainer.bench.tasks import BenchEntity
 from node_anomaly_trainer.bench.yardsticks import RANDOM, RANDOM_THRESHOLD
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.progress import Progress
+from node_anomaly_trainer.whole_file import write_whole
 
 DAYS_PER_WEEK = 7.0
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,14 +24,12 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.errors import SourceError
 from node_anomaly_trainer.config import PrometheusConfig
+from node_anomaly_trainer.whole_file import write_whole
 
 DAY_S = 86400
 METADATA = b"node_anomaly"
 FORMAT = 1
 FILE = "ticks.parquet"
-ABANDONED_S = 600.0
-"""A half-written file this old belongs to a run that was killed."""
-
 Floats = NDArray[np.float64]
 
 
@@ -93,7 +89,7 @@ class Cache:
         self.root = directory / f"{host}-{digest.hexdigest()[:12]}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            _write_whole(self.root / "about.json", json.dumps(identity, indent=2).encode())
+            write_whole(self.root / "about.json", json.dumps(identity, indent=2).encode())
         except OSError as error:
             raise SourceError(
                 f"cannot write to the cache {directory}: {error.strerror}",
@@ -172,7 +168,7 @@ class Cache:
         path = self.path(node, day)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, sink.getvalue().to_pybytes())
+            write_whole(path, sink.getvalue().to_pybytes())
         except OSError as error:
             raise SourceError(
                 f"cannot write to the cache {path.parent}: {error.strerror}",
@@ -191,19 +187,3 @@ def days(start: int, end: int, step: int) -> list[tuple[Day, int, int]]:
         if first < stop:
             found.append((day, first, stop))
     return found
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """The file with this content under its name, or as it was before; survives a kill at any moment."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    for left in path.parent.glob(f".{path.name}.*"):  # of a run that was killed, not of one beside us
-        if time.time() - left.stat().st_mtime > ABANDONED_S:
-            left.unlink(missing_ok=True)
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
