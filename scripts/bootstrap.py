@@ -68,6 +68,9 @@ def main(profile: str) -> None:
     pip_install(
         f"installing {' and '.join(files)} (the first time some minutes, ~2 GB on disk)",
         "--require-hashes",
+        # The lock is whole. Left to resolve, pip takes `coverage[toml]` for another thing than `coverage`,
+        # finds the newest release of it, and refuses that for want of a hash.
+        "--no-deps",
         "--only-binary=:all:",
         "--progress-bar=on",
         *(argument for file in files for argument in ("-r", file)),
