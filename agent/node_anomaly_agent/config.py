@@ -1,7 +1,8 @@
 """The agent's settings: frozen, typed, and checked completely before anything starts.
 
-One table, `KEYS`, holds every setting's path, default and parser. The YAML file nests what a flag spells with
-dots (`web: {listen-address: ":9917"}` is `--web.listen-address=:9917`), so neither can drift from the other.
+One table, `KEYS` of config_keys.py, holds every setting's path, default and parser. The YAML file nests what
+a flag spells with dots (`web: {listen-address: ":9917"}` is `--web.listen-address=:9917`), so neither can
+drift from the other.
 """
 
 from __future__ import annotations
@@ -13,20 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from node_anomaly_agent.config_keys import KEYS, Setting
 from node_anomaly_agent.config_values import (
     Address,
     InvalidValue,
-    absolute_path,
-    between,
-    exporter_url,
-    flag_path,
     format_duration,
-    one_of,
     parse_address,
     parse_duration,
-    plain_name,
     switch,
-    telemetry_path,
 )
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_core.features import CATALOGUE, Feature
@@ -54,17 +49,6 @@ RATE_WINDOW_TICKS = 4
 
 OWN_PROC = Path("/proc")
 """Where this process finds itself, whatever `path.procfs` says of the host."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One key: its dotted path (also the flag), how its value is read, and what it means."""
-
-    path: str
-    parse: Callable[[object], Any]
-    default: Any
-    help: str
-    metavar: str = "VALUE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,79 +84,6 @@ class AgentConfig:
         """Everything this agent can supply to a bundle: the catalogue, then the user's own."""
         return CATALOGUE + tuple(own.feature for own in self.own_features)
 
-
-KEYS: tuple[Setting, ...] = (
-    Setting("interval", between(0.1, 3600), 15.0, "time between two evaluations", "DURATION"),
-    Setting(
-        "web.listen-address",
-        parse_address,
-        Address("", 9917),
-        "address to expose metrics and the status page on",
-        "[HOST]:PORT",
-    ),
-    Setting("web.telemetry-path", telemetry_path, "/metrics", "path of the metrics", "PATH"),
-    Setting("path.procfs", absolute_path, Path("/proc"), "procfs mountpoint", "DIR"),
-    Setting("path.sysfs", absolute_path, Path("/sys"), "sysfs mountpoint", "DIR"),
-    Setting("path.rootfs", absolute_path, Path("/"), "mountpoint of the host's root file system", "DIR"),
-    Setting("log.level", one_of("debug", "info", "warning", "error"), "info", "least severe line", "LEVEL"),
-    Setting(
-        "log.format",
-        one_of("auto", "json", "console"),
-        "auto",
-        "form of log lines: json, console, or auto (console on a terminal)",
-        "FORMAT",
-    ),
-    Setting(
-        "state.directory",
-        flag_path,
-        None,
-        "where baselines survive a restart (default: $STATE_DIRECTORY, /var/lib/node-anomaly or "
-        "$XDG_STATE_HOME/node-anomaly, the first that is writable)",
-        "DIR",
-    ),
-    Setting(
-        "bundle.directory",
-        flag_path,
-        None,
-        "watched directory that published bundles arrive in (default: bundles in the state directory)",
-        "DIR",
-    ),
-    Setting(
-        "bundle.poll-interval",
-        between(1, 86400),
-        30.0,
-        "how often the directory is looked at besides being watched",
-        "DURATION",
-    ),
-    Setting(
-        "node.name",
-        plain_name,
-        "",
-        "the node's name in the training history (default: $NODE_NAME or the host name)",
-        "NAME",
-    ),
-    Setting(
-        "source",
-        one_of("proc", "node_exporter"),
-        "proc",
-        "where the host is read from: proc (/proc and /sys), or node_exporter (a local exporter's metrics)",
-        "SOURCE",
-    ),
-    Setting(
-        "node-exporter.url",
-        exporter_url,
-        "http://127.0.0.1:9100/metrics",
-        "metrics of the local node_exporter, for source node_exporter and for own features",
-        "URL",
-    ),
-    Setting(
-        "features.file",
-        flag_path,
-        None,
-        "YAML file of own features, shared with the trainer (see docs/own-features.md)",
-        "FILE",
-    ),
-)
 
 _SPELLINGS = {"node_exporter.url": "node-exporter.url"}
 """The exporter is spelt with an underscore everywhere else."""

@@ -1,0 +1,1 @@
+"""Logs: each source yields batches of complete lines; what they say is counted, never kept."""
