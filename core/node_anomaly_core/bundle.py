@@ -8,6 +8,7 @@ refused here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,11 @@ from node_anomaly_core.bundle_store import (
     CURRENT,
     DIGEST,
     MANIFEST,
+    SIGNATURE,
     Bundle,
     activate,
+    add_signature,
+    adopt_bundle,
     read_bundle,
     resolve_current,
     starter_bundle,
@@ -27,6 +31,7 @@ from node_anomaly_core.bundle_store import (
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_core.signing import PublicKey
 from node_anomaly_core.tensors import read_tensors
 from node_anomaly_core.threshold import STEP
 
@@ -35,10 +40,13 @@ __all__ = [
     "DIGEST",
     "GOLDEN_FILE",
     "MANIFEST",
+    "SIGNATURE",
     "Bundle",
     "Manifest",
     "ModelEntry",
     "activate",
+    "add_signature",
+    "adopt_bundle",
     "golden_scores",
     "read_bundle",
     "resolve_current",
@@ -58,9 +66,12 @@ _MOST_GOLDEN_ROWS = 256
 _GOLDEN_START = 1_700_000_000.0
 
 
-def verify_bundle(path: Path) -> Bundle:
-    """Read, check and self-test a bundle directory. Raises BundleError with one of BUNDLE_REASONS."""
-    bundle = read_bundle(path)
+def verify_bundle(path: Path, trusted: Iterable[PublicKey] = ()) -> Bundle:
+    """Read, check and self-test a bundle directory, signed by one of the `trusted` keys if there are any.
+
+    Raises BundleError with one of BUNDLE_REASONS.
+    """
+    bundle = read_bundle(path, trusted)
     if GOLDEN_FILE not in bundle.files:
         raise BundleError("manifest", f"{path} has no {GOLDEN_FILE}", "publish the bundle again")
     golden = read_tensors(bundle.files[GOLDEN_FILE])

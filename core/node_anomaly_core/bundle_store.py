@@ -3,6 +3,7 @@
 Layout: `root/<version>/` holds manifest.json, manifest.sha256 and the files that the manifest lists;
 `root/current` is a symlink to one version and is swapped atomically. The version is the first 16 hex digits
 of the manifest's sha256, and the manifest holds the sha256 of every file, so the version names the content.
+A signature over the manifest, in manifest.sig, therefore covers every byte.
 """
 
 from __future__ import annotations
@@ -12,20 +13,24 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.manifest import FileEntry, Manifest, parse_manifest
+from node_anomaly_core.signing import MAX_SIGNATURE_BYTES, PublicKey, verify
 
 MANIFEST = "manifest.json"
 DIGEST = "manifest.sha256"
+SIGNATURE = "manifest.sig"
 CURRENT = "current"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 16 << 20
 MAX_BUNDLE_BYTES = 48 << 20
 VERSION_DIGITS = 16
+STAGING = ".writing-"
+"""How the name of a directory begins that is not whole yet."""
 
 _AGAIN = "publish the bundle again with anomaly-trainer"
 
@@ -34,13 +39,15 @@ _AGAIN = "publish the bundle again with anomaly-trainer"
 class Bundle:
     """A bundle whose every byte has been checked against its digest.
 
-    Nothing in `files` has been parsed yet.
+    Nothing in `files` has been parsed yet. `signed_by` is the id of the trusted key that signed it, and empty
+    where no key was asked for.
     """
 
     path: Path
     version: str
     manifest: Manifest
     files: Mapping[str, bytes]
+    signed_by: str = ""
 
     @property
     def origin(self) -> str:
@@ -48,8 +55,12 @@ class Bundle:
         return self.manifest.origin
 
 
-def read_bundle(path: Path) -> Bundle:
-    """Read a bundle directory: sizes, digests, then the manifest. Raises BundleError, see BUNDLE_REASONS."""
+def read_bundle(path: Path, trusted: Iterable[PublicKey] = ()) -> Bundle:
+    """Read a bundle directory: sizes, digests, the signature, then the manifest.
+
+    With `trusted` keys, one of them must have signed the manifest; without, a signature is not looked at.
+    Raises BundleError, see BUNDLE_REASONS.
+    """
     try:
         found = path.is_dir()
     except OSError as error:
@@ -65,6 +76,8 @@ def read_bundle(path: Path) -> Bundle:
     digest = hashlib.sha256(content).hexdigest()
     if digest != recorded[0]:
         raise BundleError("digest", f"{path / MANIFEST} does not match {DIGEST}", _AGAIN)
+    keys = tuple(trusted)
+    signed_by = verify(content, read_signature(path), keys, f"{path / MANIFEST}") if keys else ""
     manifest = parse_manifest(content)
     if sum(entry.size for entry in manifest.files.values()) > MAX_BUNDLE_BYTES:
         raise BundleError(
@@ -86,13 +99,40 @@ def read_bundle(path: Path) -> Bundle:
     for model in manifest.models:
         if model.file not in files:
             raise BundleError("manifest", f"{path}: model {model.name} names no listed file", _AGAIN)
-    return Bundle(path=path, version=digest[:VERSION_DIGITS], manifest=manifest, files=files)
+    return Bundle(path, digest[:VERSION_DIGITS], manifest, files, signed_by)
 
 
-def write_bundle(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+def read_bundle_bytes(path: Path) -> Mapping[str, bytes]:
+    """Every file of a bundle directory whose digests hold, manifest, digest and signature included."""
+    files = dict(read_bundle(path).files)
+    files[MANIFEST] = _read(path, MANIFEST, MAX_MANIFEST_BYTES)
+    files[DIGEST] = _read(path, DIGEST, 200)
+    signature = read_signature(path)
+    if signature is not None:
+        files[SIGNATURE] = signature
+    return files
+
+
+def read_signature(path: Path) -> bytes | None:
+    """The signature file of a bundle directory, unverified, or None if there is none."""
+    try:
+        return _read(path, SIGNATURE, MAX_SIGNATURE_BYTES)
+    except BundleError as error:
+        if error.reason == "missing":
+            return None
+        raise
+
+
+def write_bundle(
+    root: Path,
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    sign: Callable[[bytes], bytes] | None = None,
+) -> Path:
     """Write `root/<version>/` whole or not at all and return it.
 
-    An equal bundle that is already there is kept. Raises OSError when the disk refuses; nothing is left
+    `sign` makes the content of manifest.sig from the manifest's bytes (`signing.sign`). An equal bundle that
+    is already there is kept, with the new signature. Raises OSError when the disk refuses; nothing is left
     behind then.
     """
     entries = {
@@ -101,20 +141,53 @@ def write_bundle(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
     content = replace(manifest, files=entries).to_bytes()
     digest = hashlib.sha256(content).hexdigest()
     target = root / digest[:VERSION_DIGITS]
+    signature = {} if sign is None else {SIGNATURE: sign(content)}
     if target.is_dir():
+        if signature:
+            add_signature(target, signature[SIGNATURE])
         return target
     root.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=root))
     try:
-        for name, data in {**files, MANIFEST: content, DIGEST: f"{digest}  {MANIFEST}\n".encode()}.items():
+        record = f"{digest}  {MANIFEST}\n".encode()
+        for name, data in {**files, MANIFEST: content, DIGEST: record, **signature}.items():
             _check_name(root, name)
             _write(staging / name, data)
-        staging.chmod(0o755)  # mkdtemp makes it private; agents read it as another user
-        _sync_directory(staging)
-        staging.rename(target)
+        adopt_bundle(root, staging, target.name)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    return target
+
+
+def add_signature(path: Path, signature: bytes) -> None:
+    """Put manifest.sig into a bundle directory, whole; raises OSError when the disk refuses."""
+    beside = path / f".{SIGNATURE}-{os.getpid()}"
+    try:
+        _write(beside, signature)
+        beside.replace(path / SIGNATURE)
+    finally:
+        beside.unlink(missing_ok=True)
+    _sync_directory(path)
+
+
+def adopt_bundle(root: Path, staging: Path, version: str) -> Path:
+    """Give a whole and verified directory below `root` its version's name in one step, and return it.
+
+    A version that is there already is replaced: it may be what a broken copy left. Raises OSError.
+    """
+    _check_name(root, version)
+    target = root / version
+    staging.chmod(0o755)  # a temporary directory is private; agents read it as another user
+    _sync_directory(staging)
+    if target.is_dir():
+        doomed = root / f"{STAGING}{version}-old"
+        shutil.rmtree(doomed, ignore_errors=True)
+        target.rename(doomed)
+        staging.rename(target)
+        shutil.rmtree(doomed, ignore_errors=True)
+    else:
+        staging.rename(target)
     _sync_directory(root)
     return target
 

@@ -8,6 +8,9 @@ BUNDLE_REASONS: tuple[str, ...] = (
     "size",  # a file is larger than its limit or than the manifest says
     "digest",  # bytes differ from their recorded sha256
     "path",  # a name that leaves the bundle's directory, or a link
+    "signature",  # keys are configured, and none of them signed it
+    "replay",  # older than what was accepted before, and no rollback was asked for
+    "rolled_back",  # this node left it because it raised more alarms than it promised
     "format",  # an unknown format version
     "manifest",  # the manifest is not what its format promises
     "features",  # a feature this agent cannot supply

@@ -97,7 +97,7 @@ class Manifest:
         return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
-_LARGEST = 1e300  # an integer beyond it is no float any more
+MAX_NUMBER = 1e300  # an integer beyond it is no float any more
 
 _FEATURE_KEYS: tuple[str, ...] = ("name", "unit", "help", "group", "kind", "direction", "floor")
 
@@ -168,7 +168,7 @@ def _shown(value: object) -> bool:
     """Whether a value can be printed, exposed as a label and written again as JSON."""
     if isinstance(value, str):
         return value.isprintable()
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 def _feature(item: _Reader) -> Feature:
@@ -256,7 +256,7 @@ class _Reader:
 
     def number(self, key: str) -> float:
         value = self.value(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
             raise _wrong(self._at(key), "must be a finite number")
         return float(value)
 
