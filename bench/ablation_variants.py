@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import MemberScale, combine, fit_member, fit_tail
 from node_anomaly_core.threshold import OPEN_S, rolling_scores
-from node_anomaly_trainer.config import MEMBERS
+from node_anomaly_trainer.config_models import MEMBERS
 
 FOREST, OTHERS = "random_forest", "random_forest_others"
 LSTM, LSTM_FLOAT = "lstm", "lstm_float"

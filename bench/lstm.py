@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.lstm import StepLSTM
-from node_anomaly_trainer.config import LstmConfig
+from node_anomaly_trainer.config_models import LstmConfig
 from node_anomaly_trainer.export import lstm_step
 from node_anomaly_trainer.models import TrainingSet
 from node_anomaly_trainer.models.lstm import LSTMModel

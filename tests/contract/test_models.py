@@ -17,7 +17,7 @@ from node_anomaly_core.forest import Forest
 from node_anomaly_core.lstm import StepLSTM
 from node_anomaly_core.manifest import MODEL_INPUTS, MODEL_TYPES
 from node_anomaly_core.tensors import read_tensors
-from node_anomaly_trainer.config import (
+from node_anomaly_trainer.config_models import (
     IsolationForestConfig,
     KMeansConfig,
     LstmConfig,

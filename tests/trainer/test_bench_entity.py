@@ -34,7 +34,7 @@ from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.plan import features_of, history_of, planned
 from node_anomaly_trainer.bench.record import read_record
 from node_anomaly_trainer.bench.yardsticks import largest_z
-from node_anomaly_trainer.config import MEMBERS
+from node_anomaly_trainer.config_models import MEMBERS
 from node_anomaly_trainer.fitting import FAULT_GUARD_TICKS
 from node_anomaly_trainer.pipeline import prepare
 from node_anomaly_trainer.progress import SilentProgress, ignore_report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.config import TrainConfig, load_config, parse_config, with_options
+from node_anomaly_trainer.config_comments import COMMENTS
+from node_anomaly_trainer.config_file import commented, differences
 from node_anomaly_trainer.settings import parse_duration
 
 
@@ -26,6 +29,22 @@ def test_no_file_and_an_empty_one_give_the_defaults(tmp_path):
     empty = tmp_path / "empty.yml"
     empty.write_text("")
     assert load_config(None) == load_config(empty) == TrainConfig()
+
+
+def test_the_example_file_is_what_config_init_writes(repository):
+    """`anomaly-trainer config init --force --output trainer/anomaly-trainer.example.yml` makes it again."""
+    assert (repository / "trainer" / "anomaly-trainer.example.yml").read_text() == commented()
+
+
+def test_every_key_has_a_comment_and_no_comment_is_of_a_key_that_is_gone():
+    def paths(value, prefix=""):
+        for entry in fields(value):
+            inner = getattr(value, entry.name)
+            yield prefix + entry.name
+            if is_dataclass(inner):
+                yield from paths(inner, f"{prefix}{entry.name}.")
+
+    assert set(COMMENTS) == set(paths(TrainConfig()))
 
 
 def test_the_example_file_lists_every_key_at_its_default(repository):
@@ -143,3 +162,9 @@ VALUES = st.recursive(
 def test_whatever_the_file_holds_the_answer_is_a_config_or_a_config_error(raw):
     with contextlib.suppress(ConfigError):
         assert isinstance(parse_config(raw), TrainConfig)
+
+
+def test_differences_are_written_as_a_file_would_have_them():
+    config = parse_config({"interval": "1m", "source": {"prometheus": {"matchers": 'job="node"'}}})
+    assert differences(config) == {"interval": "1m", "source.prometheus.matchers": "'job=\"node\"'"}
+    assert differences(TrainConfig()) == {}

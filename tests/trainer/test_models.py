@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.clusters import POSITIONS
 from node_anomaly_core.errors import TrainingError
-from node_anomaly_trainer.config import (
+from node_anomaly_trainer.config_models import (
     IsolationForestConfig,
     KMeansConfig,
     LstmConfig,

@@ -11,7 +11,8 @@ from node_anomaly_core.calibration import MemberScale, Tail
 from node_anomaly_core.features import CATALOGUE
 from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_trainer.candidate import split
-from node_anomaly_trainer.config import ModelsConfig, parse_config
+from node_anomaly_trainer.config import parse_config
+from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.dataset import History
 from node_anomaly_trainer.fitting import _entry
 from node_anomaly_trainer.models import MODELS

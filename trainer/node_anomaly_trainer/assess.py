@@ -5,39 +5,79 @@ Beside two baselines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.calibration import fit_tail
-from node_anomaly_core.evidence import FORECAST_CLIP
-from node_anomaly_core.lstm import StepLSTM
-from node_anomaly_core.members import Models, judge
+from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.members import judge
 from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer import evaluate
 from node_anomaly_trainer.calibrate import calibrate_fresh, calibrate_known, comparison_budget, within
 from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_of
+from node_anomaly_trainer.dataset import ANOMALOUS, UNKNOWN
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
+from node_anomaly_trainer.feedback import Verdict
+from node_anomaly_trainer.incident_figures import incident_figures
 from node_anomaly_trainer.models.baselines import BASELINES, Baseline
+from node_anomaly_trainer.parity import forest_parity, lstm_parity
+from node_anomaly_trainer.production import NAME as PRODUCTION
+from node_anomaly_trainer.production import rival
+from node_anomaly_trainer.progress import Note
+from node_anomaly_trainer.regression import replay_false_alarms
 from node_anomaly_trainer.weights import weighted
 
 MOST_BASELINE_TICKS = 20_000
-PARITY_ROWS = 2_000
-PARITY_TICKS = 200
+COMBINED = "combined"
 
 Array = NDArray[np.float64]
 Report = Callable[[float, str], None]
 
 
-def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> tuple[Candidate, Evaluation]:
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What a candidate is asked beside the exam that every one sits."""
+
+    production: Bundle | None = None
+    """The bundle in production, to be better than."""
+    false_alarms: tuple[Verdict, ...] = ()
+    """Where it must be silent."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Assessed:
+    """A judged candidate, and the scores (t, m) that the figures were counted on; NaN where not judged."""
+
+    parts: Parts
+    candidate: Candidate
+    evaluation: Evaluation
+    clean: Mapping[str, Array]
+    """Per detector on the history as it was, at the thresholds of the comparison."""
+    faulted: Mapping[str, Array]
+    """The same with faults in it."""
+    lived: tuple[Array, ...]
+    """Per node or stretch (t,): the combined score of held-back normal data as a node would show it."""
+
+
+def assess(
+    parts: Parts,
+    candidate: Candidate,
+    seed: int,
+    report: Report,
+    questions: Questions | None = None,
+    note: Note = lambda _line: None,
+) -> Assessed:
     """Calibrate the candidate and answer everything the gate asks.
 
     Detectors are compared on the judged part with thresholds set on the calibration part for the same budget;
     the false alarms are those of the bundle as it will be published.
     """
+    questions = questions or Questions()
     interval, budget = parts.clean.interval_s, candidate.manifest.budget_per_week
     report(0.0, "normal data")
     raw = raw_scores(candidate, candidate.clean, interval, parts.late, within(report, 0.0, 0.1))
@@ -45,42 +85,48 @@ def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> tup
     report(0.1, "injected faults")
     disturbed = raw_scores(candidate, candidate.faulted, interval, parts.late, within(report, 0.1, 0.1))
     candidate = replace(candidate, manifest=weighted(parts, candidate.manifest, raw, disturbed, 2 * compared))
-    rival = replace(
+    equal = replace(
         candidate,
         manifest=calibrate_known(
             parts, raw, replace(candidate.manifest, budget_per_week=compared), parts.late
         ),
     )
-    clean = scores_of(rival, raw)
-    faulted = scores_of(rival, disturbed)
+    clean = scores_of(equal, raw)
+    faulted = scores_of(equal, disturbed)
     for number, make in enumerate(BASELINES):
         baseline = make()
         report(0.2 + 0.1 * number, baseline.name)
         clean[baseline.name], faulted[baseline.name] = _baseline(baseline, parts, candidate, compared, seed)
+    old = None
+    if questions.production is not None:
+        old = rival(questions.production, parts, compared, within(report, 0.4, 0.1), note)
+    if old is not None:
+        clean[PRODUCTION], faulted[PRODUCTION] = old.clean, old.faulted
     if parts.clean.origin.get("source") == "synthetic":
-        manifest, judged = calibrate_fresh(parts, candidate, seed, within(report, 0.45, 0.5))
+        manifest, judged = calibrate_fresh(parts, candidate, seed, within(report, 0.5, 0.4))
+        shown = _shown(manifest, judge(manifest, raw).combined, parts)
     else:
         manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration)
-        evidence = judge(manifest, raw).combined
-        judged = [
-            np.where(
-                parts.normal[parts.judged, node],
-                rolling_scores(manifest.tail, evidence[parts.late, node], budget, interval)[
-                    parts.judged.start - parts.late.start :
-                ],
-                np.nan,
-            )
-            for node in range(evidence.shape[1])
-        ]
+        shown = _shown(manifest, judge(manifest, raw).combined, parts)
+        normal = parts.normal[parts.judged]
+        judged = [np.where(normal[:, node], scores, np.nan) for node, scores in enumerate(shown)]
     final = replace(candidate, manifest=manifest)
+    report(0.9, "labelled incidents and false alarms")
+    labels = list(parts.clean.labels[parts.judged].T)
+    regression = None
+    if questions.false_alarms:
+        regression = replay_false_alarms(
+            final.bundle(), parts.clean, questions.false_alarms, within(report, 0.9, 0.05)
+        )
     report(0.95, "parity and cost")
     faults = [fault for fault in parts.faults if fault.start >= parts.judged.start]
-    hits = {
-        name: evaluate.caught(dict(zip(parts.clean.nodes, scores.T, strict=True)), faults)
-        for name, scores in faulted.items()
-    }
+    hits = {name: _hits(scores, parts, faults) for name, scores in faulted.items()}
+    known = [old is None or fault.node in old.nodes for fault in faults]
+    if old is not None:
+        hits[PRODUCTION] = [hit for hit, is_known in zip(hits[PRODUCTION], known, strict=True) if is_known]
+    ours = [hit for hit, is_known in zip(hits[COMBINED], known, strict=True) if is_known]
     cost, ticks = evaluate.measure_cost(final.bundle(), parts.clean)
-    return final, Evaluation(
+    evaluation = Evaluation(
         false_alarms_per_node_week=evaluate.false_alarm_rate(judged, interval),
         node_weeks=evaluate.known_weeks(judged, interval),
         budget=budget,
@@ -92,7 +138,7 @@ def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> tup
             )
             for name, scores in clean.items()
         },
-        recall_by_kind=_by_kind(hits["combined"], faults),
+        recall_by_kind=_by_kind(hits[COMBINED], faults),
         faults=len(faults),
         parity_forest_max=forest_parity(candidate),
         parity_lstm_max=lstm_parity(candidate),
@@ -100,7 +146,40 @@ def assess(parts: Parts, candidate: Candidate, seed: int, report: Report) -> tup
         ticks=ticks,
         weights={model.name: model.weight for model in final.manifest.models},
         bundle_bytes=sum(len(data) for data in candidate.files.values()),
+        duels={
+            name: evaluate.duel(ours if name == PRODUCTION else hits[COMBINED], hits[name])
+            for name in (*(make.name for make in BASELINES), *([PRODUCTION] if old else []))
+        },
+        accuracy=_accuracy(faulted[COMBINED], parts),
+        incidents=incident_figures(shown, labels, interval),
+        production=None
+        if old is None
+        else incident_figures(_shown(old.bundle.manifest, old.evidence, parts), labels, interval),
+        regression=regression,
     )
+    return Assessed(parts, final, evaluation, clean, faulted, tuple(judged))
+
+
+def _shown(manifest: Manifest, evidence: Array, parts: Parts) -> list[Array]:
+    """Per node the scores (t,) of the judged part by its own threshold, which starts on the part before."""
+    skip = parts.judged.start - parts.late.start
+    budget, interval = manifest.budget_per_week, parts.clean.interval_s
+    return [rolling_scores(manifest.tail, late, budget, interval)[skip:] for late in evidence[parts.late].T]
+
+
+def _hits(scores: Array, parts: Parts, faults: Sequence[Fault]) -> list[bool]:
+    return evaluate.caught(dict(zip(parts.clean.nodes, scores.T, strict=True)), faults)
+
+
+def _accuracy(scores: Array, parts: Parts) -> float:
+    """Share of the judged ticks, faults injected, that are in alarm and faulty, or neither."""
+    right = known = 0
+    for score, label in zip(scores[parts.judged].T, parts.faulted.labels[parts.judged].T, strict=True):
+        counted = np.isfinite(score) & (label != UNKNOWN)
+        in_alarm = evaluate.standing(score)
+        right += int((in_alarm == (label == ANOMALOUS))[counted].sum())
+        known += int(counted.sum())
+    return right / known if known else float("nan")
 
 
 def _by_kind(hits: Sequence[bool], faults: Sequence[Fault]) -> dict[str, float]:
@@ -135,33 +214,3 @@ def _late_scores(baseline: Baseline, compressed: NDArray[np.float32], late: slic
     rows = compressed[late]
     scores[late] = baseline.score(rows, np.isfinite(rows))
     return scores
-
-
-def forest_parity(candidate: Candidate) -> float:
-    """Largest difference between the exported forests and scikit-learn over rows of faulted history.
-
-    0 without any.
-    """
-    width = candidate.faulted.summary.shape[-1]
-    rows = candidate.faulted.summary.reshape(-1, width)[-PARITY_ROWS:]
-    normalised = candidate.faulted.normalised.reshape(-1, width)[-PARITY_ROWS:]
-    known = np.isfinite(rows).any(axis=1)
-    scores = Models(candidate.bundle()).forest_scores(rows.astype(np.float64), normalised.astype(np.float64))
-    differences = [0.0]
-    for name, score in scores.items():
-        model = candidate.models[name]
-        reference = model.reference_score(normalised if model.input == "summary_normalised" else rows)
-        differences.append(float(np.abs(score - reference)[known].max(initial=0.0)))
-    return max(differences)
-
-
-def lstm_parity(candidate: Candidate) -> float:
-    """Largest difference between the exported step and Keras from a fresh start; 0 without an LSTM."""
-    model = next((model for model in candidate.models.values() if model.type == "lstm"), None)
-    if model is None:
-        return 0.0
-    ticks = np.clip(candidate.clean.compressed[:PARITY_TICKS], -FORECAST_CLIP, FORECAST_CLIP)
-    rows = np.where(np.isfinite(ticks), ticks, np.float32(0.0))
-    step = StepLSTM(candidate.files[model.filename], rows.shape[2], rows.shape[1])
-    exported = np.stack([step.step(row) for row in rows])
-    return float(np.abs(exported - model.reference_score(rows)).max())

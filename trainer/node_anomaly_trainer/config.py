@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from node_anomaly_core.clusters import MAX_CENTROIDS
 from node_anomaly_core.errors import ConfigError
+from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.gate import GateLimits
 from node_anomaly_trainer.publish import KEEP
 from node_anomaly_trainer.settings import Bounds, Choice, InvalidValueError, build
@@ -27,14 +27,6 @@ Positive = Annotated[int, Bounds(1)]
 SOURCES = ("synthetic", "file", "prometheus")
 ROUTES = ("auto", "api", "remote_read", "export")
 LIMITS = GateLimits()
-MEMBERS = (
-    "isolation_forest",
-    "isolation_forest_absolute",
-    "random_forest",
-    "lstm",
-    "kmeans",
-    "autoregression",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +120,8 @@ class LabelConfig:
 
     incidents: str = ""
     """YAML or CSV file with from, to, nodes, note; empty if there is none."""
+    feedback: str = ""
+    """YAML file of verdicts that `anomaly-trainer label` keeps; empty if there is none."""
     guard: Seconds = 450.0
     """Ticks this close to an incident are neither normal nor anomalous."""
     alerts: bool = True
@@ -170,64 +164,6 @@ class ExclusionConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class IsolationForestConfig:
-    """Arguments of scikit-learn's IsolationForest."""
-
-    n_estimators: Annotated[int, Bounds(1, 500)] = 100
-    max_samples: Annotated[int, Bounds(2)] = 2048
-    max_features: Annotated[float, Bounds(0.01, 1.0)] = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class RandomForestConfig:
-    """Arguments of scikit-learn's RandomForestClassifier."""
-
-    n_estimators: Annotated[int, Bounds(1, 500)] = 100
-    max_depth: Annotated[int, Bounds(1, 30)] = 10
-    min_samples_leaf: Positive = 10
-    class_weight: Annotated[str, Choice("balanced", "balanced_subsample")] = "balanced_subsample"
-
-
-@dataclass(frozen=True, slots=True)
-class LstmConfig:
-    """Shape and training of the forecaster."""
-
-    units: tuple[Annotated[int, Bounds(1, 512)], ...] = (50, 25)
-    sequence_length: Annotated[int, Bounds(2, 2000)] = 60
-    epochs: Annotated[int, Bounds(1, 1000)] = 20
-    batch_size: Positive = 64
-    learning_rate: Annotated[float, Bounds(1e-6, 1.0)] = 3e-3
-
-    def __post_init__(self) -> None:
-        if len(self.units) != 2:
-            raise InvalidValueError(f"units: expected two sizes such as [50, 25], got {list(self.units)}")
-
-
-@dataclass(frozen=True, slots=True)
-class KMeansConfig:
-    """Centroids of windows of forty minutes."""
-
-    centroids: Annotated[int, Bounds(1, MAX_CENTROIDS)] = 30
-    max_windows: Positive = 20_000
-    """How many windows of all nodes together the centroids are fitted on; more changes little."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelsConfig:
-    """The members of the score and their settings."""
-
-    enabled: tuple[Annotated[str, Choice(*MEMBERS)], ...] = MEMBERS
-    isolation_forest: IsolationForestConfig = field(default_factory=IsolationForestConfig)
-    random_forest: RandomForestConfig = field(default_factory=RandomForestConfig)
-    lstm: LstmConfig = field(default_factory=LstmConfig)
-    kmeans: KMeansConfig = field(default_factory=KMeansConfig)
-
-    def __post_init__(self) -> None:
-        if not self.enabled or len(set(self.enabled)) != len(self.enabled):
-            raise InvalidValueError("enabled: expected at least one model, each named once")
-
-
-@dataclass(frozen=True, slots=True)
 class BudgetConfig:
     """How often a healthy node may raise an alarm."""
 
@@ -243,13 +179,27 @@ class GateConfig:
     parity_lstm: Annotated[float, Bounds(0.0)] = LIMITS.parity_lstm
     tick_cpu: Seconds = LIMITS.tick_cpu_seconds
     beat_baselines: bool = True
+    beat_production: bool = True
 
-    @property
-    def limits(self) -> GateLimits:
-        """The same, as the gate takes it."""
-        return GateLimits(
-            self.min_recall, self.parity_forest, self.parity_lstm, self.tick_cpu, self.beat_baselines
-        )
+
+@dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """What is asked of a bundle on real incidents, where the judged part has any; 0 asks nothing."""
+
+    primary_metric: Annotated[str, Choice("f1_score", "accuracy", "precision", "recall")] = "f1_score"
+    """In which the bundle in production must not be better."""
+    min_accuracy: Share = 0.0
+    min_precision: Share = 0.0
+    min_recall: Share = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """Where the report and the model card of each run go."""
+
+    directory: str = "runs"
+    keep: Positive = 20
+    """Runs, the latest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +226,24 @@ class TrainConfig:
     models: ModelsConfig = field(default_factory=ModelsConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    @property
+    def limits(self) -> GateLimits:
+        """What the gate asks for."""
+        gate, asked = self.gate, self.evaluation
+        return GateLimits(
+            gate.min_recall,
+            gate.parity_forest,
+            gate.parity_lstm,
+            gate.tick_cpu,
+            gate.beat_baselines,
+            gate.beat_production,
+            {"accuracy": asked.min_accuracy, "precision": asked.min_precision, "recall": asked.min_recall},
+            asked.primary_metric,
+        )
 
 
 def parse_config(raw: object, environ: Mapping[str, str] | None = None) -> TrainConfig:

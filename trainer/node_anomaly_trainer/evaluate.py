@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,40 @@ from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, held
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_trainer.dataset import History
 from node_anomaly_trainer.faults import Fault
+from node_anomaly_trainer.incident_figures import IncidentFigures
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionSet:
+    """How a candidate did on the labelled false alarms; see regression."""
+
+    tested: int
+    alarmed: tuple[str, ...]
+    """Where it raised an alarm again, one line each."""
+    untested: int
+    """Outside this history, on a node that it does not hold, or beyond the latest that are replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """Two detectors on the same faults at the same realised false alarms."""
+
+    won: int
+    """Faults that only the combined score found."""
+    lost: int
+    """Faults that only the other one found."""
+    faults: int
+    """How many both were asked about."""
+
+
+def duel(ours: Sequence[bool], theirs: Sequence[bool]) -> Duel:
+    """Count fault by fault."""
+    pairs = list(zip(ours, theirs, strict=True))
+    won = sum(one and not other for one, other in pairs)
+    lost = sum(other and not one for one, other in pairs)
+    return Duel(won, lost, len(pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +77,16 @@ class Evaluation:
     weights: Mapping[str, float]
     """Per member, 1.0 on average."""
     bundle_bytes: int
+    duels: Mapping[str, Duel] = field(default_factory=dict)
+    """The combined score against each baseline, and against `production`, fault by fault."""
+    accuracy: float = float("nan")
+    """Share of held-back ticks, faults injected, that were in alarm and faulty, or neither."""
+    incidents: IncidentFigures | None = None
+    """On real incidents of the judged part; None without any."""
+    production: IncidentFigures | None = None
+    """The same of the bundle in production."""
+    regression: RegressionSet | None = None
+    """On the labelled false alarms; None without any."""
 
 
 def raised(score: Array) -> NDArray[np.intp]:
@@ -55,6 +97,15 @@ def raised(score: Array) -> NDArray[np.intp]:
     # a held tick begins HOLD_TICKS - 1 ticks earlier, so the gap between episodes is shorter by that much
     gaps = np.diff(above, prepend=above[0] - MERGE_TICKS - HOLD_TICKS - 1)
     return above[gaps > MERGE_TICKS + HOLD_TICKS - 1]
+
+
+def standing(score: Array) -> NDArray[np.bool_]:
+    """Ticks (t,) that are part of an alarm: those at or above 1.0 that were held, from the first on."""
+    end = held(score, HOLD_TICKS) >= 1.0
+    inside = end.copy()
+    for back in range(1, HOLD_TICKS):
+        inside[:-back] |= end[back:]
+    return inside
 
 
 def false_alarm_rate(scores: Sequence[Array], interval_s: float) -> float:

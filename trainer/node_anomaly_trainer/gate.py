@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # the configuration reads the limits here, and must not bring numpy and scikit-learn
+    from node_anomaly_trainer.evaluate import Duel, RegressionSet
+    from node_anomaly_trainer.incident_figures import IncidentFigures
 
 SIGNIFICANCE = 0.05
-_ONE_SIDED = 1.645  # standard errors that a normal variable exceeds with that probability
 BASELINES = ("pca", "plain_kmeans")
+PRODUCTION = "production"
 
 
 class Evaluation(Protocol):
@@ -51,6 +55,22 @@ class Evaluation(Protocol):
     def ticks(self) -> int:
         """How many ticks that was measured on."""
 
+    @property
+    def duels(self) -> Mapping[str, Duel]:
+        """The combined score against each baseline and the bundle in production, fault by fault."""
+
+    @property
+    def incidents(self) -> IncidentFigures | None:
+        """On real incidents; None without any."""
+
+    @property
+    def production(self) -> IncidentFigures | None:
+        """The same of the bundle in production."""
+
+    @property
+    def regression(self) -> RegressionSet | None:
+        """On labelled false alarms; None without any."""
+
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
@@ -61,6 +81,11 @@ class GateLimits:
     parity_lstm: float = 0.05
     tick_cpu_seconds: float = 0.004
     beat_baselines: bool = True
+    beat_production: bool = True
+    labelled: Mapping[str, float] = field(default_factory=dict)
+    """Least accuracy, precision and recall on real incidents; what is absent is not asked for."""
+    primary_metric: str = "f1_score"
+    """On real incidents, that in which the bundle in production must not be better."""
 
 
 def judge(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
@@ -71,8 +96,34 @@ def judge(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
         _parity("forests", report.parity_forest_max, limits.parity_forest),
         _parity("LSTM", report.parity_lstm_max, limits.parity_lstm),
         _cost(report, limits),
+        *_incidents(report, limits),
+        *_regression(report),
     )
     return tuple(reason for reason in reasons if reason)
+
+
+def allowances(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
+    """What was let pass because this data cannot resolve it, one line each."""
+    lines = []
+    count = round(report.false_alarms_per_node_week * report.node_weeks) if report.node_weeks > 0 else 0
+    if count > report.budget * report.node_weeks and not _false_alarms(report):
+        lines.append(
+            f"false alarms: {count} in {report.node_weeks:.2f} node-weeks are above the budget of "
+            f"{report.budget:g} a week, and no more than chance explains on so little data"
+        )
+    for name in _rivals(report, limits):
+        duel = report.duels.get(name)
+        if duel is not None and duel.lost > duel.won and by_chance(duel) >= SIGNIFICANCE:
+            lines.append(
+                f"{_words(name)} found {duel.lost} faults that the combined score missed, which found "
+                f"{duel.won} that it missed: {duel.faults} faults cannot tell them apart "
+                f"(p = {by_chance(duel):.2f})"
+            )
+    if report.regression is not None and report.regression.untested:
+        lines.append(
+            f"{report.regression.untested} labelled false alarms are not in this history and were not tested"
+        )
+    return tuple(lines)
 
 
 def poisson_limit(expected: float, significance: float = SIGNIFICANCE) -> int:
@@ -89,14 +140,14 @@ def poisson_limit(expected: float, significance: float = SIGNIFICANCE) -> int:
     return count
 
 
-def standard_error(share: float, count: int) -> float:
-    """Of a share that was counted on `count` events; infinite without any."""
-    return math.sqrt(share * (1.0 - share) / count) if count > 0 else math.inf
+def by_chance(duel: Duel) -> float:
+    """Probability that chance alone gives the other one a lead as large as this, were both equally good.
 
-
-def chance_between(one: float, other: float, count: int) -> float:
-    """The difference of two shares, each counted on `count` events, that chance exceeds once in twenty."""
-    return _ONE_SIDED * math.hypot(standard_error(one, count), standard_error(other, count))
+    A one-sided sign test on the faults that only one of the two found (McNemar's, exact).
+    """
+    decided = duel.won + duel.lost
+    ways: int = sum(math.comb(decided, count) for count in range(duel.lost, decided + 1))
+    return float(ways / 2**decided)
 
 
 def _false_alarms(report: Evaluation) -> str:
@@ -122,16 +173,58 @@ def _recall(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
         reasons.append(
             f"recall of the combined score is {combined:.2f}, the minimum is {limits.min_recall:g}"
         )
-    for baseline in BASELINES if limits.beat_baselines else ():
-        other = report.fault_recall.get(baseline, math.nan)
-        if math.isnan(other):
-            reasons.append(f"the baseline {baseline} was not measured")
-        elif other - combined > (chance := chance_between(combined, other, report.faults)):
+    for name in _rivals(report, limits):
+        other, duel = report.fault_recall.get(name, math.nan), report.duels.get(name)
+        if math.isnan(other) or duel is None:
+            reasons.append(f"{_words(name)} was not measured")
+        elif duel.lost > duel.won and by_chance(duel) < SIGNIFICANCE:
             reasons.append(
-                f"recall {combined:.2f} is below the baseline {baseline} ({other:.2f}) at the same realised "
-                f"false alarms, by more than chance ({chance:.2f} on {report.faults} faults)"
+                f"recall {combined:.2f} is below {_words(name)} ({other:.2f}) at the same realised false "
+                f"alarms: it found {duel.lost} of {duel.faults} faults that were missed, and missed "
+                f"{duel.won} (p = {by_chance(duel):.3f})"
             )
     return tuple(reasons)
+
+
+def _rivals(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
+    old = (PRODUCTION,) if limits.beat_production and PRODUCTION in report.fault_recall else ()
+    return (*(BASELINES if limits.beat_baselines else ()), *old)
+
+
+def _words(name: str) -> str:
+    return "the bundle in production" if name == PRODUCTION else f"the baseline {name}"
+
+
+def _incidents(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
+    ours, old = report.incidents, report.production
+    if ours is None:
+        return ()
+    reasons = []
+    for name, least in limits.labelled.items():
+        value = ours.metric(name)
+        if least > 0 and not value >= least:
+            shown = "unknown" if math.isnan(value) else f"{value:.2f}"
+            reasons.append(
+                f"{name} on {ours.incidents} labelled incidents is {shown}, "
+                f"evaluation.min_{name} asks for {least:g}"
+            )
+    if old is not None and limits.beat_production:
+        one, other = ours.metric(limits.primary_metric), old.metric(limits.primary_metric)
+        # an incident more or less is what so few can tell
+        if other - one > 1.0 / ours.incidents:
+            reasons.append(
+                f"{limits.primary_metric} on {ours.incidents} labelled incidents is {one:.2f}, "
+                f"the bundle in production has {other:.2f}"
+            )
+    return tuple(reasons)
+
+
+def _regression(report: Evaluation) -> tuple[str, ...]:
+    if report.regression is None:
+        return ()
+    return tuple(
+        f"it alarms again where you said there was nothing: {one}" for one in report.regression.alarmed
+    )
 
 
 def _parity(what: str, difference: float, limit: float) -> str:

@@ -1,8 +1,9 @@
 """Every tick of a history is normal, anomalous, or neither: what is known from all sides, put together.
 
 In this order, each over the one before it: firing alerts are anomalous; what a node does after a reboot or
-while it is cordoned is neither; incidents that a person wrote down are anomalous; windows that a person
-excluded are neither, and so is what lies close to anything anomalous. The rest is normal.
+while it is cordoned is neither; what a person called a false alarm is normal; incidents that a person wrote
+down or confirmed are anomalous; windows that a person excluded are neither, and so is what lies close to
+anything anomalous. The rest is normal.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
 from node_anomaly_trainer.exclusions import MOST_NAMED, Found, ServerHistory
+from node_anomaly_trainer.feedback import FALSE_ALARM, INCIDENT, Verdict, as_incidents, read_feedback
 from node_anomaly_trainer.labels import count_events, guard_band, read_incidents, runs, struck
 from node_anomaly_trainer.node_names import NodeNames
 from node_anomaly_trainer.progress import Note
@@ -48,6 +50,9 @@ WORDS = {
     GUARD: "close to an incident",
 }
 
+AUTOMATIC = (ALERTS, REBOOT, CORDONED)
+"""What a person's word counts for more than."""
+
 Mask = NDArray[np.bool_]
 
 
@@ -62,6 +67,8 @@ class Labelled:
     """Incidents for the Random Forest, by where they are known from."""
     lines: tuple[str, ...]
     """The same for people."""
+    false_alarms: tuple[Verdict, ...] = ()
+    """Where a person said that nothing was wrong: the next bundle must not alarm there."""
 
 
 def label(history: History, config: TrainConfig, note: Note) -> Labelled:
@@ -73,9 +80,16 @@ def label(history: History, config: TrainConfig, note: Note) -> Labelled:
     server = _server(history, config, note)
     names = NodeNames(history.nodes) if server is None else server.names
     known = _from_server(server, config, history)
+    verdicts = read_feedback(Path(config.labels.feedback)) if config.labels.feedback else ()
+    told = as_incidents(verdicts, INCIDENT)
     known[INCIDENTS] = _from_file(config.labels.incidents, "labels.incidents", history, names, note)
+    known[INCIDENTS] = Found(known[INCIDENTS].mask | struck(history, told, names, note), {})
+    cleared = struck(history, as_incidents(verdicts, FALSE_ALARM), names, note)
     known[WINDOWS] = _from_file(config.exclusions.windows, "exclusions.windows", history, names, note)
-    masks = {reason: found.mask for reason, found in known.items()}
+    masks = {
+        reason: found.mask & ~cleared if reason in AUTOMATIC else found.mask
+        for reason, found in known.items()
+    }
     masks[LABELS] = history.labels != NORMAL
     lessons = {
         ALERTS: _short(masks[ALERTS], history) if config.labels.alerts else np.zeros_like(masks[ALERTS]),
@@ -86,11 +100,13 @@ def label(history: History, config: TrainConfig, note: Note) -> Labelled:
     labels[masks[ALERTS]] = UNKNOWN
     labels[lessons[ALERTS]] = ANOMALOUS
     labels[masks[REBOOT] | masks[CORDONED]] = UNKNOWN
+    labels[cleared] = NORMAL
     labels[masks[INCIDENTS]] = ANOMALOUS
     labels[masks[WINDOWS]] = UNKNOWN
     _tell_overlaps(masks, history, note)
     guard = round(config.labels.guard / history.interval_s)
     guarded = guard_band(labels, guard)
+    guarded[cleared & (labels == NORMAL)] = NORMAL
     masks[GUARD] = guarded != labels
     excluded = _hours(masks, history)
     events = {
@@ -99,8 +115,9 @@ def label(history: History, config: TrainConfig, note: Note) -> Labelled:
         if (count := count_events(mask & (labels == ANOMALOUS), guard))
     }
     lines = (_excluded_line(excluded, known[ALERTS].hours, history), _events_line(events, config))
+    kept = _with_something_left(replace(history, labels=guarded), config, note)
     return Labelled(
-        _with_something_left(replace(history, labels=guarded), config, note), excluded, events, lines
+        kept, excluded, events, lines, tuple(one for one in verdicts if one.verdict == FALSE_ALARM)
     )
 
 
@@ -205,10 +222,15 @@ def _excluded_line(excluded: Mapping[str, float], alerts: Mapping[str, float], h
     return f"excluded from normal history, of {whole:.1f} node-hours: {', '.join(parts)}"
 
 
+def _incident_files(config: TrainConfig) -> str:
+    named = [Path(path).name for path in (config.labels.incidents, config.labels.feedback) if path]
+    return " and ".join(named) or "an incidents file"
+
+
 def _events_line(events: Mapping[str, int], config: TrainConfig) -> str:
     counted = (
         (ALERTS, "ALERTS"),
-        (INCIDENTS, Path(config.labels.incidents).name or "an incidents file"),
+        (INCIDENTS, _incident_files(config)),
         (LABELS, "the source's labels"),
     )
     found = [

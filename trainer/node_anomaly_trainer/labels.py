@@ -39,7 +39,7 @@ def read_incidents(path: Path, setting: str = "labels.incidents") -> tuple[Incid
             raise SourceError(f"{where} is not a mapping", "write from, to, nodes and note")
         if unknown := sorted(set(map(str, entry)) - {"from", "to", "nodes", "note"}):
             raise SourceError(f"{where}: unknown key {unknown[0]}", "known: from, to, nodes, note")
-        start, stop = _time(entry.get("from"), where, "from"), _time(entry.get("to"), where, "to")
+        start, stop = time_of(entry.get("from"), where, "from"), time_of(entry.get("to"), where, "to")
         if stop <= start:
             raise SourceError(f"{where} ends before it starts", "swap from and to")
         nodes = entry.get("nodes") or ()
@@ -128,7 +128,8 @@ def _csv_rows(text: str, path: Path) -> Sequence[object]:
     return rows
 
 
-def _time(value: object, where: str, key: str) -> float:
+def time_of(value: object, where: str, key: str) -> float:
+    """Unix seconds of what a person wrote: ISO 8601 (UTC if no offset is given), a date, or a number."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str):

@@ -46,6 +46,8 @@ def print_outcome(report: TrainingReport, console: Console) -> None:
         f"exported models differ by {evaluation.parity_forest_max:.1g} (forests) "
         f"and {evaluation.parity_lstm_max:.1g} (LSTM)",
     )
+    for line in report.allowances:
+        _line(console, f"let pass: {line}")
     for reason in report.reasons:
         console.print("refused: ", style="red", end="")
         _line(console, reason)
@@ -55,6 +57,8 @@ def print_outcome(report: TrainingReport, console: Console) -> None:
         _line(console, f"published {report.path}")
     else:
         _line(console, "nothing was published; the bundle in use stays")
+    if report.artifacts is not None:
+        _line(console, f"report {report.artifacts.html}")
 
 
 def as_json(report: TrainingReport) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from node_anomaly_trainer import gate
-from node_anomaly_trainer.assess import assess
+from node_anomaly_trainer.assess import Assessed, Questions, assess
 from node_anomaly_trainer.calibrate import calibrate_known
 from node_anomaly_trainer.candidate import Candidate, golden_vectors, raw_scores, split
 from node_anomaly_trainer.config import TrainConfig
@@ -17,8 +17,10 @@ from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.fitting import LabelledRows, fit
 from node_anomaly_trainer.labelling import Labelled, label
+from node_anomaly_trainer.production import in_production
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.publish import publish
+from node_anomaly_trainer.report.run import Artifacts, write_run
 from node_anomaly_trainer.sources import disturbed, fetch
 
 MINIMUM_TICKS = 1_000
@@ -42,12 +44,16 @@ class TrainingReport:
     events: Mapping[str, int]
     """Real incidents that the Random Forest could learn from, by where they are known from."""
     seconds: float
+    allowances: tuple[str, ...] = ()
+    """What was let pass because this data cannot tell; see gate.allowances."""
+    artifacts: Artifacts | None = None
+    """The run's HTML report, the same as JSON, and the model card."""
 
 
-def train(config: TrainConfig, progress: Progress) -> TrainingReport:
-    """Run once. Raises TrainingError, SourceError or ConfigError.
+def train(config: TrainConfig, progress: Progress, *, deploy: bool = True) -> TrainingReport:
+    """Run once, and publish what is accepted unless told not to.
 
-    A rejected candidate is a result, not an error.
+    Raises TrainingError, SourceError or ConfigError. A rejected candidate is a result, not an error.
     """
     begun = time.monotonic()
     with progress.phase("history") as report:
@@ -58,24 +64,30 @@ def train(config: TrainConfig, progress: Progress) -> TrainingReport:
     for line in notes:
         progress.note(line)
     staged = disturbed(config, config.training.faults_per_node_day / 2)
-    candidate, evaluation = build(labelled.history, config, progress, staged)
-    reasons = gate.judge(evaluation, config.gate.limits)
+    production = in_production(Path(config.publish.directory), config.interval, progress.note)
+    assessed = build(labelled.history, config, progress, staged, Questions(production, labelled.false_alarms))
+    reasons = gate.judge(assessed.evaluation, config.limits)
     path = None
-    if not reasons:
+    if deploy and not reasons:
         with progress.phase("publish"):
             root = Path(config.publish.directory)
-            path = publish(root, candidate.manifest, candidate.files, config.publish.keep)
-    return TrainingReport(
+            made = assessed.candidate
+            path = publish(root, made.manifest, made.files, config.publish.keep)
+    done = TrainingReport(
         outcome="rejected" if reasons else "accepted",
         reasons=reasons,
-        evaluation=evaluation,
+        evaluation=assessed.evaluation,
         path=path,
         version=path.name if path else "",
         notes=notes,
         excluded=labelled.excluded,
         events=labelled.events,
         seconds=time.monotonic() - begun,
+        allowances=gate.allowances(assessed.evaluation, config.limits),
     )
+    with progress.phase("report"):
+        artifacts = write_run(config.report, done, assessed, production)
+    return replace(done, artifacts=artifacts, seconds=time.monotonic() - begun)
 
 
 def prepare(
@@ -101,14 +113,16 @@ def build(
     config: TrainConfig,
     progress: Progress,
     staged: tuple[History, list[Fault]] | None = None,
-) -> tuple[Candidate, Evaluation]:
+    questions: Questions | None = None,
+) -> Assessed:
     """Fit, calibrate and judge a candidate on one history; publishes nothing."""
     parts = split(history, config, staged)
     candidate = fit(parts, config, progress)
     with progress.phase("calibrate and judge") as report:
-        candidate, evaluation = assess(parts, candidate, config.training.seed, report)
-    golden = golden_vectors(candidate, history)
-    return replace(candidate, files={**candidate.files, **golden}), evaluation
+        assessed = assess(parts, candidate, config.training.seed, report, questions, progress.note)
+    final = assessed.candidate
+    golden = golden_vectors(final, history)
+    return replace(assessed, candidate=replace(final, files={**final.files, **golden}))
 
 
 def labelled_history(history: History, config: TrainConfig, progress: Progress) -> Labelled:

@@ -35,8 +35,9 @@ def make(root: Path, config: TrainConfig, progress: Progress) -> Path:
     with progress.phase("history") as report:
         history = fetch(config, report, progress.note)
     staged = disturbed(config, config.training.faults_per_node_day / 2)
-    candidate, evaluation = build(history, config, progress, staged)
-    reasons = gate.judge(evaluation, config.gate.limits)
+    assessed = build(history, config, progress, staged)
+    candidate, evaluation = assessed.candidate, assessed.evaluation
+    reasons = gate.judge(evaluation, config.limits)
     if reasons:
         raise AnomalyError(f"the starter was refused: {'; '.join(reasons)}", "change STARTER, not the gate")
     for name, figure in evaluation.fault_recall.items():

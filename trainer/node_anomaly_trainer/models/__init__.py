@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from node_anomaly_trainer.config import ModelsConfig
+from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.models.interface import Model, Report, TrainingSet
 from node_anomaly_trainer.models.isolation_forest import IsolationForestModel
 from node_anomaly_trainer.models.kmeans import KMeansModel

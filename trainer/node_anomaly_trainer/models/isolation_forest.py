@@ -8,7 +8,7 @@ from sklearn.ensemble import IsolationForest
 
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.tensors import write_tensors
-from node_anomaly_trainer.config import IsolationForestConfig
+from node_anomaly_trainer.config_models import IsolationForestConfig
 from node_anomaly_trainer.export import export_forest
 from node_anomaly_trainer.models.interface import Report, TrainingSet
 

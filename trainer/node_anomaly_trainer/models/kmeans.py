@@ -9,7 +9,7 @@ from sklearn.cluster import MiniBatchKMeans
 from node_anomaly_core.clusters import POSITIONS, Windows
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.tensors import write_tensors
-from node_anomaly_trainer.config import KMeansConfig
+from node_anomaly_trainer.config_models import KMeansConfig
 from node_anomaly_trainer.models.interface import Report, TrainingSet
 
 MAX_CELLS = 1 << 26  # of all drawn windows together, 256 MiB: wide ones are drawn less often

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.errors import TrainingError
-from node_anomaly_trainer.config import LstmConfig
+from node_anomaly_trainer.config_models import LstmConfig
 from node_anomaly_trainer.export import export_lstm, tensorflow
 from node_anomaly_trainer.models.interface import Report, TrainingSet
 
@@ -31,6 +31,8 @@ class LSTMModel:
     def __init__(self, config: LstmConfig) -> None:
         self._config = config
         self._fitted: Any = None
+        self.losses: tuple[float, ...] = ()
+        """Validation loss of each epoch of the last fit."""
 
     @property
     def network(self) -> Any:
@@ -57,6 +59,7 @@ class LSTMModel:
         judged = _starts(split, ticks, length, nodes)
         if len(judged) > MAX_VALIDATION_BATCHES * size:
             judged = judged[rng.choice(len(judged), MAX_VALIDATION_BATCHES * size, replace=False)]
+        self.losses = ()
         best, best_weights, best_epoch = np.inf, network.get_weights(), 0
         for epoch in range(1, self._config.epochs + 1):
             starts = np.stack(
@@ -70,6 +73,7 @@ class LSTMModel:
             loss = float(np.mean(losses))
             if not np.isfinite(loss):
                 raise TrainingError("lstm: the loss became infinite", "lower models.lstm.learning_rate")
+            self.losses = (*self.losses, loss)
             report(epoch / self._config.epochs, f"epoch {epoch}, validation loss {loss:.4f}")
             if loss < best:
                 best, best_weights, best_epoch = loss, network.get_weights(), epoch

@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.forest import log_odds
 from node_anomaly_core.tensors import write_tensors
-from node_anomaly_trainer.config import RandomForestConfig
+from node_anomaly_trainer.config_models import RandomForestConfig
 from node_anomaly_trainer.export import export_forest
 from node_anomaly_trainer.models.interface import Report, TrainingSet
 

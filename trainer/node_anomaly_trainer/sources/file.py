@@ -32,17 +32,17 @@ def read_file(
     that are not finite are missing. Raises SourceError with row (line of a CSV, header included) and column.
     """
     path = Path(config.path)
-    frame = _frame(path)
+    frame = read_frame(path)
     report(0.4, f"{len(frame):,} rows")
     names = [str(name) for name in frame.columns]
-    times = _timestamps(frame, path)
-    nodes, node_of_row = _nodes(frame, config.node)
+    times = timestamps_of(frame, path)
+    nodes, node_of_row = nodes_of(frame, config.node)
     known = {feature.name: feature for feature in features}
     columns = [name for name in names if name not in (TIMESTAMP, NODE, LABEL)]
     if not columns:
         raise SourceError(f"{path}: no feature column", "add one column per feature beside timestamp")
     report(0.6, "checking numbers")
-    table = np.stack([_numbers(frame, name, path) for name in columns], axis=1)
+    table = np.stack([numbers_of(frame, name, path) for name in columns], axis=1)
     labels = _labels(frame, path)
     start, tick = _grid(times, node_of_row, interval_s, path)
     shape = (int(tick.max()) + 1, len(nodes))
@@ -87,7 +87,8 @@ def unknown_feature(name: str) -> Feature:
     )
 
 
-def _frame(path: Path) -> pd.DataFrame:
+def read_frame(path: Path) -> pd.DataFrame:
+    """The rows of a CSV or Parquet file that has a timestamp column. Raises SourceError."""
     hint = "the file needs a header row with timestamp, node, feature names and label"
     try:
         if path.suffix in (".parquet", ".pq"):
@@ -116,7 +117,7 @@ def _frame(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _timestamps(frame: pd.DataFrame, path: Path) -> NDArray[np.float64]:
+def timestamps_of(frame: pd.DataFrame, path: Path) -> NDArray[np.float64]:
     """Unix seconds of each row, from numbers (s or ms), ISO 8601 text (UTC if no offset) or dates."""
     column = frame[TIMESTAMP]
     dates = pd.api.types.is_datetime64_any_dtype(column)
@@ -140,7 +141,8 @@ def _timestamps(frame: pd.DataFrame, path: Path) -> NDArray[np.float64]:
     return np.asarray(times, dtype=np.float64)
 
 
-def _nodes(frame: pd.DataFrame, default: str) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+def nodes_of(frame: pd.DataFrame, default: str) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+    """Names of the nodes and which one each row is of; `default` where the frame does not say."""
     if NODE not in frame.columns:
         return (default,), np.zeros(len(frame), dtype=np.intp)
     names = frame[NODE].fillna("").astype(str).replace("", default)
@@ -148,7 +150,8 @@ def _nodes(frame: pd.DataFrame, default: str) -> tuple[tuple[str, ...], NDArray[
     return tuple(str(node) for node in nodes), codes.astype(np.intp)
 
 
-def _numbers(frame: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
+def numbers_of(frame: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
+    """A column as numbers (n,), NaN where the cell is empty or not finite; SourceError for a text."""
     column = frame[name]
     if pd.api.types.is_bool_dtype(column):
         column = column.astype(np.float64)
@@ -167,7 +170,7 @@ def _numbers(frame: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
 def _labels(frame: pd.DataFrame, path: Path) -> NDArray[np.int8]:
     if LABEL not in frame.columns:
         return np.full(len(frame), UNKNOWN, dtype=np.int8)
-    labels = np.nan_to_num(_numbers(frame, LABEL, path), nan=float(UNKNOWN))
+    labels = np.nan_to_num(numbers_of(frame, LABEL, path), nan=float(UNKNOWN))
     bad = ~np.isin(labels, LABELS)
     if bad.any():
         row = int(np.argmax(bad))

@@ -1,0 +1,158 @@
+"""Verdicts on alarms: the file for git, what they make of history, and the test a candidate must pass."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import small_bundle
+from node_anomaly_core.errors import SourceError
+from node_anomaly_trainer.config import parse_config
+from node_anomaly_trainer.feedback import (
+    FALSE_ALARM,
+    INCIDENT,
+    Verdict,
+    add_verdict,
+    parse_verdict,
+    read_feedback,
+)
+from node_anomaly_trainer.labelling import label
+from node_anomaly_trainer.progress import ignore_report
+from node_anomaly_trainer.regression import replay_false_alarms
+
+VERDICT = Verdict(1_700_000_000.0, 1_700_000_600.0, "db-1", FALSE_ALARM, "backup")
+
+
+def test_a_verdict_that_is_written_is_read_again(tmp_path):
+    path = tmp_path / "ops" / "labels.yml"
+    assert add_verdict(path, VERDICT) == (VERDICT,)
+    assert read_feedback(path) == (VERDICT,)
+    assert "from: '2023-11-14T22:13:20Z'" in path.read_text()
+
+
+def test_the_file_is_sorted_and_a_verdict_is_not_doubled(tmp_path):
+    path = tmp_path / "labels.yml"
+    later = replace(VERDICT, start=VERDICT.start + 9_000, stop=VERDICT.stop + 9_000)
+    for verdict in (later, VERDICT, later):
+        add_verdict(path, verdict)
+    assert read_feedback(path) == (VERDICT, later)
+    assert [row["from"] for row in yaml.safe_load(path.read_text())] == sorted(
+        row["from"] for row in yaml.safe_load(path.read_text())
+    )
+
+
+@given(
+    st.floats(0, 4e9).map(lambda value: round(value, 3)),
+    st.floats(1, 6e5).map(lambda value: round(value, 3)),
+    st.text(min_size=1, max_size=30).filter(lambda text: text.strip()),
+    st.sampled_from((FALSE_ALARM, INCIDENT)),
+    st.text(max_size=60),
+)
+def test_whatever_node_and_note_a_person_writes_comes_back(
+    tmp_path_factory, start, length, node, verdict, note
+):
+    path = tmp_path_factory.mktemp("labels") / "labels.yml"
+    if not (node + note).isprintable():
+        return  # a terminal cannot type it
+    given_verdict = parse_verdict(str(start), str(start + length), node, verdict, note)
+    add_verdict(path, given_verdict)
+    (read,) = read_feedback(path)
+    assert (read.node, read.verdict, read.note) == (node.strip(), verdict, " ".join(note.split()))
+    assert read.start == pytest.approx(start, abs=0.001)
+
+
+def test_two_who_label_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "labels.yml"
+    verdicts = [replace(VERDICT, node=f"db-{number}") for number in range(12)]
+    writers = [threading.Thread(target=add_verdict, args=(path, verdict)) for verdict in verdicts]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert set(read_feedback(path)) == set(verdicts)
+
+
+def test_a_contradiction_is_refused_and_the_file_stays(tmp_path):
+    path = tmp_path / "labels.yml"
+    add_verdict(path, VERDICT)
+    before = path.read_bytes()
+    with pytest.raises(SourceError) as caught:
+        add_verdict(path, replace(VERDICT, verdict=INCIDENT, start=VERDICT.start + 60))
+    assert "contradiction" in caught.value.message
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "- {from: 1, to: 2, node: a, verdict: false_alarm}",
+            "verdict 'false_alarm'; did you mean false-alarm?",
+        ),
+        ("- {from: 1, to: 2, nodes: a, verdict: incident}", "unknown key nodes; did you mean node?"),
+        ("- {from: 1, to: 2, verdict: incident}", "no node"),
+        ("- {from: 2, to: 1, node: a, verdict: incident}", "ends before it starts"),
+        ("- {from: soon, to: 1, node: a, verdict: incident}", "from is no time"),
+        ("- {from: 1, to: 9000000, node: a, verdict: incident}", "lasts 104 days, 7 are the most"),
+        ("- [1, 2]", "verdict 1 is not a mapping"),
+        ("from: 1", "expected a list"),
+        ("- {from: 1", "not YAML"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path, text, said):
+    (tmp_path / "labels.yml").write_text(text)
+    with pytest.raises(SourceError) as caught:
+        read_feedback(tmp_path / "labels.yml")
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+def labelled(tmp_path, history, *verdicts):
+    path = tmp_path / "labels.yml"
+    for verdict in verdicts:
+        add_verdict(path, verdict)
+    config = parse_config(
+        {
+            "source": {"type": "file", "file": {"path": "x.csv"}},
+            "labels": {"feedback": str(path), "guard": "60s"},
+        }
+    )
+    return label(history, config, lambda _line: None)
+
+
+def at(history, first, stop, node, verdict):
+    return Verdict(float(history.timestamps[first]), float(history.timestamps[stop]), node, verdict)
+
+
+def test_false_alarms_are_normal_and_incidents_are_labels(tmp_path):
+    history = small_bundle.history()
+    found = labelled(
+        tmp_path, history, at(history, 50, 60, "alpha", FALSE_ALARM), at(history, 60, 70, "alpha", INCIDENT)
+    )
+    alpha = found.history.labels[:, 0]
+    assert (alpha[50:60] == 0).all(), "even within the guard of an incident"
+    assert (alpha[60:70] == 1).all()
+    assert alpha[70] == -1
+    assert (found.history.labels[:, 1] == 0).all()
+    assert [one.node for one in found.false_alarms] == ["alpha"]
+    assert found.events == {"incidents": 1}
+
+
+def test_a_candidate_that_alarms_where_there_was_nothing_is_found_out():
+    made = small_bundle.build()
+    values = np.array(made.history.values)
+    values[300:320, 0] *= 4.0
+    history = replace(made.history, values=values)
+    loud, quiet = (at(history, start, start + 20, "alpha", FALSE_ALARM) for start in (300, 200))
+    gone = Verdict(1.0, 2.0, "alpha", FALSE_ALARM)
+    other = at(history, 10, 20, "nobody", FALSE_ALARM)
+    found = replay_false_alarms(made.bundle(), history, [gone, quiet, loud, other], ignore_report)
+    assert found.tested == 2
+    assert found.untested == 2
+    assert found.alarmed == (str(loud),)
