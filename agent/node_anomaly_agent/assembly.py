@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from node_anomaly_agent.clock import SystemClock
@@ -12,6 +12,7 @@ from node_anomaly_agent.collectors import COLLECTORS, Collector, build_collector
 from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Daemon, Parts, handle_signals
+from node_anomaly_agent.distribution_assembly import build_distribution
 from node_anomaly_agent.log_setup import configure_logging
 from node_anomaly_agent.memory import map_large_blocks, trim
 from node_anomaly_agent.process_stats import ProcessReader
@@ -21,7 +22,7 @@ from node_anomaly_agent.scorer import Candidate, load_candidate
 from node_anomaly_agent.state import SYSTEM_DIRECTORY, state_directories, writable_directory
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_agent.web import Application, WebServer
-from node_anomaly_core.bundle import starter_bundle
+from node_anomaly_core.bundle import Bundle, starter_bundle
 from node_anomaly_core.errors import ConfigError
 
 BUNDLES = "bundles"
@@ -76,15 +77,24 @@ def choose_bundle_directory(config: AgentConfig, state_directory: Path | None) -
     return config.bundle_directory or (state_directory or SYSTEM_DIRECTORY) / BUNDLES
 
 
-def load_other(version: str, bundles: Path, config: AgentConfig, node: str) -> Candidate | None:
+def load_other(
+    version: str,
+    bundles: Path,
+    config: AgentConfig,
+    node: str,
+    admit: Callable[[Bundle], None] = lambda _bundle: None,
+) -> Candidate | None:
     """A bundle besides the one on offer: by its version, or the starter for an empty one; None if absent.
 
-    Raises BundleError if it is refused.
+    Raises BundleError if it is refused. The starter is trusted as the code around it is, without a signature.
     """
-    path = bundles / version if version else starter_bundle()
+    if not version:
+        return load_candidate(starter_bundle(), config.features, config.interval_s, node)
+    path = bundles / version
     if not path.is_dir():
         return None
-    return load_candidate(path, config.features, config.interval_s, node)
+    keys = config.distribution.trusted_keys
+    return load_candidate(path, config.features, config.interval_s, node, keys, admit)
 
 
 def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = os.environ) -> int:
@@ -99,9 +109,11 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
     node = node_name(config, environ)
     clock = SystemClock()
     sampler = build_sampler(config)
+    distribution = build_distribution(config, state_directory, bundles, node, version, clock, log)
+    keys = config.distribution.trusted_keys
     reloader = Reloader(
         bundles,
-        lambda path: load_candidate(path, config.features, config.interval_s, node),
+        lambda path: load_candidate(path, config.features, config.interval_s, node, keys, distribution.admit),
         config.bundle_poll_interval_s,
         clock,
         log,
@@ -111,12 +123,13 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
             sampler=sampler,
             reloader=reloader,
             keeper=StateKeeper(state_directory, clock, log),
-            fallback=lambda wanted: load_other(wanted, bundles, config, node),
+            fallback=lambda wanted: load_other(wanted, bundles, config, node, distribution.admit),
             clock=clock,
             log=log,
             interval_s=config.interval_s,
             process=ProcessReader().read,
             trim=trim,
+            distribution=distribution,
         )
     )
     application = Application(
@@ -136,10 +149,12 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
         )
         daemon.start()
         reloader.start()
+        distribution.start()
         try:
             daemon.run()
         finally:
             log.info("stopping")
+            distribution.stop()
             reloader.stop()
             daemon.stop()
             web.stop()

@@ -11,30 +11,35 @@ from node_anomaly_agent.scorer import align
 from node_anomaly_agent.units import format_fact, format_value
 from node_anomaly_core.bundle import Bundle, resolve_current, verify_bundle
 from node_anomaly_core.features import Feature
+from node_anomaly_core.signing import PublicKey
 
 
-def verify_line(path: Path, supplied: Sequence[Feature]) -> str:
-    """One line for a bundle that an agent with these features accepts. Raises BundleError for any other."""
+def verify_line(path: Path, supplied: Sequence[Feature], trusted: Sequence[PublicKey] = ()) -> str:
+    """One line for a bundle that an agent with these features and trusted keys accepts.
+
+    Raises BundleError for any other.
+    """
     started = time.perf_counter()
-    bundle = _verified(path)
+    bundle = _verified(path, trusted)
     align(bundle.manifest.features, supplied)
     took = time.perf_counter() - started
     models = ", ".join(model.name for model in bundle.manifest.models)
     return (
         f"ok: bundle {bundle.version} ({bundle.origin}): {models}; {len(bundle.manifest.features)} features; "
-        f"golden vectors agree; {took:.2f} s\n"
+        f"golden vectors agree; {_signed(bundle)}; {took:.2f} s\n"
     )
 
 
-def show_table(path: Path) -> str:
+def show_table(path: Path, trusted: Sequence[PublicKey] = ()) -> str:
     """Everything the manifest says, readable. Raises BundleError for a bundle that is refused."""
-    bundle = _verified(path)
+    bundle = _verified(path, trusted)
     manifest = bundle.manifest
     trained = datetime.fromtimestamp(manifest.trained_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
     rows = [
         ("version", bundle.version),
         ("path", str(bundle.path)),
         ("origin", bundle.origin),
+        ("signature", _signed(bundle)),
         ("format version", str(manifest.format_version)),
         ("trained", trained),
         ("interval", f"{manifest.interval_s:g} s"),
@@ -54,6 +59,10 @@ def show_table(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verified(path: Path) -> Bundle:
+def _signed(bundle: Bundle) -> str:
+    return f"signed by {bundle.signed_by}" if bundle.signed_by else "no signature asked for"
+
+
+def _verified(path: Path, trusted: Sequence[PublicKey]) -> Bundle:
     """The bundle in a directory, or the current one of a root of bundles, if it is sound."""
-    return verify_bundle(resolve_current(path) or path)
+    return verify_bundle(resolve_current(path) or path, trusted)

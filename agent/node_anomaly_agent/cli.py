@@ -17,6 +17,7 @@ from node_anomaly_agent.assembly import (
     uses_exporter,
 )
 from node_anomaly_agent.config import KEYS, AgentConfig, format_duration, load_config
+from node_anomaly_agent.config_distribution import describe_distribution
 from node_anomaly_core.errors import AnomalyError
 
 FAILED = 1
@@ -79,14 +80,20 @@ def build_parser() -> argparse.ArgumentParser:
     features.add_argument(
         "--promql.matchers", dest="matchers", default="", metavar="MATCHERS", help='such as job="node"'
     )
-    bundle = commands.add_parser("bundle", allow_abbrev=False, help="verify or show a bundle")
+    bundle = commands.add_parser("bundle", allow_abbrev=False, help="verify, show or activate a bundle")
     actions = bundle.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, text in (
-        ("verify", "say whether this agent accepts it"),
-        ("show", "print its manifest"),
+    for name, text, what, meaning in (
+        ("verify", "say whether this agent accepts it", "PATH", "a bundle, or a directory of bundles"),
+        ("show", "print its manifest", "PATH", "a bundle, or a directory of bundles"),
+        (
+            "activate",
+            "switch to a version, also to an older one",
+            "VERSION",
+            "one of the watched directory's",
+        ),
     ):
         action = actions.add_parser(name, parents=[settings], allow_abbrev=False, help=text)
-        action.add_argument("path", type=Path, metavar="PATH", help="a bundle, or a directory of bundles")
+        action.add_argument("path", type=Path, metavar=what, help=meaning)
     return parser
 
 
@@ -175,6 +182,7 @@ def _describe(config: AgentConfig) -> str:
         ("state.directory", state or "none: nowhere is writable, so history ends with the process"),
         ("bundle.directory", choose_bundle_directory(config, state)),
         ("bundle.poll-interval", format_duration(config.bundle_poll_interval_s)),
+        *describe_distribution(config.distribution),
         ("source", config.source),
         *(
             [("node-exporter.url", config.node_exporter_url.partition("?")[0])]
@@ -210,5 +218,15 @@ def _features(config: AgentConfig, output: str, matchers: str) -> int:
 def _bundle(config: AgentConfig, action: str, path: Path) -> int:
     from node_anomaly_agent.bundle_commands import show_table, verify_line
 
-    print(verify_line(path, config.features) if action == "verify" else show_table(path), end="")
+    keys = config.distribution.trusted_keys
+    if action == "activate":
+        from node_anomaly_agent.bundle_activate import activate_line
+
+        state = choose_state_directory(config, os.environ)
+        bundles = choose_bundle_directory(config, state)
+        print(activate_line(str(path), bundles, state, config), end="")
+    elif action == "verify":
+        print(verify_line(path, config.features, keys), end="")
+    else:
+        print(show_table(path, keys), end="")
     return 0

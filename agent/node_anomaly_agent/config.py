@@ -10,14 +10,16 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from node_anomaly_agent.config_keys import KEYS, Setting
+from node_anomaly_agent.config_distribution import DistributionConfig
+from node_anomaly_agent.config_keys import KEYS
 from node_anomaly_agent.config_values import (
     Address,
     InvalidValue,
+    Setting,
     format_duration,
     parse_address,
     parse_duration,
@@ -72,6 +74,7 @@ class AgentConfig:
     node_exporter_url: str
     features_file: Path | None = None
     own_features: tuple[OwnFeature, ...] = ()
+    distribution: DistributionConfig = field(default_factory=DistributionConfig)
     file: Path | None = None
 
     @property
@@ -125,6 +128,8 @@ def load_config(
             switches[name] = into.get(key, default)
     _check_switches(parsed["source"], switches, collectors, problems)
     own = _own_features(inline, parsed["features.file"], problems)
+    distribution = DistributionConfig.of(parsed)
+    problems += [ConfigError(problem) for problem in distribution.problems()]
     if problems:
         raise _gather(problems, path)
     return AgentConfig(
@@ -145,6 +150,7 @@ def load_config(
         node_exporter_url=parsed["node-exporter.url"],
         features_file=parsed["features.file"],
         own_features=own,
+        distribution=distribution,
         file=path,
     )
 

@@ -5,13 +5,12 @@ A group of settings with a file of its own (`config_<group>.py`) adds its rows t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from node_anomaly_agent import config_distribution
 from node_anomaly_agent.config_values import (
     Address,
+    Setting,
     absolute_path,
     between,
     exporter_url,
@@ -21,18 +20,6 @@ from node_anomaly_agent.config_values import (
     plain_name,
     telemetry_path,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One key: its dotted path (also the flag), how its value is read, and what it means."""
-
-    path: str
-    parse: Callable[[object], Any]
-    default: Any
-    help: str
-    metavar: str = "VALUE"
-
 
 KEYS: tuple[Setting, ...] = (
     Setting("interval", between(0.1, 3600), 15.0, "time between two evaluations", "DURATION"),
@@ -77,6 +64,7 @@ KEYS: tuple[Setting, ...] = (
         "how often the directory is looked at besides being watched",
         "DURATION",
     ),
+    *config_distribution.ROWS,
     Setting(
         "node.name",
         plain_name,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_agent.clock import Clock
+from node_anomaly_agent.distribution import Distribution, no_distribution
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus, Sample
@@ -72,6 +73,7 @@ class Parts:
         fallback: loads the starter bundle, or another one by its version.
         process: what the agent itself costs now; never raises.
         trim: gives freed memory back to the system.
+        distribution: what this node has to do with its bundles besides scoring; none in most tests.
     """
 
     sampler: Sampling
@@ -83,6 +85,7 @@ class Parts:
     keeper: StateKeeper
     process: Callable[[], ProcessStats]
     trim: Callable[[], None]
+    distribution: Distribution | None = None
 
 
 class Daemon:
@@ -95,6 +98,7 @@ class Daemon:
         self._parts = parts
         self._clock = parts.clock
         self._log = parts.log
+        self._distribution = parts.distribution or no_distribution(parts.log)
         self._scorer: AgentScorer | None = None
         self._pending: Candidate | None = None
         self._stopping = False
@@ -169,6 +173,8 @@ class Daemon:
                     counters = counters.add("evaluations")
                     counters = counters.observe("score", self._clock.monotonic() - sampled)
         self._publish(counters, score, collectors)
+        if sample is not None:
+            self._distribution.after_tick(sample.timestamp, sample.values, score, self._scorer)
 
     def _publish(
         self, counters: Counters, score: Score | None, collectors: Mapping[str, CollectorStatus]
@@ -187,6 +193,7 @@ class Daemon:
             warmup_done=0 if scorer is None else scorer.warmup_done,
             collectors=collectors,
             process=self._parts.process(),
+            distribution=self._distribution.status(),
         )
 
     def _sample(self, timestamp: float) -> Sample | None:
@@ -240,7 +247,7 @@ class Daemon:
             self._log.warning("ticks skipped", missed=missed, late_seconds=late)
 
     def _check_reload(self) -> None:
-        result = self._parts.reloader.poll()
+        result = self._parts.reloader.poll() or self._distribution.take()
         if isinstance(result, BundleError):
             self._refuse(result)
         elif result is not None:
@@ -264,6 +271,7 @@ class Daemon:
                 self._log.exception("bundle could not take over")
                 self._refuse(BundleError("selftest", f"{candidate.info.path} cannot take over: {error!r}"))
                 return
+        self._distribution.accepted(self._scorer.info)
         self._parts.trim()
         if reloaded and not known:
             self._parts.keeper.save_soon()

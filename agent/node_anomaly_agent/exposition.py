@@ -10,6 +10,7 @@ import math
 import platform
 from collections.abc import Iterator, Sequence
 
+from node_anomaly_agent.distribution_status import distribution_families
 from node_anomaly_agent.families import (
     Family,
     counter,
@@ -47,6 +48,7 @@ def collect(snapshot: Snapshot, version: str, *, whole_agent: bool = True) -> It
     if whole_agent:
         yield from _evaluations(snapshot.counters)
         yield from _reloads(snapshot)
+        yield from distribution_families(snapshot.distribution)
         yield from _process(snapshot.process)
 
 
@@ -184,6 +186,12 @@ def _reloads(snapshot: Snapshot) -> Iterator[Family]:
         "Whether the latest attempt to load a bundle succeeded.",
         status.successful,
     )
+    if snapshot.bundle is not None:
+        yield plain_gauge(
+            "anomaly_agent_bundle_signature_verified",
+            "Whether a trusted key signed the bundle in use; 0 where none is asked for, and for the starter.",
+            bool(snapshot.bundle.signed_by),
+        )
     yield plain_gauge(
         "anomaly_agent_bundle_last_reload_success_timestamp_seconds",
         "When a bundle was last put to use.",

@@ -21,7 +21,7 @@ from watchdog.observers import Observer
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.scorer import Candidate
-from node_anomaly_core.bundle import resolve_current
+from node_anomaly_core.bundle import CURRENT, resolve_current
 from node_anomaly_core.errors import BundleError
 
 SETTLE_S = 0.5
@@ -55,6 +55,8 @@ def look(root: Path) -> Offer:
         return Offer(None, None, ())
     files: list[tuple[str, int, int]] = []
     digest = b""
+    with suppress(OSError):  # a link that was set anew to the same version asks for it again
+        files.append((CURRENT, 0, (root / CURRENT).lstat().st_mtime_ns))
     with suppress(OSError):  # whatever cannot be read is found and named by the verification
         for entry in sorted(path.iterdir()):
             status = entry.stat()

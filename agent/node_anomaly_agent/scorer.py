@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from node_anomaly_agent.snapshot import BundleInfo
 from node_anomaly_agent.state import AgentState
-from node_anomaly_core.bundle import verify_bundle
+from node_anomaly_core.bundle import Bundle, verify_bundle
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.features import Feature
 from node_anomaly_core.score import Score
 from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_core.signing import PublicKey
 
 DISCARD_S = 7 * 86400.0
 """A saved history older than this is dropped.
@@ -36,16 +37,25 @@ class Candidate:
     info: BundleInfo
 
 
-def load_candidate(path: Path, catalogue: Sequence[Feature], interval_s: float, node: str) -> Candidate:
+def load_candidate(
+    path: Path,
+    catalogue: Sequence[Feature],
+    interval_s: float,
+    node: str,
+    trusted: Iterable[PublicKey] = (),
+    admit: Callable[[Bundle], None] = lambda _bundle: None,
+) -> Candidate:
     """Verify a bundle and build its scorer, too slow for a tick. Raises BundleError.
 
-    `node` is this node's name; a bundle that was trained on its history starts from its own baseline.
+    `node` is this node's name; a bundle that was trained on its history starts from its own baseline. One of
+    the `trusted` keys must have signed it, if there are any; `admit` may refuse it for what this node knows.
     """
-    bundle = verify_bundle(path)
+    bundle = verify_bundle(path, trusted)
+    admit(bundle)
     columns = align(bundle.manifest.features, catalogue)
     # The starter's nodes are simulated: a real node that happens to share a name is another one.
     known_as = "" if bundle.origin == "starter" else node
-    info = BundleInfo.of(str(path), bundle.version, bundle.manifest)
+    info = BundleInfo.of(str(path), bundle.version, bundle.manifest, bundle.signed_by)
     return Candidate(NodeScorer(bundle, interval_s, known_as), columns, info)
 
 
@@ -109,8 +119,12 @@ class AgentScorer:
 
         Living through that history takes up to a second: between two ticks, not in one.
         """
-        candidate.scorer.replay(self._active.scorer)
+        self.introduce(candidate)
         self._active = candidate
+
+    def introduce(self, candidate: Candidate) -> None:
+        """Let another bundle live through the raw history of this one, without putting it to use."""
+        candidate.scorer.replay(self._active.scorer)
 
     def export(self) -> Mapping[str, NDArray[np.generic]]:
         """The arrays that `resume` takes, bounded in size."""

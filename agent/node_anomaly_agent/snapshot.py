@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from node_anomaly_agent.distribution_status import DistributionStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_core.errors import BUNDLE_REASONS
@@ -82,10 +83,12 @@ class BundleInfo:
     models: tuple[tuple[str, str], ...]
     features: tuple[Feature, ...]
     provenance: Mapping[str, str | float]
+    budget_per_week: float = 1.0
+    signed_by: str = ""
 
     @classmethod
-    def of(cls, path: str, version: str, manifest: Manifest) -> BundleInfo:
-        """What a manifest says, under the version that its digest gives."""
+    def of(cls, path: str, version: str, manifest: Manifest, signed_by: str = "") -> BundleInfo:
+        """What a manifest says, under the version that its digest gives, and the key that signed it."""
         return cls(
             path=path,
             version=version,
@@ -94,6 +97,8 @@ class BundleInfo:
             models=tuple((model.name, model.type) for model in manifest.models),
             features=manifest.features,
             provenance=manifest.provenance,
+            budget_per_week=manifest.budget_per_week,
+            signed_by=signed_by,
         )
 
 
@@ -123,6 +128,7 @@ class Snapshot:
     reload: ReloadStatus = field(default_factory=ReloadStatus)
     collectors: Mapping[str, CollectorStatus] = field(default_factory=dict)
     process: ProcessStats = field(default_factory=ProcessStats)
+    distribution: DistributionStatus = field(default_factory=DistributionStatus)
 
     @property
     def warm(self) -> bool:

@@ -1,0 +1,219 @@
+"""What this node remembers of bundles: the newest it accepted, those it left, what it was told to allow.
+
+A small JSON file beside the state, written whole. It is read again before every decision, because
+`anomaly-agent bundle activate` writes it too, from another process. Lost or damaged, it starts empty and says
+so: then an older bundle can pass once, and signatures are all that stands against it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from node_anomaly_core.errors import BundleError
+
+LEDGER_FILE = "bundles.json"
+MAX_LEDGER_BYTES = 64 << 10
+MAX_LEFT = 32
+MAX_CHANNELS = 8
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The content of the ledger.
+
+    Attributes:
+        newest_trained_at: of all bundles accepted so far, unix seconds; a signed older one is a replay.
+        sequences: highest accepted sequence of each source and channel.
+        allowed: the one version that may come back although it is older.
+        left: versions that raised more alarms here than they promised, oldest first.
+        history: versions used here, latest last.
+        since: when the latest was first used, unix seconds.
+    """
+
+    newest_trained_at: float = -math.inf
+    sequences: Mapping[str, int] = field(default_factory=dict)
+    allowed: str = ""
+    left: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
+    since: float = 0.0
+
+    def to_bytes(self) -> bytes:
+        """JSON."""
+        newest = None if math.isinf(self.newest_trained_at) else self.newest_trained_at
+        document = {
+            "format_version": _FORMAT_VERSION,
+            "newest_trained_at_seconds": newest,
+            "sequences": dict(self.sequences),
+            "allowed": self.allowed,
+            "left": list(self.left),
+            "history": list(self.history),
+            "since_seconds": self.since,
+        }
+        return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def parse_memory(content: bytes) -> Memory:
+    """Read a ledger's content back. Raises ValueError, and nothing else, whatever the bytes are."""
+    try:
+        document = json.loads(content.decode())
+        if document["format_version"] != _FORMAT_VERSION:
+            raise ValueError("another format version")
+        newest = document["newest_trained_at_seconds"]
+        sequences = {str(name): int(number) for name, number in document["sequences"].items()}
+        return Memory(
+            newest_trained_at=-math.inf if newest is None else float(newest),
+            sequences=dict(list(sequences.items())[-MAX_CHANNELS:]),
+            allowed=str(document["allowed"]),
+            left=tuple(map(str, document["left"]))[-MAX_LEFT:],
+            history=tuple(map(str, document["history"]))[-MAX_LEFT:],
+            since=float(document["since_seconds"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"not a ledger of bundles ({error!r})") from error
+
+
+class Ledger:
+    """The ledger of one state directory; None keeps it in memory only. Safe in any thread and process.
+
+    Args:
+        directory: where it is kept.
+        complain: told what is wrong with the file, in words.
+    """
+
+    def __init__(self, directory: Path | None, complain: Callable[[str], None] = lambda _text: None) -> None:
+        self._directory = directory
+        self._complain = complain
+        self._memory = Memory()
+
+    def read(self) -> Memory:
+        """What is remembered now."""
+        if self._directory is None:
+            return self._memory
+        path = self._directory / LEDGER_FILE
+        try:
+            with path.open("rb") as file:
+                self._memory = parse_memory(file.read(MAX_LEDGER_BYTES))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            self._complain(f"{path}: {error}")
+        return self._memory
+
+    def update(self, change: Callable[[Memory], Memory]) -> Memory:
+        """Change what is remembered. A file that cannot be written is complained of, and memory serves."""
+        with self._lock():
+            before = self.read()
+            self._memory = change(before)
+            if self._directory is not None and self._memory != before:
+                try:
+                    _write(self._directory, self._memory.to_bytes())
+                except OSError as error:
+                    self._complain(f"{self._directory / LEDGER_FILE} cannot be written: {error.strerror}")
+        return self._memory
+
+    def accepted(self, version: str, trained_at: float, now: float) -> Memory:
+        """A bundle has been put to use. Returns what is remembered then."""
+
+        def change(memory: Memory) -> Memory:
+            if memory.history[-1:] == (version,):
+                return memory
+            history = (*(one for one in memory.history if one != version), version)[-MAX_LEFT:]
+            newest = max(memory.newest_trained_at, trained_at)
+            allowed = "" if trained_at > memory.newest_trained_at else memory.allowed
+            return replace(memory, newest_trained_at=newest, history=history, allowed=allowed, since=now)
+
+        return self.update(change)
+
+    def reached(self, source: str, sequence: int) -> None:
+        """A channel's document has been accepted."""
+
+        def change(memory: Memory) -> Memory:
+            sequences = {name: number for name, number in memory.sequences.items() if name != source}
+            sequences[source] = max(sequence, memory.sequences.get(source, 0))
+            return replace(memory, sequences=dict(list(sequences.items())[-MAX_CHANNELS:]))
+
+        self.update(change)
+
+    def allow(self, version: str) -> None:
+        """Somebody who may asked for this version, whatever its age and its past here."""
+        self.update(
+            lambda memory: replace(
+                memory, allowed=version, left=tuple(one for one in memory.left if one != version)
+            )
+        )
+
+    def leave(self, version: str, back_to: str) -> None:
+        """A bundle broke its promise here; the one before may come back."""
+        self.update(
+            lambda memory: replace(
+                memory,
+                allowed=back_to,
+                left=(*(one for one in memory.left if one != version), version)[-MAX_LEFT:],
+            )
+        )
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        try:
+            if self._directory is None:
+                raise FileNotFoundError
+            self._directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._directory / f".{LEDGER_FILE}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            yield  # without a place to write there is nobody to be kept apart from
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def check(memory: Memory, version: str, trained_at: float, *, signed: bool, allowed: str = "") -> None:
+    """Whether a verified bundle may be used here.
+
+    Args:
+        memory: what is remembered.
+        version: the bundle's.
+        trained_at: the bundle's, unix seconds.
+        signed: whether keys are asked for. Without them whoever can write the directory can date a bundle
+        as he likes, so its age proves nothing and going back stays as simple as switching a link.
+        allowed: a version that the configuration allows.
+
+    Raises BundleError("rolled_back" or "replay").
+    """
+    if version in (allowed, memory.allowed):
+        return
+    back = f"to use it all the same: anomaly-agent bundle activate {version}"
+    if version in memory.left:
+        raise BundleError(
+            "rolled_back",
+            f"bundle {version} raised more alarms on this node than it promises, and was left",
+            back,
+        )
+    if signed and trained_at < memory.newest_trained_at:
+        raise BundleError(
+            "replay",
+            f"bundle {version} is older than one that was accepted before",
+            f"{back}, or publish it as a rollback",
+        )
+
+
+def _write(directory: Path, content: bytes) -> None:
+    beside = directory / f".{LEDGER_FILE}.{os.getpid()}"
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(directory / LEDGER_FILE)
+    finally:
+        beside.unlink(missing_ok=True)
