@@ -15,8 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from node_anomaly_agent.collectors import COLLECTORS
+from node_anomaly_agent.distribution_status import (
+    AGREEMENTS,
+    FETCH_RESULTS,
+    FETCH_SOURCES,
+    ROLLBACK_RESULTS,
+    SHADOW_SKIP_REASONS,
+    DistributionStatus,
+    FetchStatus,
+    ShadowStatus,
+)
 from node_anomaly_agent.exposition import collect
 from node_anomaly_agent.families import Family
+from node_anomaly_agent.fetch_errors import FETCH_REASONS
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.snapshot import (
@@ -64,6 +75,14 @@ LABEL_VALUES = {
     ("anomaly_agent_state_failures", "operation"): STATE_OPERATIONS,
     ("anomaly_model_info", "origin"): ("trained", "starter"),
     ("anomaly_model_info", "type"): MODEL_TYPES,
+    ("anomaly_agent_bundle_fetches", "source"): FETCH_SOURCES,
+    ("anomaly_agent_bundle_fetches", "result"): FETCH_RESULTS,
+    ("anomaly_agent_bundle_fetch_failures", "source"): FETCH_SOURCES,
+    ("anomaly_agent_bundle_fetch_failures", "reason"): FETCH_REASONS,
+    ("anomaly_agent_bundle_fetch_last_success_timestamp_seconds", "source"): FETCH_SOURCES,
+    ("anomaly_agent_bundle_rollbacks", "result"): ROLLBACK_RESULTS,
+    ("anomaly_shadow_evaluations", "agreement"): AGREEMENTS,
+    ("anomaly_shadow_skipped", "reason"): SHADOW_SKIP_REASONS,
 }
 """Labels with a fixed set of values, all of them present from the start where it is a counter."""
 
@@ -107,6 +126,9 @@ def whole_snapshot() -> Snapshot:
         reload=ReloadStatus(successful=True, success_timestamp=1.0),
         collectors={"cpu": CollectorStatus(success=True, duration_s=0.001, error="")},
         process=ProcessStats(1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+        distribution=DistributionStatus(
+            (FetchStatus("bundle", success_timestamp=1.0),), ShadowStatus("0" * 16, score=1.0)
+        ),
     )
 
 

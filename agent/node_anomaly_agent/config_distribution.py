@@ -150,7 +150,7 @@ def bundle_version(value: object) -> str:
 
 
 def trusted_keys(value: object) -> tuple[PublicKey, ...]:
-    """Public keys: each as base64, PEM or the absolute path of a file with one; commas between them in a flag."""
+    """Public keys: base64, PEM or absolute paths of files with one each; a flag has commas between them."""
     from node_anomaly_core.signing import MAX_KEY_FILE_BYTES, KeyFileError, parse_public_key
 
     if isinstance(value, str):

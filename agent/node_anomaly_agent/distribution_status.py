@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from node_anomaly_agent.families import Family, counter, gauge, plain_counter, plain_gauge
 from node_anomaly_agent.fetch_errors import FETCH_REASONS
 
+FETCH_SOURCES: tuple[str, ...] = ("bundle", "shadow")
+"""What is fetched: the bundle to use, and the candidate to try beside it."""
+
 FETCH_RESULTS: tuple[str, ...] = (
     "fetched",  # a new bundle is in the watched directory
     "not_modified",  # nothing new
@@ -46,7 +49,7 @@ class FetchStatus:
 
 
 AGREEMENTS: tuple[str, ...] = ("both", "active_only", "shadow_only", "neither")
-SKIP_REASONS: tuple[str, ...] = ("cpu", "memory", "failed", "refused", "cold")
+SHADOW_SKIP_REASONS: tuple[str, ...] = ("cpu", "memory", "failed", "refused", "cold")
 """Why a tick was not compared: over one of the budgets, an error, no usable candidate, or not warm yet."""
 
 
@@ -57,7 +60,7 @@ class ShadowStatus:
     version: str = ""
     score: float = math.nan
     agreement: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(AGREEMENTS, 0))
-    skipped: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SKIP_REASONS, 0))
+    skipped: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SHADOW_SKIP_REASONS, 0))
     cpu_s: float = 0.0
     message: str = ""
 
