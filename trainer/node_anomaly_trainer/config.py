@@ -15,6 +15,7 @@ from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.gate import GateLimits
 from node_anomaly_trainer.publish import KEEP
+from node_anomaly_trainer.seed_shape import translated
 from node_anomaly_trainer.settings import Bounds, Choice, InvalidValueError, build
 
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 1.0, 300.0
@@ -252,6 +253,7 @@ def parse_config(raw: object, environ: Mapping[str, str] | None = None) -> Train
     Where the file names no source type, a `PROMETHEUS_URL` in the environment makes it `prometheus`.
     Raises ConfigError with every wrong key.
     """
+    raw, _ = translated(raw)
     url = (environ or {}).get("PROMETHEUS_URL", "")
     return build(TrainConfig, _with_prometheus_url(raw, url) if url else raw)
 
@@ -260,19 +262,29 @@ def load_config(path: Path | None, environ: Mapping[str, str] | None = None) -> 
     """The configuration in the YAML or JSON file `path`, or the defaults. Raises ConfigError."""
     if path is None:
         return parse_config({}, environ)
+    raw = _read(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_config(raw, environ)
+    except ConfigError as error:
+        message = "\n".join(f"{path}: {line}" for line in error.message.splitlines())
+        raise ConfigError(message, error.hint) from error
+
+
+def configuration_notes(path: Path | None) -> tuple[str, ...]:
+    """What keys of the first `config.json` mean now, one line each; see seed_shape."""
+    return translated(_read(path))[1] if path is not None else ()
+
+
+def _read(path: Path) -> object:
+    try:
+        raw: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}", "name an existing file with --config or leave it out"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}", "check the indentation around that line") from error
-    try:
-        return parse_config(raw, environ)
-    except ConfigError as error:
-        message = "\n".join(f"{path}: {line}" for line in error.message.splitlines())
-        raise ConfigError(message, error.hint) from error
+    return raw
 
 
 def with_options(

@@ -1,0 +1,63 @@
+"""`anomaly-trainer bench`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from node_anomaly_trainer.commands.common import (
+    FAILED,
+    ConfigOption,
+    Output,
+    OutputOption,
+    exits,
+    quiet_tensorflow,
+)
+from node_anomaly_trainer.config import load_config
+from node_anomaly_trainer.progress import open_progress
+
+
+def bench(
+    data: Annotated[Path, typer.Argument(help="Folder with manifest.json, see docs/bench-data.md.")],
+    scores: Annotated[Path, typer.Option(help="Folder for scores and records; what is done is kept.")],
+    labels_from: Annotated[
+        Path | None, typer.Option(help="Folder whose other entities' incidents teach the Random Forest.")
+    ] = None,
+    false_alarms_per_day: Annotated[
+        float, typer.Option(min=0.01, max=100.0, help="Budget per node; 0.1429 is one a week.")
+    ] = 1.0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one for each CPU without it.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
+    entities: Annotated[str | None, typer.Option(help="Only those that fit, e.g. 'machine-1-*'.")] = None,
+    config: ConfigOption = None,
+    output: OutputOption = Output.table,
+) -> None:
+    """Train on, score and judge labelled series of other people, as nodes; the same command goes on.
+
+    Exit codes: 0 all are done, 1 one failed (the others are done), 2 wrong usage or configuration.
+    """
+    quiet_tensorflow()
+    from node_anomaly_trainer.bench.run import Options, run
+    from node_anomaly_trainer.bench.table import as_json, print_outcome
+
+    with exits(f"; what is done is in {scores}, the same command goes on"):
+        options = Options(
+            data=data,
+            scores=scores,
+            labels_from=labels_from,
+            false_alarms_per_day=false_alarms_per_day,
+            jobs=jobs or len(os.sched_getaffinity(0)),
+            datasets=tuple(name for name in (datasets or "").split(",") if name),
+            entities=entities or "",
+        )
+        outcome = run(options, load_config(config), open_progress())
+        if output is Output.json:
+            sys.stdout.write(as_json(outcome) + "\n")
+        else:
+            print_outcome(outcome, Console())
+        raise typer.Exit(FAILED if outcome.failed else 0)
