@@ -30,7 +30,7 @@ LONGEST_S = 7 * 86400.0
 
 MOST = 5_000
 HEADER = """\
-# Verdicts on alarms, written by `anomaly-trainer label` and for git; edit it if you like.
+# Verdicts on alarms, written by `anomaly-trainer label`; keep it in git, edit it if you like.
 # false-alarm: normal data, and the next bundle must not alarm there.  incident: teaches the Random Forest.
 """
 

@@ -55,18 +55,12 @@ def _check(section: str, given: object, known: tuple[str, ...]) -> None:
         f"{section}.{key}: unknown key{nearest(str(key), known)}" for key in given or () if key not in known
     ]
     if wrong:
-        hint = (
-            "thresholds of alerts are in rules/, and Alertmanager sends them" if section == "alerts" else ""
-        )
-        raise ConfigError("\n".join(wrong), hint or "anomaly-trainer config init writes every key")
+        raise ConfigError("\n".join(wrong), HINTS[section])
 
 
 def _data(data: dict[str, Any], result: dict[Any, Any], notes: list[str]) -> None:
     if (samples := data.get("n_samples")) is not None:
-        interval = result.get("interval", DEFAULT_INTERVAL_S)
-        seconds = _number(samples, "data.n_samples") * (
-            interval if isinstance(interval, int | float) else 15.0
-        )
+        seconds = _number(samples, "data.n_samples") * _interval(result)
         _put(result, ("source", "synthetic", "range"), seconds, "data.n_samples")
         notes.append(f"data.n_samples: {samples} ticks of each simulated node")
     if (rate := data.get("anomaly_rate")) is not None:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from node_anomaly_core.errors import ConfigError, SourceError
 from node_anomaly_trainer.commands.common import ConfigOption, Output, OutputOption, exits
 from node_anomaly_trainer.config import load_config
 from node_anomaly_trainer.feedback import FALSE_ALARM, INCIDENT, add_verdict, parse_verdict
@@ -45,7 +46,10 @@ def label(
     with exits(", nothing was written"):
         configured = load_config(config, os.environ).labels.feedback
         path = file or Path(configured or DEFAULT_FILE)
-        given = parse_verdict(start, stop, node, verdict.value, note)
+        try:
+            given = parse_verdict(start, stop, node, verdict.value, note)
+        except SourceError as error:
+            raise ConfigError(error.message, error.hint) from error
         known = add_verdict(path, given)
         if output is Output.json:
             done = {"file": str(path), "verdict": asdict(given), "verdicts": len(known)}

@@ -36,6 +36,25 @@ class TrainingSet:
     borrowed: bool = False
     """Whether the labelled rows are incidents of other servers."""
 
+    @classmethod
+    def of_rows(
+        cls, rows: NDArray[np.floating], labels: NDArray[np.integer] | None = None, interval_s: float = 60.0
+    ) -> TrainingSet:
+        """For a forest alone: rows (n, s), all of them normal or as `labels` (n,) say."""
+        known = np.zeros(len(rows), np.int8) if labels is None else np.asarray(labels, np.int8)
+        table = np.asarray(rows, np.float32)
+        normal = table[known == 0]
+        return cls(
+            normal, normal, table, table, known, table[:, None], np.isfinite(table)[:, None], interval_s
+        )
+
+    @classmethod
+    def of_ticks(cls, ticks: NDArray[np.floating], interval_s: float = 60.0) -> TrainingSet:
+        """For the forecaster or k-means alone: scaled values (t, m, f) of m normal nodes, NaN = missing."""
+        values = np.asarray(ticks, np.float32)
+        none = np.empty((0, values.shape[-1]), np.float32)
+        return cls(none, none, none, none, np.empty(0, np.int8), values, np.isfinite(values), interval_s)
+
 
 class Model(Protocol):
     """A member of the score: fitted here, exported as plain data, scored by core."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.config_models import LstmConfig
 from node_anomaly_trainer.export import export_lstm, tensorflow
+from node_anomaly_trainer.labels import runs
 from node_anomaly_trainer.models.interface import Report, TrainingSet
 
 CLIP = 5.0  # compressed values beyond this teach nothing more, and would dominate the loss
@@ -18,6 +20,17 @@ PATIENCE = 3  # epochs without a better validation loss before training stops
 MAX_BATCHES = 64  # per epoch, of windows that may overlap: a short history is seen from many starts
 MAX_VALIDATION_BATCHES = 16
 SHORTEST = 8  # ticks of a training window below which nothing can be learned
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalAnomaly:
+    """Consecutive ticks `start` <= t < `stop` of one node that the forecast did not expect."""
+
+    node: int
+    start: int
+    stop: int
+    peak: float
+    threshold: float
 
 
 class LSTMModel:
@@ -91,6 +104,63 @@ class LSTMModel:
         """Forecast with Keras, from ticks (t, m, f) of a fresh start; see Model.reference_score."""
         forecast = self.network(np.ascontiguousarray(np.swapaxes(rows, 0, 1), dtype=np.float32))
         return np.swapaxes(np.asarray(forecast, dtype=np.float32), 0, 1)
+
+    def detect_temporal_anomalies(
+        self, ticks: NDArray[np.floating], usual: NDArray[np.floating], share: float = 0.001
+    ) -> tuple[TemporalAnomaly, ...]:
+        """Find the stretches of ticks (t, m, f) that the forecast did not expect, in time order.
+
+        A tick's surprise is the mean Huber error of its forecast over the known features. The threshold is
+        what a `share` of the ticks in `usual` (k, m, f), normal ones, surpasses. Values are scaled and
+        compressed ones, NaN = missing. The first `sequence_length` ticks, a quarter at most, are left out: a
+        forecaster that starts from nothing is surprised by everything. Raises TrainingError where `usual` has
+        no tick to compare with.
+        """
+        normal = self.surprise(usual)
+        lead = min(self._config.sequence_length, len(ticks) // 4)
+        normal[: min(self._config.sequence_length, len(usual) // 4)] = np.nan
+        known = normal[np.isfinite(normal)]
+        if not len(known):
+            raise TrainingError("lstm: no usual tick to compare with", "give it normal history")
+        threshold = float(np.quantile(known, 1.0 - share))
+        surprise = self.surprise(ticks)
+        surprise[:lead] = np.nan
+        found = [
+            TemporalAnomaly(
+                node, int(start), int(stop), float(np.nanmax(surprise[start:stop, node])), threshold
+            )
+            for node in range(ticks.shape[1])
+            for start, stop in runs(surprise[:, node] > threshold)
+        ]
+        return tuple(sorted(found, key=lambda one: (one.start, one.node)))
+
+    def surprise(self, ticks: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the mean Huber error (t, m) of each tick's forecast; NaN for the first and unknown ones."""
+        known = np.isfinite(ticks)
+        values = np.clip(np.where(known, ticks, 0.0), -CLIP, CLIP)
+        error = np.abs(values[1:] - self.reference_score(values)[:-1])
+        loss = np.where(error < 1.0, 0.5 * error**2, error - 0.5)
+        count = known[1:].sum(axis=-1)
+        result = np.full(ticks.shape[:2], np.nan)
+        total = (loss * known[1:]).sum(axis=-1)
+        result[1:] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return result
+
+    def roll_out(self, ticks: NDArray[np.floating], steps: int) -> NDArray[np.float32]:
+        """Forecast the `steps` ticks after (t, m, f), each from the forecasts before it: (steps, m, f).
+
+        The forecaster starts at most twice `sequence_length` ticks back; it was trained on half of that.
+        """
+        if steps < 1:
+            raise TrainingError(f"lstm: a forecast of {steps} steps", "ask for at least one")
+        context = np.nan_to_num(ticks[-2 * self._config.sequence_length :])
+        window = np.swapaxes(np.clip(context, -CLIP, CLIP), 0, 1).astype(np.float32)
+        path = []
+        for _ in range(steps):  # the window keeps its length, so the network is compiled once
+            ahead = np.clip(self.network.predict_on_batch(window)[:, -1], -CLIP, CLIP)
+            path.append(ahead)
+            window = np.concatenate([window[:, 1:], ahead[:, None]], axis=1)
+        return np.stack(path)
 
     def _build(self, features: int, seed: int) -> Any:
         tf = tensorflow()
