@@ -230,12 +230,13 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
 def _make_opener(
     access: Access, proxies: dict[str, str], sockets: list[socket.socket]
 ) -> urllib.request.OpenerDirector:
-    context = ssl.create_default_context(cafile=None if access.ca_file is None else str(access.ca_file))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if access.cert_file is not None:
-        context.load_cert_chain(
-            str(access.cert_file), None if access.key_file is None else str(access.key_file)
-        )
+    contexts: list[ssl.SSLContext] = []
+
+    def context() -> ssl.SSLContext:
+        """Made by the first request that needs it: reading the system's CAs costs 2 MiB."""
+        if not contexts:
+            contexts.append(_context(access))
+        return contexts[0]
 
     class Plain(http.client.HTTPConnection):
         def connect(self) -> None:
@@ -253,7 +254,7 @@ def _make_opener(
 
     class SecureHandler(urllib.request.HTTPSHandler):
         def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Secure, req, context=context)
+            return self.do_open(Secure, req, context=context())
 
     opener = urllib.request.OpenerDirector()  # not build_opener: that also speaks ftp, file and data
     for handler in (
@@ -266,6 +267,20 @@ def _make_opener(
     ):
         opener.add_handler(handler)
     return opener
+
+
+def _context(access: Access) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if access.ca_file is None else str(access.ca_file))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if access.cert_file is not None:
+            key_file = None if access.key_file is None else str(access.key_file)
+            context.load_cert_chain(str(access.cert_file), key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise FetchError(
+            "tls", f"bundle.tls-*: certificate or key cannot be used: {error}", "correct the files"
+        ) from error
+    return context
 
 
 def _status(url: str, error: urllib.error.HTTPError) -> FetchError:

@@ -163,7 +163,8 @@ def _find_bundle(
     refusal: AnomalyError = AnomalyError(f"no bundle in {bundles}, and no starter bundle is installed")
     for path in paths:
         try:
-            return load_candidate(path, config.features, config.interval_s, node)
+            keys = () if path == starter_bundle() else config.distribution.trusted_keys
+            return load_candidate(path, config.features, config.interval_s, node, keys)
         except BundleError as error:
             notes.append(f"Bundle refused ({error.reason}): {error.message}.")
             refusal = error
