@@ -202,7 +202,8 @@ def main() -> None:
         for what in reasons:
             print(f"| {what} | {' | '.join(str(found.get((kind, what), 0)) for kind in kinds)} |")
         print(
-            f"\n{sum(found.values())} bundles in {time.monotonic() - started:.0f} s; {len(bad)} kinds of trouble"
+            f"\n{sum(found.values())} bundles in {time.monotonic() - started:.0f} s; "
+            f"{len(bad)} kinds of trouble"
         )
     if bad:
         sys.exit(json.dumps(bad, indent=1))

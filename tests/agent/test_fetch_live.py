@@ -1,4 +1,4 @@
-"""The whole agent as a process, fed by a real HTTPS server: fetched, used, replaced, gone back from, tried beside."""
+"""The whole agent as a process, fed by a real HTTPS server: fetched, used, replaced, gone back from."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ class Agent:
         environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         self.log_file = (home / "log").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "node_anomaly_agent", *self.flags, "--interval=0.5"]
-            + ["--web.listen-address=127.0.0.1:0", "--log.format=json", "--no-collector.thermal"],
+            [
+                *(sys.executable, "-m", "node_anomaly_agent", *self.flags, "--interval=0.5"),
+                *("--web.listen-address=127.0.0.1:0", "--log.format=json"),
+            ],
             stderr=self.log_file,
             env=environ,
         )
