@@ -38,9 +38,9 @@ class Artifacts:
 
 def write_report(root: Path, record: RunRecord, keep: int) -> Artifacts:
     """Write the run's directory below `root`, and keep the `keep` latest. Raises TrainingError."""
+    scratch = root / f".{os.getpid()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        scratch = root / f".{os.getpid()}"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         for name, text in (
@@ -56,6 +56,8 @@ def write_report(root: Path, record: RunRecord, keep: int) -> Artifacts:
             f"cannot write the report to {root}: {error.strerror or error}",
             "choose a writable directory with free space: report.directory",
         ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return Artifacts(directory, directory / HTML, directory / JSON, directory / CARD)
 
 

@@ -1,0 +1,158 @@
+"""A whole run on a small history: what it leaves behind, and how the second one is held against the first."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import small_bundle
+from node_anomaly_core.errors import TrainingError
+from node_anomaly_trainer.config import parse_config
+from node_anomaly_trainer.feedback import FALSE_ALARM, INCIDENT, Verdict, add_verdict
+from node_anomaly_trainer.pipeline import train
+from node_anomaly_trainer.report.write import write_report
+
+TICKS = 1_600
+INTERVAL_S = 60.0
+START = 1_790_000_040.0
+EVIL = "<script>alert('$x$')</script>"
+BOLD = (1_320, 1_335)  # in the judged part: something that happened, and was nothing
+
+
+class Notes:
+    """A progress that remembers its notes."""
+
+    def __init__(self):
+        from node_anomaly_trainer.progress import SilentProgress
+
+        self.lines = []
+        self.phase = SilentProgress().phase
+
+    def note(self, line):
+        self.lines.append(line)
+
+
+def history(path):
+    """Three nodes in a CSV, one with a name that no page may take for its own; ticks missing on another."""
+    tables = []
+    for seed, node in ((1, "db-1"), (2, EVIL), (3, "web-1")):
+        values = small_bundle.rows(seed, TICKS)
+        if node == "web-1":
+            values[200:260] = np.nan
+            values[slice(*BOLD), 2:6] *= 5.0
+        table = pd.DataFrame(values, columns=[feature.name for feature in small_bundle.FEATURES])
+        table.insert(0, "node", node)
+        table.insert(0, "timestamp", START + INTERVAL_S * np.arange(TICKS))
+        tables.append(table)
+    pd.concat(tables).to_csv(path, index=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs into one directory: without feedback, then with a verdict on the bold ticks of web-1."""
+    folder = tmp_path_factory.mktemp("run")
+    history(folder / "history.csv")
+    raw = {
+        "interval": INTERVAL_S,
+        "source": {"type": "file", "file": {"path": str(folder / "history.csv")}},
+        "models": {
+            "enabled": ["isolation_forest", "random_forest", "autoregression"],
+            "isolation_forest": {"n_estimators": 20, "max_samples": 128},
+            "random_forest": {"n_estimators": 20},
+        },
+        "training": {"faults_per_node_day": 40},
+        "budget": {"false_alarms_per_node_week": 20},
+        "gate": {"min_recall": 0.05, "tick_cpu": "1s", "beat_baselines": False},
+        "publish": {"directory": str(folder / "bundles")},
+        "report": {"directory": str(folder / "runs"), "keep": 2},
+    }
+    first_notes, second_notes = Notes(), Notes()
+    first = train(parse_config(raw), first_notes)
+    verdicts = folder / "labels.yml"
+    at = [START + INTERVAL_S * tick for tick in BOLD]
+    add_verdict(verdicts, Verdict(at[0] - 120, at[1], "web-1", FALSE_ALARM, "load test"))
+    add_verdict(verdicts, Verdict(START + 300 * 60, START + 310 * 60, "db-1", INCIDENT))
+    second = train(parse_config(raw | {"labels": {"feedback": str(verdicts)}}), second_notes, deploy=False)
+    return first, first_notes, second, second_notes
+
+
+def test_the_first_run_has_nothing_to_be_compared_with_and_says_so(runs):
+    first, notes, *_ = runs
+    assert first.outcome == "accepted", first.reasons
+    assert any("there is no bundle in production" in line for line in notes.lines)
+    assert "production" not in first.evaluation.fault_recall
+
+
+def test_the_second_run_is_compared_with_the_first_at_the_same_false_alarms(runs):
+    *_, second, _ = runs
+    recall = second.evaluation.fault_recall
+    assert 0.0 <= recall["production"] <= 1.0
+    assert second.evaluation.duels["production"].faults == second.evaluation.faults
+    # the same members on nearly the same history: neither can be far ahead
+    assert abs(recall["production"] - recall["combined"]) < 0.35
+
+
+def test_a_labelled_false_alarm_is_tested_and_named(runs):
+    first, _, second, _ = runs
+    assert first.evaluation.regression is None
+    found = second.evaluation.regression
+    assert (found.tested, found.untested) == (1, 0)
+    if found.alarmed:
+        assert second.outcome == "rejected"
+        assert any("you said there was nothing: false-alarm on web-1" in line for line in second.reasons)
+    assert second.events == {"incidents": 1}
+
+
+def test_without_deploy_nothing_is_published(runs):
+    first, _, second, _ = runs
+    assert first.path.exists()
+    assert second.path is None
+    assert second.version == ""
+
+
+def test_the_report_is_one_page_that_needs_nothing_and_believes_nobody(runs):
+    *_, second, _ = runs
+    page = second.artifacts.html.read_text()
+    assert "<script" not in page
+    assert "alert(" in page, "the node's name is there, as text"
+    assert not re.search(r"(src|href)\s*=\s*[\"'](https?:|//)", page)
+    assert page.count("<svg") >= 5
+    assert "Against production" in page
+    assert "1 / 1</b>" in page or "0 / 1</b>" in page
+
+
+def test_the_same_is_there_as_json_and_as_a_card(runs):
+    first, _, second, _ = runs
+    record = json.loads(second.artifacts.json.read_text())
+    assert record["outcome"] == second.outcome
+    assert record["data"]["nodes"] == [EVIL, "db-1", "web-1"]
+    assert (record["data"]["gaps"][0]["node"], record["data"]["gaps"][0]["hours"]) == ("web-1", 1.0)
+    assert record["evaluation"]["fault_recall"] == pytest.approx(second.evaluation.fault_recall)
+    assert sum(record["distributions"]["normal"]) > 100
+    assert any(line.startswith("in production: ") for line in record["changes"])
+    card = first.artifacts.card.read_text()
+    assert card.startswith(f"# Model card: {first.version}\n")
+    assert "| random_forest |" in card
+    assert "Passed every rule." in card
+
+
+def test_reports_appear_whole_and_the_oldest_retire(runs, tmp_path):
+    from node_anomaly_trainer.report.record import RunRecord
+
+    *_, second, _ = runs
+    assert len(list(second.artifacts.directory.parent.glob("[0-9]*"))) == 2
+    broken = RunRecord(**dict.fromkeys(RunRecord.__slots__))
+    with pytest.raises(TypeError):  # no page can be made of it
+        write_report(tmp_path, broken, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_that_cannot_be_written_is_an_error_with_a_hint(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError) as caught:
+        write_report(tmp_path / "file" / "runs", None, 2)
+    assert "report.directory" in caught.value.hint
