@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 
 import small_bundle
+from node_anomaly_core.bundle import write_bundle
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.feedback import FALSE_ALARM, INCIDENT, Verdict, add_verdict
-from node_anomaly_trainer.pipeline import train
+from node_anomaly_trainer.pipeline import build, labelled_history, train
+from node_anomaly_trainer.progress import SilentProgress, ignore_report
 from node_anomaly_trainer.report.write import write_report
+from node_anomaly_trainer.sources import fetch
 
 TICKS = 1_600
 INTERVAL_S = 60.0
@@ -23,12 +26,23 @@ EVIL = "<script>alert('$x$')</script>"
 BOLD = (1_320, 1_335)  # in the judged part: something that happened, and was nothing
 
 
+RAW = {
+    "interval": INTERVAL_S,
+    "models": {
+        "enabled": ["isolation_forest", "random_forest", "autoregression"],
+        "isolation_forest": {"n_estimators": 20, "max_samples": 128},
+        "random_forest": {"n_estimators": 20},
+    },
+    "training": {"faults_per_node_day": 40},
+    "budget": {"false_alarms_per_node_week": 20},
+    "gate": {"min_recall": 0.05, "tick_cpu": "1s", "beat_baselines": False},
+}
+
+
 class Notes:
     """A progress that remembers its notes."""
 
     def __init__(self):
-        from node_anomaly_trainer.progress import SilentProgress
-
         self.lines = []
         self.phase = SilentProgress().phase
 
@@ -56,17 +70,8 @@ def runs(tmp_path_factory):
     """Two runs into one directory: without feedback, then with a verdict on the bold ticks of web-1."""
     folder = tmp_path_factory.mktemp("run")
     history(folder / "history.csv")
-    raw = {
-        "interval": INTERVAL_S,
+    raw = RAW | {
         "source": {"type": "file", "file": {"path": str(folder / "history.csv")}},
-        "models": {
-            "enabled": ["isolation_forest", "random_forest", "autoregression"],
-            "isolation_forest": {"n_estimators": 20, "max_samples": 128},
-            "random_forest": {"n_estimators": 20},
-        },
-        "training": {"faults_per_node_day": 40},
-        "budget": {"false_alarms_per_node_week": 20},
-        "gate": {"min_recall": 0.05, "tick_cpu": "1s", "beat_baselines": False},
         "publish": {"directory": str(folder / "bundles")},
         "report": {"directory": str(folder / "runs"), "keep": 2},
     }
@@ -107,6 +112,21 @@ def test_a_labelled_false_alarm_is_tested_and_named(runs):
     assert second.events == {"incidents": 1}
 
 
+def test_the_same_history_and_seed_give_the_same_bundle_to_the_byte(runs, monkeypatch, tmp_path):
+    """But for the moment of training, which SOURCE_DATE_EPOCH sets."""
+    first, *_ = runs
+    source = first.path.parent.parent / "history.csv"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
+    config = parse_config(RAW | {"source": {"type": "file", "file": {"path": str(source)}}})
+    made = []
+    for _ in range(2):
+        past = fetch(config, ignore_report, lambda _line: None)
+        past = labelled_history(past, config, SilentProgress()).history
+        candidate = build(past, config, SilentProgress()).candidate
+        made.append(write_bundle(tmp_path / str(len(made)), candidate.manifest, candidate.files).name)
+    assert made[0] == made[1]
+
+
 def test_without_deploy_nothing_is_published(runs):
     first, _, second, _ = runs
     assert first.path.exists()
@@ -135,6 +155,8 @@ def test_the_same_is_there_as_json_and_as_a_card(runs):
     assert sum(record["distributions"]["normal"]) > 100
     assert any(line.startswith("in production: ") for line in record["changes"])
     card = first.artifacts.card.read_text()
+    assert "\n\n## Training data\n\n- Source: " in card
+    assert "\n\n\n" not in card
     assert card.startswith(f"# Model card: {first.version}\n")
     assert "| random_forest |" in card
     assert "Passed every rule." in card

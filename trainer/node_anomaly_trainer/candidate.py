@@ -27,6 +27,7 @@ Report = Callable[[float, str], None]
 
 GOLDEN_TAIL_TICKS = 24
 GOLDEN_MOST_TICKS = 256  # an agent refuses more, see core/bundle.py
+FOREST_ROWS = 8_192  # that forests score at once: each takes a few kB while they descend the trees
 LEAD_IN_TICKS = 240  # ticks before the scored part in which the forecaster finds its feet
 
 
@@ -106,12 +107,16 @@ def raw_scores(
     """
     models = Models(candidate.bundle())
     ticks, nodes, width = replayed.summary.shape
-    rows = replayed.summary[part].reshape(-1, width).astype(np.float64)
-    normalised = replayed.normalised[part].reshape(-1, width).astype(np.float64)
-    raw = {}
-    for name, scores in models.forest_scores(rows, normalised).items():
-        raw[name] = np.full((ticks, nodes), np.nan)
-        raw[name][part] = scores.reshape(-1, nodes)
+    raw = {name: np.full((ticks, nodes), np.nan) for name in models.forests}
+    step = max(1, FOREST_ROWS // nodes)
+    for first in range(part.start, part.stop, step):
+        at = slice(first, min(first + step, part.stop))
+        rows, normalised = (
+            table[at].reshape(-1, width).astype(np.float64)
+            for table in (replayed.summary, replayed.normalised)
+        )
+        for name, scores in models.forest_scores(rows, normalised).items():
+            raw[name][at] = scores.reshape(-1, nodes)
     path = models.forecast_path(nodes, interval_s)
     if path is not None and models.forecaster is not None:
         begin = max(0, part.start - LEAD_IN_TICKS)

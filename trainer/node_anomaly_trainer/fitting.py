@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def fit(
         models=tuple(_entry(name, models, borrowed=data.borrowed) for name in config.models.enabled),
         tail=PLACEHOLDER_TAIL,
         budget_per_week=config.budget.false_alarms_per_node_week,
-        trained_at=float(int(time.time())),
+        trained_at=_now(),
         origin="trained",
         nodes=parts.clean.nodes,
         provenance=_provenance(parts, config),
@@ -99,6 +100,12 @@ def fit(
     candidate = Candidate(models, cohort, clean, faulted, manifest, files)
     cohort = replace(cohort, forecast_scale=_forecast_scale(candidate, parts))
     return replace(candidate, cohort=cohort, files={**files, COHORT_FILE: write_tensors(cohort.tensors())})
+
+
+def _now() -> float:
+    """Unix seconds; those of SOURCE_DATE_EPOCH where a build must be repeatable to the byte."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return float(epoch) if epoch.isdigit() else float(int(time.time()))
 
 
 def _entry(name: str, models: Mapping[str, Model], *, borrowed: bool) -> ModelEntry:

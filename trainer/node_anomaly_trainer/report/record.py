@@ -20,6 +20,7 @@ from node_anomaly_trainer.labels import runs
 MOST_GAPS = 20
 SHORTEST_GAP_TICKS = 10
 MOST_FEATURES = 20  # with missing values, the worst first
+LEAST_MISSING = 0.005  # below that nobody wants a list of all features
 COVERAGE_COLUMNS = 96
 BINS = np.round(np.concatenate([np.arange(-0.5, 2.0, 0.05), np.arange(2.0, 6.01, 0.25)]), 3)
 LEVELS = np.round(np.arange(0.2, 1.51, 0.1), 2)
@@ -124,7 +125,7 @@ def summarise_data(history: History, parts: Parts) -> DataSummary:
         silent_nodes=known.silent_nodes,
         absent_features=known.absent_features,
         constant_features=known.constant_features,
-        missing={history.feature_names[at]: float(share[at]) for at in worst if share[at] > 0.001},
+        missing={history.feature_names[at]: float(share[at]) for at in worst if share[at] >= LEAST_MISSING},
         gaps=tuple(
             Gap(node, moment(history.timestamps[start]), ticks * history.interval_s / 3600.0)
             for ticks, node, start in gaps[:MOST_GAPS]

@@ -117,8 +117,6 @@ def _environment(*, html: bool) -> Environment:
         loader=PackageLoader("node_anomaly_trainer", "report"),
         autoescape=select_autoescape(("html.j2",), default_for_string=False) if html else False,  # noqa: S701
         undefined=StrictUndefined,
-        trim_blocks=not html,
-        lstrip_blocks=not html,
     )
     made.filters |= {"share": _share, "figure": _figure, "small": lambda value: f"{value:.1g}"}
     return made
