@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.bundle_store import Bundle
-from node_anomaly_core.calibration import fit_tail
+from node_anomaly_core.calibration import WEEK, fit_tail
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import judge
 from node_anomaly_core.threshold import rolling_scores
@@ -20,6 +20,7 @@ from node_anomaly_trainer import evaluate
 from node_anomaly_trainer.calibrate import calibrate_fresh, calibrate_known, comparison_budget, within
 from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_of
 from node_anomaly_trainer.dataset import ANOMALOUS, UNKNOWN
+from node_anomaly_trainer.equal_alarms import equalised
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.feedback import Verdict
@@ -74,7 +75,7 @@ def assess(
 ) -> Assessed:
     """Calibrate the candidate and answer everything the gate asks.
 
-    Detectors are compared on the judged part with thresholds set on the calibration part for the same budget;
+    Detectors are compared on the judged part with thresholds at which they raise equally many false alarms;
     the false alarms are those of the bundle as it will be published.
     """
     questions = questions or Questions()
@@ -102,6 +103,10 @@ def assess(
         old = rival(questions.production, parts, compared, within(report, 0.4, 0.1), note)
     if old is not None:
         clean[PRODUCTION], faulted[PRODUCTION] = old.clean, old.faulted
+    late = np.zeros_like(parts.normal)
+    late[parts.late] = parts.normal[parts.late]
+    wanted = max(1, round(compared * float(late.sum()) * interval / WEEK))
+    clean, faulted = equalised(clean, faulted, late, wanted)
     if parts.clean.origin.get("source") == "synthetic":
         manifest, judged = calibrate_fresh(parts, candidate, seed, within(report, 0.5, 0.4))
         shown = _shown(manifest, judge(manifest, raw).combined, parts)

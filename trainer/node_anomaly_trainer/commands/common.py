@@ -13,7 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from node_anomaly_core.errors import AnomalyError, ConfigError
-from node_anomaly_trainer.config import LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S
+from node_anomaly_trainer.config import LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S, configuration_notes
+from node_anomaly_trainer.progress import Progress, open_progress
 from node_anomaly_trainer.settings import InvalidValueError, parse_duration
 
 ACCEPTED, FAILED, USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -54,6 +55,14 @@ def exits(interrupted: str) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write(f"anomaly-trainer: interrupted{interrupted}\n")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def open_run(config: Path | None) -> Progress:
+    """Progress of a long command, which first says what keys of an old configuration mean now."""
+    progress = open_progress()
+    for note in configuration_notes(config):
+        progress.note(f"note: {note}")
+    return progress
 
 
 def quiet_tensorflow() -> None:

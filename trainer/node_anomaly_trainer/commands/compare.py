@@ -23,10 +23,10 @@ from node_anomaly_trainer.commands.common import (
     OutputOption,
     exits,
     interval_of,
+    open_run,
     quiet_tensorflow,
 )
 from node_anomaly_trainer.config import load_config, with_options
-from node_anomaly_trainer.progress import open_progress
 
 if TYPE_CHECKING:  # it brings scikit-learn with it
     from node_anomaly_trainer.compare import Comparison
@@ -81,7 +81,8 @@ def compare(
         settings = with_options(
             load_config(config, os.environ), data=str(data) if data else None, interval=interval_of(interval)
         )
-        found = Comparator(settings, models or ("all",)).compare(scenarios or ("standard",), open_progress())
+        comparator = Comparator(settings, models or ("all",))
+        found = comparator.compare(scenarios or ("standard",), open_run(config))
         if output is Output.json:
             sys.stdout.write(json.dumps(_plain(asdict(found)), indent=2, allow_nan=False) + "\n")
         else:

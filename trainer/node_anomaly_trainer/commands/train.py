@@ -20,10 +20,11 @@ from node_anomaly_trainer.commands.common import (
     Source,
     exits,
     interval_of,
+    open_run,
     quiet_tensorflow,
 )
 from node_anomaly_trainer.config import TrainConfig, load_config, with_options
-from node_anomaly_trainer.progress import open_progress
+from node_anomaly_trainer.progress import Progress
 
 
 def train(
@@ -54,15 +55,15 @@ def train(
             publish=str(publish) if publish else None,
             seed=seed,
         )
-        raise typer.Exit(_train(settings, output, deploy))
+        raise typer.Exit(_train(settings, open_run(config), output, deploy))
 
 
-def _train(settings: TrainConfig, output: Output, deploy: bool) -> int:
+def _train(settings: TrainConfig, progress: Progress, output: Output, deploy: bool) -> int:
     # The pipeline brings scikit-learn with it; a typo in the configuration should not wait for that.
     from node_anomaly_trainer.outcome import as_json, print_outcome
     from node_anomaly_trainer.pipeline import train as run
 
-    report = run(settings, open_progress(), deploy=deploy)
+    report = run(settings, progress, deploy=deploy)
     if output is Output.json:
         sys.stdout.write(as_json(report) + "\n")
     else:
