@@ -124,7 +124,10 @@ def flag_path(value: object) -> Path:
     """A path whose meaning must not depend on where the daemon was started, made absolute once."""
     if not isinstance(value, str | Path) or not str(value):
         raise InvalidValue(f"expected a directory, got {value!r}")
-    return Path(value).expanduser().absolute()
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError:  # ~somebody
+        raise InvalidValue(f"expected a path, got {value!r}, whose user has no home here") from None
 
 
 def telemetry_path(value: object) -> str:

@@ -18,6 +18,9 @@ PROBATION_S = 3 * 86400.0
 """How long a bundle is new on a node; afterwards it has proven itself and is left to the operator."""
 
 SURPRISE = 1e-4
+LEAST_ALARMS = 3
+"""In the first hour two would be a surprise already, and one incident may well page twice."""
+
 AGAIN_S = 3600.0
 WEEK_S = 7 * 86400.0
 
@@ -59,7 +62,7 @@ class Promise:
         self._counted_at = timestamp
         self.alarms += 1
         expected = self._budget_per_week * elapsed / WEEK_S
-        if poisson_tail(self.alarms, expected) >= SURPRISE:
+        if self.alarms < LEAST_ALARMS or poisson_tail(self.alarms, expected) >= SURPRISE:
             return None
         return Verdict(self.alarms, expected, elapsed / 3600.0)
 
