@@ -34,6 +34,9 @@ bench: env-dev ## the figures of bench/README.md
 	$(BIN)/python bench/collectors.py
 	$(BIN)/python bench/history.py
 	$(BIN)/python bench/agreement.py
+	$(BIN)/python bench/fleet.py
+	$(BIN)/python bench/mutations.py
+	$(BIN)/python bench/reloads.py
 
 docs: env-run  ## docs/metrics.md and docs/features.md from the code
 	@$(BIN)/python scripts/docs.py
