@@ -25,6 +25,8 @@ class Batch:
         severities: one byte a line of `data`, a syslog priority 0 to 7 or UNKNOWN_SEVERITY; None where the
             record has none and the text must tell.
         estimated: `lines` was reckoned from bytes, because the stream wrote more than may be read.
+        late: the lines were written before this start of the agent, while nobody read: they count in totals
+            that go on over restarts, and in no rate. Their data is empty.
     """
 
     group: str
@@ -33,6 +35,7 @@ class Batch:
     data: bytes
     severities: bytes | None = None
     estimated: bool = False
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
