@@ -219,6 +219,18 @@ def test_links_are_followed_once_and_what_is_no_file_not_at_all(tmp_path):
     assert source.status().streams == 1
 
 
+def test_a_path_has_the_group_that_the_configuration_says_or_is_left_out(tmp_path):
+    def group_of(path: str) -> str | None:
+        return None if path.endswith("debug.log") else "web" if "nginx" in path else ""
+
+    source = FileSource([Pattern(f"{tmp_path}/**/*.log")], limits=EVERY_LOOK, group_of=group_of)
+    read_all(source)
+    (tmp_path / "deep" / "nginx").mkdir(parents=True)
+    for name in ("app.log", "debug.log", "deep/nginx/access.log"):
+        (tmp_path / name).write_bytes(b"line\n")
+    assert sorted(batch.group for batch in read_all(source)) == ["", "web"]
+
+
 def test_a_link_that_is_set_anew_leads_to_the_new_file(tmp_path, reader):
     (tmp_path / "a.txt").write_bytes(b"one\n")
     (tmp_path / "current.log").symlink_to("a.txt")

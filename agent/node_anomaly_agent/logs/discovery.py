@@ -11,9 +11,11 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+GroupOf = Callable[[str], str | None]
 
 MAX_DEPTH = 12
 """Directories that `**` descends."""
@@ -45,7 +47,8 @@ class Found:
     """A regular file that a glob names; `rotated` if it is called like an old one."""
 
     path: str
-    pattern: Pattern
+    glob: str
+    group: str
     status: os.stat_result
     rotated: bool
 
@@ -76,11 +79,15 @@ class Discovery:
     Args:
         patterns: the first one that names a file decides on its group.
         excluded: globs over whole paths (`*` matches slashes too) of what to leave out.
+        group_of: a path's group, in place of its pattern's; None leaves it out too.
     """
 
-    def __init__(self, patterns: Sequence[Pattern], excluded: Sequence[str] = ()) -> None:
+    def __init__(
+        self, patterns: Sequence[Pattern], excluded: Sequence[str] = (), group_of: GroupOf | None = None
+    ) -> None:
         self.patterns = tuple(patterns)
         self._excluded = [re.compile(fnmatch.translate(glob)).match for glob in excluded]
+        self._group_of = group_of
         self._listings: dict[str, _Listing] = {}
         self._used: set[str] = set()
         self.refused: dict[str, OSError] = {}
@@ -100,6 +107,9 @@ class Discovery:
                 directory, _, name = path.rpartition("/")
                 if not is_text_log(name) or any(match(path) for match in self._excluded):
                     continue
+                group = pattern.group if self._group_of is None else self._group_of(path)
+                if group is None:
+                    continue
                 base = rotated_from(name)
                 if base is not None and self._is_followed(f"{directory}/{base}", known):
                     continue
@@ -110,7 +120,7 @@ class Discovery:
                 identity = (status.st_dev, status.st_ino)
                 if stat.S_ISREG(status.st_mode) and identity not in seen:
                     seen.add(identity)
-                    yield Found(path, pattern, status, base is not None)
+                    yield Found(path, pattern.glob, group, status, base is not None)
         self._listings = {path: found for path, found in self._listings.items() if path in self._used}
 
     @staticmethod

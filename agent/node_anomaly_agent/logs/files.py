@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from node_anomaly_agent.logs.discovery import Discovery, Pattern
+from node_anomaly_agent.logs.discovery import Discovery, GroupOf, Pattern
 from node_anomaly_agent.logs.follow import Follower, Limits
 from node_anomaly_agent.logs.lines import LineFormat, PlainText
 from node_anomaly_agent.logs.reading import MAX_BACKLOG_BYTES, read_lines
@@ -25,6 +25,7 @@ class FileSource:
         max_backlog: bytes a file of what was written while the agent was not there that are still counted.
         name: of the source.
         make_format: what is wrapped around the lines of a file, made anew for each; by default nothing.
+        group_of: a path's group, in place of its pattern's; None leaves it out.
         clock: monotonic seconds.
     """
 
@@ -36,13 +37,16 @@ class FileSource:
         max_backlog: int = MAX_BACKLOG_BYTES,
         name: str = NAME,
         make_format: Callable[[], LineFormat] = PlainText,
+        group_of: GroupOf | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
         self._patterns = tuple(patterns)
         self._max_backlog = max_backlog
         self._clock = clock
-        self.follower = Follower(Discovery(patterns, excluded), make_format, limits or Limits(), clock)
+        self.follower = Follower(
+            Discovery(patterns, excluded, group_of), make_format, limits or Limits(), clock
+        )
 
     @property
     def name(self) -> str:

@@ -142,7 +142,7 @@ class Follower:
         for found in self._discovery.survey(names):
             identity = (found.status.st_dev, found.status.st_ino)
             present.add(identity)
-            globs.add(found.pattern.glob)
+            globs.add(found.glob)
             tail = self.tails.get(identity)
             if tail is not None:
                 if tail.adrift:  # renamed to another name that a glob names, or back again
@@ -152,7 +152,7 @@ class Follower:
             if parked is not None and parked.position == found.status.st_size and found.path not in earlier:
                 continue
             if self._meet(found, identity, now, late=saved_at is not None):
-                appeared[found.path] = found.pattern.group
+                appeared[found.path] = found.group
         self.refused.update(self._discovery.refused)
         everywhere = {pattern.glob for pattern in self._discovery.patterns}
         self._globs = (self._globs | everywhere) if not self._discovery.refused else self._globs | globs
@@ -179,14 +179,14 @@ class Follower:
         candidates = same if parked is None else [parked, *same]
         met = parked is not None or any(mark.path == found.path for mark in marks)
         old = found.rotated and time.time() - found.status.st_mtime > _OLD_S
-        at_end = not met and (old or found.pattern.glob not in self._globs)
+        at_end = not met and (old or found.glob not in self._globs)
         try:
-            tail = self._open(found.path, found.pattern.group, candidates, now)
+            tail = self._open(found.path, found.group, candidates, now)
         except OSError as error:
             self.refused[found.path] = error
             if not met:  # what it holds now is old by the time it may be read
                 position = found.status.st_size if at_end else 0
-                self._parked[identity] = bare_mark(found.path, found.pattern.group, identity[1], position)
+                self._parked[identity] = bare_mark(found.path, found.group, identity[1], position)
             return False
         if tail is None:
             return False

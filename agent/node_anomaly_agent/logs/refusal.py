@@ -21,7 +21,7 @@ def describe_refusal(path: str, error: OSError) -> str:
     status = closed[1]
     needed = stat.S_IRGRP if closed[0] == path else stat.S_IXGRP
     name = _group_name(status.st_gid)
-    if status.st_mode & needed and status.st_gid not in {os.getegid(), *os.getgroups()}:
+    if status.st_mode & needed and status.st_gid not in _own_groups():
         return f"{reason}{where}; let the agent's user join the group {name}"
     mode = stat.S_IMODE(status.st_mode)
     return f"{reason}{where}; its mode {mode:04o} admits no group: grant it with setfacl, or exclude it"
@@ -36,6 +36,10 @@ def _closed(path: str) -> tuple[str, os.stat_result]:
         if not os.access(directory, os.X_OK):
             return directory, os.stat(directory)  # noqa: PTH116  # beside realpath's strings
     return path, os.stat(path)  # noqa: PTH116  # as above
+
+
+def _own_groups() -> set[int]:
+    return {os.getegid(), *os.getgroups()}
 
 
 def _group_name(group: int) -> str:
