@@ -26,6 +26,9 @@ PROGRAMS = {  # program -> Debian package
     "prometheus-node-exporter": "prometheus-node-exporter",
     "victoria-metrics": "victoria-metrics",
 }
+JOURNAL_REMOTE = "lib/systemd/systemd-journal-remote"
+"""Makes journal files with chosen times; not meant for PATH."""
+JOURNAL_PACKAGES = ["systemd-journal-remote", "libmicrohttpd12", "libsystemd-shared"]
 PROMETHEUS_3 = PARTS / "prometheus3"
 LATER_SUITE = "forky"
 """The first release of Debian with Prometheus 3."""
@@ -45,6 +48,11 @@ def missing() -> list[str]:
             if not (shutil.which(program) or shutil.which(program, path=unpacked))
         }
     )
+
+
+def journal_remote_is_missing() -> bool:
+    """Whether systemd-journal-remote is neither installed nor unpacked."""
+    return not any((root / JOURNAL_REMOTE).exists() for root in (Path("/"), Path("/usr"), PARTS))
 
 
 def prometheus_3_is_missing() -> bool:
@@ -133,6 +141,11 @@ def main() -> None:
         names = " ".join(packages)
         print(f"Tests against {names} are skipped here (and fail under CI=true).", file=sys.stderr)
         print(f"Try: apt-get install --no-install-recommends {names}", file=sys.stderr)
+    if journal_remote_is_missing():
+        try_to_fetch(JOURNAL_PACKAGES, PARTS)
+    if journal_remote_is_missing():
+        print("Tests with journal files are skipped here (and fail under CI=true).", file=sys.stderr)
+        print(f"Try: apt-get install --no-install-recommends {JOURNAL_PACKAGES[0]}", file=sys.stderr)
     if prometheus_3_is_missing():
         try_to_fetch(["prometheus"], PROMETHEUS_3, LATER_SUITE)
     if prometheus_3_is_missing():

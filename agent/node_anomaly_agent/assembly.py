@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from node_anomaly_agent.clock import SystemClock
 from node_anomaly_agent.collectors import COLLECTORS, Collector, build_collectors
@@ -13,7 +14,8 @@ from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Daemon, Parts, handle_signals
 from node_anomaly_agent.distribution_assembly import build_distribution
-from node_anomaly_agent.log_setup import configure_logging
+from node_anomaly_agent.log_setup import Log, configure_logging
+from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.memory import map_large_blocks, trim
 from node_anomaly_agent.process_stats import ProcessReader
 from node_anomaly_agent.reload import Reloader
@@ -25,6 +27,9 @@ from node_anomaly_agent.web import Application, WebServer
 from node_anomaly_core.bundle import Bundle, starter_bundle
 from node_anomaly_core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from node_anomaly_agent.logs.meter import LogMeter
+
 BUNDLES = "bundles"
 
 
@@ -33,9 +38,18 @@ def collector_switches() -> Mapping[str, bool]:
     return {name: spec.default_enabled for name, spec in COLLECTORS.items()}
 
 
-def build_sampler(config: AgentConfig) -> Sampler:
+def build_logs(config: AgentConfig, log: Log | None = None) -> LogMeter | None:
+    """The meter of this host's logs, None if none are to be read."""
+    if not config.logs.enabled:
+        return None
+    from node_anomaly_agent.logs.assembly import build_logs  # imported by those who read any
+
+    return build_logs(config.logs, config.rootfs, log)
+
+
+def build_sampler(config: AgentConfig, logs: LogMeter | None = None) -> Sampler:
     """The sampler of this host for the whole catalogue, in its order, and then the user's own features."""
-    collectors: list[Collector] = []
+    collectors: list[Collector] = [] if logs is None else [logs]
     if config.source == "proc":
         paths = Paths(str(config.procfs), str(config.sysfs), str(config.rootfs))
         collectors += build_collectors(paths, config.collectors)
@@ -108,7 +122,8 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
     bundles = choose_bundle_directory(config, state_directory)
     node = node_name(config, environ)
     clock = SystemClock()
-    sampler = build_sampler(config)
+    logs = build_logs(config, log)
+    sampler = build_sampler(config, logs)
     distribution = build_distribution(config, state_directory, bundles, node, version, clock, log)
     keys = config.distribution.trusted_keys
     reloader = Reloader(
@@ -130,6 +145,7 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
             process=ProcessReader().read,
             trim=trim,
             distribution=distribution,
+            logs=LogStatus if logs is None else logs.status,
         )
     )
     application = Application(

@@ -18,9 +18,11 @@ from node_anomaly_agent.assembly import (
 )
 from node_anomaly_agent.config import KEYS, AgentConfig, format_duration, load_config
 from node_anomaly_agent.config_distribution import describe_distribution
+from node_anomaly_agent.config_logs import describe_logs, maybe
 from node_anomaly_core.errors import AnomalyError
 
 FAILED = 1
+MAX_SHOWN_LINES = 100
 _OVERRIDE = "override:"  # namespace keys of settings, apart from everything else argparse stores
 
 
@@ -65,6 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--once", action="store_true", help="evaluate once, print why, and exit")
     parser.add_argument(
         "--output", choices=("table", "json", "prom"), default="table", help="form of --once (default: table)"
+    )
+    parser.add_argument(
+        "--show-lines",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --once: also print up to N log lines of new patterns, secrets masked",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser(
@@ -115,28 +124,31 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="YAML file of settings",
     )
     for setting in KEYS:
-        default = "" if setting.default in (None, "") else f" (default: {_show(setting.default)})"
+        default = "" if setting.default in (None, "", ()) else f" (default: {_show(setting.default)})"
+        if setting.parse is maybe:
+            _add_switch(group, setting.path, setting.help)
+            continue
         group.add_argument(
             f"--{setting.path}",
             dest=_OVERRIDE + setting.path,
             default=argparse.SUPPRESS,
             metavar=setting.metavar,
+            action="append" if setting.repeat else "store",
             help=(setting.help + default).replace("%", "%%"),
         )
     for name, enabled in collector_switches().items():
+        _add_switch(group, f"collector.{name}", f"collect {name} (default: {'on' if enabled else 'off'})")
+
+
+def _add_switch(group: argparse._ArgumentGroup, path: str, text: str) -> None:
+    """`--PATH` and `--no-PATH`."""
+    for prefix, action, shown in (("", "store_true", text), ("no-", "store_false", argparse.SUPPRESS)):
         group.add_argument(
-            f"--collector.{name}",
-            dest=f"{_OVERRIDE}collector.{name}",
-            action="store_true",
+            f"--{prefix}{path}",
+            dest=_OVERRIDE + path,
+            action=action,
             default=argparse.SUPPRESS,
-            help=f"collect {name} (default: {'on' if enabled else 'off'})",
-        )
-        group.add_argument(
-            f"--no-collector.{name}",
-            dest=f"{_OVERRIDE}collector.{name}",
-            action="store_false",
-            default=argparse.SUPPRESS,
-            help=argparse.SUPPRESS,
+            help=shown,
         )
 
 
@@ -160,10 +172,15 @@ def _run(parsed: Mapping[str, object]) -> int:
         from node_anomaly_agent.clock import SystemClock
         from node_anomaly_agent.once import run_once
 
-        return run_once(config, str(parsed["output"]), agent_version(), SystemClock(), os.environ)
+        output, lines = str(parsed["output"]), _lines(parsed)
+        return run_once(config, output, agent_version(), SystemClock(), os.environ, lines)
     from node_anomaly_agent.assembly import run_daemon
 
     return run_daemon(config, agent_version())
+
+
+def _lines(parsed: Mapping[str, object]) -> int:
+    return max(0, min(int(str(parsed["show_lines"])), MAX_SHOWN_LINES))
 
 
 def _describe(config: AgentConfig) -> str:
@@ -183,6 +200,7 @@ def _describe(config: AgentConfig) -> str:
         ("bundle.directory", choose_bundle_directory(config, state)),
         ("bundle.poll-interval", format_duration(config.bundle_poll_interval_s)),
         *describe_distribution(config.distribution),
+        *describe_logs(config.logs),
         ("source", config.source),
         *(
             [("node-exporter.url", config.node_exporter_url.partition("?")[0])]
@@ -199,11 +217,11 @@ def _describe(config: AgentConfig) -> str:
 
 
 def _features(config: AgentConfig, output: str, matchers: str) -> int:
-    from node_anomaly_agent.assembly import build_sampler
+    from node_anomaly_agent.assembly import build_logs, build_sampler
     from node_anomaly_agent.clock import SystemClock
     from node_anomaly_agent.features_command import complaints, look_at_features, render_features
 
-    sampler = build_sampler(config)
+    sampler = build_sampler(config, build_logs(config))
     try:
         found, collectors = look_at_features(sampler, config.features, SystemClock())
     finally:

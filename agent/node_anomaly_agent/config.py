@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from node_anomaly_agent.config_distribution import DistributionConfig
 from node_anomaly_agent.config_keys import KEYS
+from node_anomaly_agent.config_logs import LogsConfig
 from node_anomaly_agent.config_values import (
     Address,
     InvalidValue,
@@ -75,6 +76,7 @@ class AgentConfig:
     features_file: Path | None = None
     own_features: tuple[OwnFeature, ...] = ()
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
+    logs: LogsConfig = field(default_factory=LogsConfig)
     file: Path | None = None
 
     @property
@@ -151,6 +153,7 @@ def load_config(
         features_file=parsed["features.file"],
         own_features=own,
         distribution=distribution,
+        logs=LogsConfig.of(parsed),
         file=path,
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from node_anomaly_agent import config_distribution
+from node_anomaly_agent import config_distribution, config_logs
 from node_anomaly_agent.config_values import (
     Address,
     Setting,
@@ -65,6 +65,7 @@ KEYS: tuple[Setting, ...] = (
         "DURATION",
     ),
     *config_distribution.ROWS,
+    *config_logs.ROWS,
     Setting(
         "node.name",
         plain_name,

@@ -34,13 +34,17 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key: its dotted path (also the flag), how its value is read, and what it means."""
+    """One key: its dotted path (also the flag), how its value is read, and what it means.
+
+    The flag of one with `repeat` may be given several times; it then makes a list.
+    """
 
     path: str
     parse: Callable[[object], Any]
     default: Any
     help: str
     metavar: str = "VALUE"
+    repeat: bool = False
 
 
 def parse_duration(value: object) -> float:

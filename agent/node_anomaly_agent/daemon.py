@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.distribution import Distribution, no_distribution
 from node_anomaly_agent.log_setup import Log
+from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus, Sample
 from node_anomaly_agent.scorer import AgentScorer, Candidate
@@ -74,6 +75,7 @@ class Parts:
         process: what the agent itself costs now; never raises.
         trim: gives freed memory back to the system.
         distribution: what this node has to do with its bundles besides scoring; none in most tests.
+        logs: what has been counted of the logs.
     """
 
     sampler: Sampling
@@ -86,6 +88,7 @@ class Parts:
     process: Callable[[], ProcessStats]
     trim: Callable[[], None]
     distribution: Distribution | None = None
+    logs: Callable[[], LogStatus] = LogStatus
 
 
 class Daemon:
@@ -194,6 +197,7 @@ class Daemon:
             collectors=collectors,
             process=self._parts.process(),
             distribution=self._distribution.status(),
+            logs=self._parts.logs(),
         )
 
     def _sample(self, timestamp: float) -> Sample | None:

@@ -20,6 +20,7 @@ from node_anomaly_agent.families import (
     plain_gauge,
     render,
 )
+from node_anomaly_agent.logs.status import log_families
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.snapshot import DURATION_BUCKETS, FEATURE_STATES, Counters, Snapshot
 
@@ -49,6 +50,7 @@ def collect(snapshot: Snapshot, version: str, *, whole_agent: bool = True) -> It
         yield from _evaluations(snapshot.counters)
         yield from _reloads(snapshot)
         yield from distribution_families(snapshot.distribution)
+        yield from log_families(snapshot.logs)
         yield from _process(snapshot.process)
 
 

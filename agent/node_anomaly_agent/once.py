@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from node_anomaly_agent.assembly import build_sampler, choose_bundle_directory, node_name
+from node_anomaly_agent.assembly import build_logs, build_sampler, choose_bundle_directory, node_name
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Sampling
@@ -60,18 +60,32 @@ class Outcome:
     exit: Exit = field(default=Exit.NOT_WARM)
 
 
-def run_once(config: AgentConfig, output: str, version: str, clock: Clock, environ: Mapping[str, str]) -> int:
+def run_once(
+    config: AgentConfig,
+    output: str,
+    version: str,
+    clock: Clock,
+    environ: Mapping[str, str],
+    show_lines: int = 0,
+) -> int:
     """Evaluate once and print the result as `table`, `json` or `prom`; returns the exit code.
+
+    `show_lines` log lines of new patterns at most go with the table, secrets masked, and nowhere else.
 
     Raises AnomalyError if no bundle can be used.
     """
-    sampler = build_sampler(config)
+    logs = build_logs(config)
+    sampler = build_sampler(config, logs)
+    if logs is not None:
+        logs.keep_examples(show_lines)
     try:
         outcome = evaluate(config, sampler, clock, environ)
     finally:
         sampler.close()
     renderers = {"table": render_table, "json": render_json, "prom": render_prom}
     print(renderers[output](outcome, version), end="")
+    if show_lines and logs is not None and output == "table":
+        print(*shown_lines(logs.examples), sep="\n")
     return int(outcome.exit)
 
 
@@ -234,6 +248,15 @@ def render_table(outcome: Outcome, _version: str) -> str:
         lines += [own, "", "Models (1.0 is the alarm threshold)", *_models(snapshot), ""]
     lines += [*_reasons(snapshot), "", *_states(snapshot), *_collectors(snapshot), _bundle(snapshot)]
     return "\n".join(lines) + "\n"
+
+
+def shown_lines(lines: Sequence[bytes]) -> list[str]:
+    """Log lines for the terminal of this host: secrets masked, nothing that a terminal would obey."""
+    from node_anomaly_agent.logs.masking import mask_line  # by those who ask for lines
+
+    if not lines:
+        return ["", "No log lines of new patterns."]
+    return ["", "Log lines of new patterns (secrets masked)", *(f"  {mask_line(line)}" for line in lines)]
 
 
 def _headline(outcome: Outcome) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,17 @@ class Sample:
     timestamp: float
     values: NDArray[np.float64]
     collectors: Mapping[str, CollectorStatus]
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A collector that must go on where it was after a restart."""
+
+    def state(self) -> Mapping[str, object]:
+        """Plain JSON values."""
+
+    def restore(self, state: Mapping[str, object]) -> bool:
+        """Take it over again; False if it is of no use."""
 
 
 class Sampler:
@@ -79,11 +91,17 @@ class Sampler:
         return Sample(timestamp, self._evaluator.update(timestamp, reading), statuses)
 
     def state(self) -> dict[str, object]:
-        """The counter window as plain JSON values, for a process that goes on from it."""
-        return self._evaluator.state()
+        """The counter window, and the places collectors have read to, for a process that goes on from it."""
+        kept = {one.name: one.state() for one in self._collectors if isinstance(one, Keeping)}
+        return {**self._evaluator.state(), "collectors": kept}
 
     def restore(self, state: Mapping[str, object]) -> bool:
         """Go on from a saved state; False, and nothing changes, if it does not fit this window."""
+        kept = state.get("collectors")
+        for one in self._collectors:
+            saved = kept.get(one.name) if isinstance(kept, Mapping) else None
+            if isinstance(one, Keeping) and isinstance(saved, Mapping):
+                one.restore(saved)
         return self._evaluator.restore(state)
 
     def close(self) -> None:

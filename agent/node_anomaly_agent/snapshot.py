@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from node_anomaly_agent.distribution_status import DistributionStatus
+from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_core.errors import BUNDLE_REASONS
@@ -129,6 +130,7 @@ class Snapshot:
     collectors: Mapping[str, CollectorStatus] = field(default_factory=dict)
     process: ProcessStats = field(default_factory=ProcessStats)
     distribution: DistributionStatus = field(default_factory=DistributionStatus)
+    logs: LogStatus = field(default_factory=LogStatus)
 
     @property
     def warm(self) -> bool:

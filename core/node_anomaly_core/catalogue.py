@@ -1,7 +1,8 @@
 """The catalogue: what a feature is, and the table of all host features in their fixed order.
 
-Each row carries one expression over node_exporter's metrics (names as in 1.5 and later); see
-`expressions`. To add a feature append a row; if it needs a metric no collector yields yet, add it there.
+Each row carries one expression over node_exporter's metrics (names as in 1.5 and later), or for logs
+over the agent's own; see `expressions`. To add a feature append a row; if it needs a metric no collector
+yields yet, add it there.
 
 `floor` is the smallest scale worth noticing, in the feature's unit: deviations are measured in multiples
 of at least this much. It is chosen so that what an idle host does by itself (a cron job, a few KB/s of
@@ -25,7 +26,7 @@ from node_anomaly_core.expressions import (
 )
 
 UNITS = ("ratio", "seconds", "bytes", "bytes_per_second", "per_second", "count", "celsius")
-GROUPS = ("cpu", "memory", "disk", "filesystem", "network", "pressure", "kernel")
+GROUPS = ("cpu", "memory", "disk", "filesystem", "network", "pressure", "kernel", "logs")
 
 DISK_EXCLUDE = (
     "(z?ram|loop|fd|sr|md|nbd|dm-|(h|s|v|xv)d[a-z]+|mmcblk[0-9]+p"
@@ -100,6 +101,10 @@ def _disk(metric: str) -> Rate:
 
 def _nic(metric: str) -> Expression:
     return Aggregate("sum", Rate(metric, "device", (_NICS,)))
+
+
+def _logged(what: str) -> Expression:
+    return Aggregate("sum", Rate(f"anomaly_agent_log_{what}_total", "source"))
 
 
 def _mount(metric: str) -> Gauge:
@@ -286,6 +291,27 @@ CATALOGUE: tuple[Feature, ...] = (
     _feature("sensor_temperature_max_celsius", "celsius", "kernel", "high", 2.0,
              Aggregate("max", Gauge("node_hwmon_temp_celsius", "chip")),
              "Temperature of the hottest sensor of any chip (processors, disks, boards)."),
+    # -- logs: the metrics are the agent's own, so that history has them from where an agent was scraped
+    _feature("log_lines_per_second", "per_second", "logs", "both", 2.0, _logged("lines"),
+             "Lines logged per second, all sources together."),
+    _feature("log_bytes_per_second", "bytes_per_second", "logs", "both", 1024.0, _logged("bytes"),
+             "Bytes logged per second, all sources together."),
+    _feature("log_errors_per_second", "per_second", "logs", "high", 0.1, _logged("errors"),
+             "Lines of severity error or worse per second."),
+    _feature("log_warnings_per_second", "per_second", "logs", "high", 0.2, _logged("warnings"),
+             "Lines of severity warning per second."),
+    # Of all lines, or of one a second while there is less: a lone error on a silent host is not all there is.
+    _feature("log_errors_ratio", "ratio", "logs", "high", 0.02,
+             _logged("errors") / ClampMin(_logged("lines"), 1.0),
+             "Share of errors among the lines (damped below one line per second)."),
+    _feature("log_new_templates_per_second", "per_second", "logs", "high", 0.05,
+             only_rate("anomaly_agent_log_new_templates_total"),
+             "Patterns of lines per second that had never been seen before."),
+    _feature("log_templates_count", "count", "logs", "high", 5.0, only("anomaly_agent_log_templates"),
+             "Patterns of lines that are known."),
+    _feature("log_silence_seconds", "seconds", "logs", "high", 60.0,
+             Aggregate("max", Gauge("anomaly_agent_log_silence_seconds", "source")),
+             "Silence of a source that normally logs, beyond its longest usual gap; the longest of any."),
 )  # fmt: skip
 """Every host feature; the order is part of the contract between trainer and agent."""
 

@@ -45,7 +45,7 @@ def test_check_config_without_a_file_shows_the_defaults(capsys, tmp_path):
     assert main(["check-config"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("ok: no config file")
-    assert f"state.directory       {tmp_path}/state" in out
+    assert f"{'state.directory':<25}  {tmp_path}/state" in out
     assert not (tmp_path / "state").exists(), "checking creates nothing"
 
 

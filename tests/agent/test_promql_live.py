@@ -94,6 +94,7 @@ def test_the_exporter_knows_the_metrics_we_name(live: Live) -> None:
         "node_disk_",
         "node_vmstat_oom",
         "node_hwmon_",
+        "anomaly_agent_log_",  # the agent's own
     )
     unknown = {name.removesuffix(":count") for name in METRIC_LABEL} - live.metrics
     assert [name for name in unknown if not name.startswith(may_lack)] == []
@@ -101,7 +102,7 @@ def test_the_exporter_knows_the_metrics_we_name(live: Live) -> None:
 
 def test_the_evaluator_reads_an_exporters_own_labels() -> None:
     """The label the node keeps is one that node_exporter has, so matchers mean the same at both ends."""
-    assert set(METRIC_LABEL.values()) == {"", "mode", "device", "mountpoint", "zone", "chip"}
+    assert set(METRIC_LABEL.values()) == {"", "mode", "device", "mountpoint", "zone", "chip", "source"}
     assert FeatureEvaluator(CATALOGUE, 60.0).features == CATALOGUE
 
 

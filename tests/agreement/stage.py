@@ -93,6 +93,7 @@ def _agent(
         f"--web.listen-address=127.0.0.1:{port}",
         f"--state.directory={folder / f'state{attempt}'}",
         f"--bundle.directory={folder / 'bundles'}",
+        *("--no-collector.logs.journald", "--no-collector.logs.containers", "--collector.logs.files=off"),
         *paths,
     ]
     with rig.service(AGENT, command, port, "/-/ready", folder) as running:

@@ -13,8 +13,7 @@ from node_anomaly_core.features import CATALOGUE
 from node_anomaly_trainer.config import SyntheticConfig
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.sources.incidents import INCIDENTS
-from node_anomaly_trainer.sources.signals import SIGNALS
-from node_anomaly_trainer.sources.synthetic import simulate
+from node_anomaly_trainer.sources.synthetic import SIGNALS, simulate
 
 
 def simulated(interval_s=15.0, features=CATALOGUE, seed=7, **settings):

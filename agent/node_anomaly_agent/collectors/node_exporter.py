@@ -13,6 +13,8 @@ from node_anomaly_core.catalogue import METRIC_LABEL, Feature
 from node_anomaly_core.expressions import Reading, Selector, SeriesKey
 
 NAME = "node_exporter"
+OWN_PREFIX = "anomaly_agent_"
+"""Of metrics that the agent counts itself, from logs; no exporter has them."""
 
 _CPU = "node_cpu_seconds_total"
 _CPU_COUNT: SeriesKey = (f"{_CPU}:count", "")
@@ -25,7 +27,8 @@ def node_exporter_wants(features: Sequence[Feature]) -> dict[str, list[Want]]:
     leaves: dict[str, list[Selector]] = {}
     for feature in features:
         for leaf in feature.expression.leaves() if feature.expression else ():
-            leaves.setdefault(leaf.metric.removesuffix(":count"), []).append(leaf)
+            if not leaf.metric.startswith(OWN_PREFIX):
+                leaves.setdefault(leaf.metric.removesuffix(":count"), []).append(leaf)
     wants = {metric: [_want(metric, of_metric)] for metric, of_metric in leaves.items()}
     if _CPU in wants:
         wants[_CPU] = [_of_cpu]

@@ -17,7 +17,12 @@ from node_anomaly_trainer.progress import Report
 from node_anomaly_trainer.sources.demand import build_demand
 from node_anomaly_trainer.sources.fleet import Machine, build_fleet
 from node_anomaly_trainer.sources.incidents import add_incidents
-from node_anomaly_trainer.sources.signals import SIGNALS, run_node, trailing_mean
+from node_anomaly_trainer.sources.log_signals import LOG_SIGNALS
+from node_anomaly_trainer.sources.signals import SIGNALS as HOST_SIGNALS
+from node_anomaly_trainer.sources.signals import run_node, trailing_mean
+
+SIGNALS = {**HOST_SIGNALS, **LOG_SIGNALS}
+"""How each feature of the catalogue is read off a simulated node."""
 
 START = 1_767_571_200.0
 """Monday 2026-01-05 00:00 UTC: the same history on every day it is made."""

@@ -1,0 +1,189 @@
+"""What logs are counted into: lines, bytes, severities, patterns and silence, the same at both ends.
+
+The agent feeds it from its sources and the trainer from old files; both read the features off it with the
+catalogue's expressions, under the names of the agent's own metrics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from node_anomaly_core.expressions import Reading
+from node_anomaly_core.log_severity import count_severities, line_severities
+from node_anomaly_core.log_templates import TemplateMiner
+
+PREFIX = "anomaly_agent_log_"
+COUNTED = ("lines", "bytes", "errors", "warnings")
+"""Counters of each source and each group; `anomaly_agent_log_<name>_total`, and `_group_<name>_total`."""
+
+HALF_LIFE_S = 86400.0
+"""In which a source's longest gap is half forgotten."""
+
+TALKS_AFTER = 20
+"""Gaps between two ticks with lines after which a source is one that normally speaks."""
+
+MAX_KEYS = 64
+"""Sources and groups together; they are configured, so only a foreign state file could hold more."""
+
+
+@dataclass(slots=True)
+class Habit:
+    """How long a stream of lines is usually silent.
+
+    Attributes:
+        longest: its longest gap in seconds, fading by half in HALF_LIFE_S.
+        gaps: how many gaps there were, up to TALKS_AFTER.
+        spoke: when it last had a line, unix seconds; NaN before the first.
+    """
+
+    longest: float = 0.0
+    gaps: int = 0
+    spoke: float = math.nan
+
+    def look(self, now: float, spoke: bool) -> None:
+        """One tick, in which there were lines or not."""
+        if not self.spoke <= now:  # the first line, or a clock that went back
+            self.spoke = now if spoke else math.nan
+            return
+        if spoke:
+            gap = now - self.spoke
+            self.longest = max(self.longest * 0.5 ** (gap / HALF_LIFE_S), gap)
+            self.gaps = min(self.gaps + 1, TALKS_AFTER)
+            self.spoke = now
+
+    def silence(self, now: float) -> float:
+        """Seconds of silence beyond the longest usual gap; NaN while it is not known to speak normally."""
+        if self.gaps < TALKS_AFTER:
+            return math.nan
+        return max(0.0, now - self.spoke - self.longest)
+
+
+@dataclass(slots=True)
+class Stream:
+    """The counters of one source or group."""
+
+    lines: float = 0.0
+    bytes: float = 0.0
+    errors: float = 0.0
+    warnings: float = 0.0
+    habit: Habit = field(default_factory=Habit)
+    spoke: bool = False
+
+
+class LogCounters:
+    """Counters that only grow, of the node's sources and configured groups.
+
+    Attributes:
+        sources: by name.
+        groups: by name.
+        miner: the patterns of all lines together.
+        unmined: lines whose pattern was not looked for, for want of time.
+    """
+
+    def __init__(self, sources: tuple[str, ...], groups: tuple[str, ...] = ()) -> None:
+        self.sources = {name: Stream() for name in sources}
+        self.groups = {name: Stream() for name in groups}
+        self.miner = TemplateMiner()
+        self.unmined = 0
+
+    def add(
+        self,
+        source: str,
+        group: str,
+        lines: int,
+        size: int,
+        data: bytes,
+        severities: bytes | None,
+        *,
+        mine: bool = True,
+        examples: int = 0,
+    ) -> list[bytes]:
+        """Count one batch, as the agent's sources hand it out; gives up to `examples` lines of new patterns.
+
+        Where `data` holds only some of the lines, the shares of errors and warnings in it stand for all.
+        """
+        judged = line_severities(data, severities)
+        errors, warnings = count_severities(judged)
+        scale = lines / len(judged) if len(judged) else 0.0
+        for stream in (self.sources.get(source), self.groups.get(group)):
+            if stream is not None:
+                stream.lines += lines
+                stream.bytes += size
+                stream.errors += errors * scale
+                stream.warnings += warnings * scale
+                stream.spoke = stream.spoke or lines > 0
+        if mine:
+            self.unmined += max(lines - len(judged), 0)
+            return self.miner.mine(data, examples)
+        self.unmined += lines
+        return []
+
+    def tick(self, now: float) -> None:
+        """All batches up to `now`, unix seconds, have been added."""
+        for stream in (*self.sources.values(), *self.groups.values()):
+            stream.habit.look(now, stream.spoke)
+            stream.spoke = False
+
+    def reading(self, now: float, absent: frozenset[str] = frozenset()) -> Reading:
+        """The counters under the agent's own metric names; sources named in `absent` are left out."""
+        reading: Reading = {}
+        present = {name: stream for name, stream in self.sources.items() if name not in absent}
+        for infix, streams in (("", present), ("group_", self.groups)):
+            for name, stream in streams.items():
+                for what in COUNTED:
+                    reading[f"{PREFIX}{infix}{what}_total", name] = getattr(stream, what)
+                silence = stream.habit.silence(now)
+                if not math.isnan(silence):
+                    reading[f"{PREFIX}{infix}silence_seconds", name] = silence
+        if present:
+            reading[f"{PREFIX}new_templates_total", ""] = float(self.miner.created)
+            reading[f"{PREFIX}templates", ""] = float(len(self.miner))
+        return reading
+
+    def state(self) -> dict[str, object]:
+        """Everything as plain JSON values, bounded in size."""
+        return {
+            "sources": {name: _plain(stream) for name, stream in self.sources.items()},
+            "groups": {name: _plain(stream) for name, stream in self.groups.items()},
+            "miner": self.miner.state(),
+            "unmined": self.unmined,
+        }
+
+    def restore(self, state: Mapping[str, object]) -> bool:
+        """Go on from a saved state, as far as the same streams are configured; False if it is none."""
+        try:
+            saved = [_streams(state["sources"]), _streams(state["groups"])]
+            miner, unmined = state["miner"], state["unmined"]
+            if not isinstance(miner, Mapping) or not isinstance(unmined, int):
+                return False
+        except (KeyError, TypeError, ValueError):
+            return False
+        if not self.miner.restore(miner):
+            return False
+        self.unmined = unmined
+        for ours, theirs in zip((self.sources, self.groups), saved, strict=True):
+            ours.update({name: stream for name, stream in theirs.items() if name in ours})
+        return True
+
+
+def _plain(stream: Stream) -> list[float | None]:
+    habit = stream.habit
+    spoke = None if math.isnan(habit.spoke) else habit.spoke
+    return [stream.lines, stream.bytes, stream.errors, stream.warnings, habit.longest, habit.gaps, spoke]
+
+
+def _streams(value: object) -> dict[str, Stream]:
+    """Saved streams by name; KeyError, TypeError or ValueError if they are none."""
+    if not isinstance(value, dict) or len(value) > MAX_KEYS:
+        raise TypeError("not streams")
+    streams = {}
+    for name, row in value.items():
+        *numbers, spoke = row
+        lines, size, errors, warnings, longest, gaps = (float(number) for number in numbers)
+        if not all(0.0 <= number < math.inf for number in (lines, size, errors, warnings, longest, gaps)):
+            raise ValueError("not counters")
+        habit = Habit(longest, int(gaps), math.nan if spoke is None else float(spoke))
+        streams[str(name)] = Stream(lines, size, errors, warnings, habit)
+    return streams

@@ -1,0 +1,190 @@
+"""The journal is read from where it was left, whatever became of it in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+import journal
+from node_anomaly_agent.logs import journald
+from node_anomaly_agent.logs.journald import JournaldSource
+from node_anomaly_agent.logs.source import UNKNOWN_SEVERITY, Budget
+
+PLACE = "var/log/journal/" + "a" * 32
+HOUR_US = 3_600_000_000
+
+
+@pytest.fixture
+def root(tmp_path):
+    journal.write(tmp_path / PLACE / "system.journal", said("old", 10))
+    return tmp_path
+
+
+def said(text, count, **fields):
+    return [{"MESSAGE": f"{text} {n}", "PRIORITY": str(n % 8), **fields} for n in range(count)]
+
+
+def taken(source, size=1 << 20, seconds=5.0):
+    return list(source.read(Budget(time.monotonic() + seconds, size)))
+
+
+def lines(source, **how):
+    return sum(batch.lines for batch in taken(source, **how))
+
+
+def test_it_begins_at_the_end_and_then_takes_what_comes(root):
+    source = JournaldSource(root)
+    assert taken(source) == []
+    journal.write(root / PLACE / "system@2.journal", said("new", 20), journal.START_US + HOUR_US)
+    (batch,) = taken(source)
+    assert (batch.lines, batch.group) == (20, "")
+    assert batch.data.splitlines()[0] == b"new 0"
+    assert batch.size == len(batch.data)
+    assert batch.severities == bytes(n % 8 for n in range(20))
+    assert taken(source) == []
+    assert source.status().success
+
+
+def test_an_empty_journal_that_fills_is_read_from_its_start(tmp_path):
+    journal.write(tmp_path / PLACE / "system.journal", [])
+    source = JournaldSource(tmp_path)
+    assert taken(source) == []
+    journal.write(tmp_path / PLACE / "system@2.journal", said("first", 3))
+    assert lines(source) == 3
+
+
+def test_another_process_goes_on_after_the_cursor(root):
+    """Nothing twice and nothing lost, over files and reopened mappings."""
+    first = JournaldSource(root)
+    taken(first)
+    state = json.loads(json.dumps(first.state()))
+    first.close()
+    journal.write(root / PLACE / "system@2.journal", said("new", 2500), journal.START_US + HOUR_US)
+    second = JournaldSource(root)
+    assert second.restore(state)
+    assert lines(second) == 2500
+    assert lines(second) == 0
+
+
+def test_reopening_now_and_then_loses_nothing(root, monkeypatch):
+    """What is read stays mapped, so the files are opened anew after some entries."""
+    monkeypatch.setattr(journald, "REOPEN_ENTRIES", 1000)
+    source = JournaldSource(root)
+    taken(source)
+    journal.write(root / PLACE / "system@2.journal", said("new", 5000), journal.START_US + HOUR_US)
+    found = b"".join(batch.data for batch in taken(source)).splitlines()
+    assert found == [f"new {n}".encode() for n in range(5000)]
+
+
+def test_a_vacuumed_cursor_is_said_and_what_is_left_is_read(root):
+    source = JournaldSource(root)
+    taken(source)
+    journal.write(root / PLACE / "system@2.journal", said("new", 7), journal.START_US + HOUR_US)
+    state = source.state()
+    source.close()
+    (root / PLACE / "system.journal").unlink()
+    again = JournaldSource(root)
+    assert again.restore(state)
+    assert lines(again) == 7
+    assert again.status().success
+    assert "vacuumed" in again.status().error
+    assert lines(again) == 0
+    assert again.status().error == ""
+
+
+def test_a_storm_is_counted_beyond_the_bytes_that_are_looked_at(root):
+    source = JournaldSource(root)
+    taken(source)
+    journal.write(root / PLACE / "system@2.journal", said("new", 6000), journal.START_US + HOUR_US)
+    batches = taken(source, size=10_000)
+    assert sum(batch.lines for batch in batches) == 6000
+    assert len(b"".join(batch.data for batch in batches)) < 40_000
+    exact = sum(len(f"new {n}\n") for n in range(6000))
+    assert sum(batch.size for batch in batches) == pytest.approx(exact, rel=0.2)
+
+
+def test_without_time_nothing_is_begun_and_nothing_lost(root):
+    source = JournaldSource(root)
+    taken(source)
+    journal.write(root / PLACE / "system@2.journal", said("new", 50), journal.START_US + HOUR_US)
+    assert lines(source, seconds=-1.0) == 0
+    assert lines(source) == 50
+
+
+def test_units_are_told_apart_and_may_be_left_out(root):
+    groups = {"db.service": "db", "noise.service": None}
+    source = JournaldSource(root, lambda unit: groups.get(unit, ""))
+    taken(source)
+    entries = [
+        *said("a", 3, _SYSTEMD_UNIT="db.service"),
+        *said("b", 4, _SYSTEMD_UNIT="noise.service"),
+        *said("c", 5),
+    ]
+    journal.write(root / PLACE / "system@2.journal", entries, journal.START_US + HOUR_US)
+    assert {batch.group: batch.lines for batch in taken(source)} == {"db": 3, "": 5}
+
+
+def test_odd_messages_are_one_line_each(root):
+    """Newlines, NUL, no message at all, no or a foreign priority."""
+    source = JournaldSource(root)
+    taken(source)
+    entries = [
+        {"MESSAGE": "a\nb\nc"},
+        {"MESSAGE": b"\x00\xff\n"},
+        {"PRIORITY": "3"},
+        {"MESSAGE": "x" * 100_000, "PRIORITY": "high"},
+    ]
+    journal.write(root / PLACE / "system@2.journal", entries, journal.START_US + HOUR_US)
+    (batch,) = taken(source)
+    assert batch.lines == batch.data.count(b"\n") == 4
+    assert batch.severities == bytes([UNKNOWN_SEVERITY, UNKNOWN_SEVERITY, 3, UNKNOWN_SEVERITY])
+    assert batch.size < 20_000
+
+
+def test_a_damaged_file_costs_its_own_entries_only(root):
+    source = JournaldSource(root)
+    taken(source)
+    journal.write(root / PLACE / "system@2.journal", said("lost", 500), journal.START_US + HOUR_US)
+    file = root / PLACE / "system@2.journal"
+    whole = bytearray(file.read_bytes())
+    whole[4096 : 4096 + 60_000] = b"\xff" * 60_000
+    file.write_bytes(whole)
+    journal.write(root / PLACE / "system@3.journal", said("kept", 40), journal.START_US + 2 * HOUR_US)
+    assert lines(source) >= 40
+    assert source.status().success
+
+
+def test_a_host_without_a_journal_lacks_it(tmp_path):
+    source = JournaldSource(tmp_path)
+    assert taken(source) == []
+    status = source.status()
+    assert (status.success, status.missing) == (False, True)
+    assert not source.available()
+
+
+def test_a_journal_that_may_not_be_read_names_the_group_to_join(root, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    source = JournaldSource(root)
+    assert taken(source) == []
+    status = source.status()
+    assert (status.success, status.missing) == (False, False)
+    assert "systemd-journal" in status.error
+
+
+@pytest.mark.parametrize("state", [{}, {"cursor": 3}, {"cursor": "x" * 5000}, {"cursor": "a\nb"}], ids=str)
+def test_a_foreign_state_is_refused(root, state):
+    assert not JournaldSource(root).restore(state)
+
+
+def test_a_cursor_of_nonsense_is_a_failure_and_not_the_end(root):
+    """It starts from the end at the next read."""
+    source = JournaldSource(root)
+    assert source.restore({"cursor": "nonsense"})
+    assert taken(source) == []
+    assert "the journal cannot be read" in source.status().error
+    journal.write(root / PLACE / "system@2.journal", said("new", 5), journal.START_US + HOUR_US)
+    taken(source)
+    assert source.status().success

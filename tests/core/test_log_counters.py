@@ -1,0 +1,108 @@
+"""What is counted of logs, and what counts as unusual silence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from node_anomaly_core.features import CATALOGUE, FeatureEvaluator
+from node_anomaly_core.log_counters import LogCounters
+
+LOGS = tuple(feature for feature in CATALOGUE if feature.group == "logs")
+LINES = b"".join([b"INFO fine\n"] * 8 + [b"ERROR bad\n", b"WARN hm\n"])
+
+
+def counted(counters: LogCounters, lines: int = 10, data: bytes = LINES, group: str = "") -> None:
+    counters.add("files", group, lines, len(data), data, None)
+
+
+def test_lines_count_for_their_source_and_their_group():
+    counters = LogCounters(("files", "journald"), ("db",))
+    counted(counters, group="db")
+    counted(counters)
+    counters.tick(1.0)
+    reading = counters.reading(1.0)
+    assert reading["anomaly_agent_log_lines_total", "files"] == 20
+    assert reading["anomaly_agent_log_errors_total", "files"] == 2
+    assert reading["anomaly_agent_log_lines_total", "journald"] == 0
+    assert reading["anomaly_agent_log_group_warnings_total", "db"] == 1
+    assert reading["anomaly_agent_log_new_templates_total", ""] == 3
+
+
+def test_of_lines_that_were_only_counted_the_others_severities_stand_for_all():
+    counters = LogCounters(("files",))
+    counted(counters, lines=1000)
+    reading = counters.reading(0.0)
+    assert reading["anomaly_agent_log_errors_total", "files"] == pytest.approx(100)
+    assert counters.unmined == 990
+
+
+def test_a_source_that_cannot_be_read_says_nothing_rather_than_0():
+    counters = LogCounters(("files",))
+    assert counters.reading(0.0, frozenset({"files"})) == {}
+
+
+def test_the_features_are_the_rates_of_the_counters():
+    counters, evaluator = LogCounters(("files",)), FeatureEvaluator(LOGS, 60.0)
+    for tick in range(8):
+        counted(counters)
+        counters.tick(15.0 * tick)
+        values = evaluator.update(15.0 * tick, counters.reading(15.0 * tick))
+    found = dict(zip((feature.name for feature in LOGS), values.tolist(), strict=True))
+    assert found["log_lines_per_second"] == pytest.approx(10 / 15)
+    assert found["log_errors_per_second"] == pytest.approx(1 / 15)
+    assert found["log_errors_ratio"] == pytest.approx(1 / 15)  # of one line a second, as there are fewer
+    assert found["log_new_templates_per_second"] == 0
+    assert found["log_templates_count"] == 3
+
+
+class TestSilence:
+    def run(self, gaps: list[float]) -> tuple[LogCounters, float]:
+        counters, now = LogCounters(("files",)), 0.0
+        for gap in gaps:
+            counted(counters)
+            counters.tick(now)
+            now += gap
+        return counters, now
+
+    def silence(self, counters: LogCounters, now: float) -> float | None:
+        counters.tick(now)
+        return counters.reading(now).get(("anomaly_agent_log_silence_seconds", "files"))
+
+    def test_a_source_that_has_not_spoken_often_is_not_known_to_speak(self):
+        counters, now = self.run([15.0] * 10)
+        assert self.silence(counters, now + 3600) is None
+
+    def test_what_lasts_longer_than_the_longest_usual_gap_is_silence(self):
+        counters, now = self.run([15.0] * 20 + [120.0] + [15.0] * 5)
+        assert self.silence(counters, now + 60) == 0
+        assert self.silence(counters, now + 405) == pytest.approx(300, abs=1)
+
+    def test_a_long_gap_is_forgotten_by_half_a_day(self):
+        counters, now = self.run([3600.0] + [60.0] * 1440 + [60.0])
+        assert self.silence(counters, now + 3540) == pytest.approx(1800, abs=5)
+
+    def test_a_clock_that_goes_back_ends_the_silence(self):
+        counters, _ = self.run([15.0] * 30)
+        assert self.silence(counters, 0.0) is not None
+        assert self.silence(counters, 100.0) is not None
+
+
+def test_all_of_it_survives_a_restart():
+    counters = LogCounters(("files",), ("db",))
+    for tick in range(30):
+        counted(counters, group="db")
+        counters.tick(15.0 * tick)
+    other = LogCounters(("files",), ("db",))
+    assert other.restore(json.loads(json.dumps(counters.state())))
+    assert other.reading(600.0) == counters.reading(600.0)
+
+
+def saved(**changes: object) -> dict[str, object]:
+    return {"sources": {}, "groups": {}, "miner": {}, "unmined": 0, **changes}
+
+
+@pytest.mark.parametrize("state", [{}, {"sources": 1}, saved(), saved(sources={"files": [1]})], ids=str)
+def test_a_foreign_state_is_refused(state):
+    assert not LogCounters(("files",)).restore(state)
