@@ -10,7 +10,7 @@ import journal
 from node_anomaly_agent.cli import main
 from node_anomaly_agent.config import load_config
 from node_anomaly_agent.config_logs import LogsConfig
-from node_anomaly_agent.logs.assembly import build_logs, unit_groups
+from node_anomaly_agent.logs.assembly import build_logs, chooser
 from node_anomaly_core.errors import ConfigError
 
 
@@ -89,12 +89,12 @@ def test_units_are_included_excluded_and_grouped_by_the_first_that_matches():
         exclude=("noise*",),
         groups=(("db", ("pg*", "/x/*")), ("all", ("*",))),
     )
-    group_of = unit_groups(settings)
+    group_of = chooser(settings, paths=False)
     assert group_of is not None
     assert [group_of(unit) for unit in ("pg.service", "web.service", "noise.service", "a.scope")] == [
         "db", "all", None, None,
     ]  # fmt: skip
-    assert unit_groups(LogsConfig(include=("/var/log/*",), groups=(("x", ("/y/*",)),))) is None
+    assert chooser(LogsConfig(include=("/var/log/*",), groups=(("x", ("/y/*",)),)), paths=False) is None
 
 
 def test_show_lines_prints_new_patterns_with_secrets_masked(tmp_path, capsys, monkeypatch):
@@ -115,3 +115,49 @@ def test_show_lines_prints_new_patterns_with_secrets_masked(tmp_path, capsys, mo
     assert "hunter2" not in shown
     main(["--once", "--show-lines=5", "--output=json", *paths])
     assert "login failed" not in capsys.readouterr().out
+
+
+def test_a_host_without_any_setting_is_read_by_its_journal_or_by_its_files(tmp_path):
+    """Never by both: they hold the same lines."""
+    (tmp_path / "var/log").mkdir(parents=True)
+    (tmp_path / "var/log/syslog").write_text("")
+    pods = tmp_path / "var/log/pods/shop_web-1_uid/web"
+    pods.mkdir(parents=True)
+    (pods / "0.log").write_text("")
+    meter = build_logs(LogsConfig(), tmp_path)
+    assert meter is not None
+    meter.read()
+    (tmp_path / "var/log/syslog").write_text("Nov 25 10:00:00 h app: ERROR one\n")
+    (pods / "0.log").write_text("2026-01-02T03:04:05.000000000Z stdout F all is well\n")
+    reading = meter.read()
+    assert reading["anomaly_agent_log_errors_total", "files"] == 1
+    assert reading["anomaly_agent_log_lines_total", "containers"] == 1
+    assert ("anomaly_agent_log_lines_total", "journald") not in reading
+    assert meter.status().sources["journald"] == (False, True, 0)
+    meter.close()
+    journal.write(tmp_path / "var/log/journal" / ("a" * 32) / "system.journal", [{"MESSAGE": "x"}])
+    again = build_logs(LogsConfig(), tmp_path)
+    assert again is not None
+    again.read()
+    assert set(again.status().sources) == {"journald", "containers"}
+    again.close()
+
+
+def test_paths_are_the_hosts_wherever_its_root_is(tmp_path):
+    folder = tmp_path / "srv/logs"
+    folder.mkdir(parents=True)
+    for name in ("db.log", "web.log", "noise.log"):
+        (folder / name).write_text("")
+    settings = LogsConfig(
+        files=("/srv/logs/*.log",), journald=False, containers=False,
+        exclude=("/srv/logs/noise*",), groups=(("db", ("/srv/logs/db*",)),),
+    )  # fmt: skip
+    meter = build_logs(settings, tmp_path)
+    assert meter is not None
+    meter.read()
+    for name in ("db.log", "web.log", "noise.log"):
+        (folder / name).write_text("a line\n")
+    meter.read()
+    assert meter.status().counted["files"].lines == 2
+    assert meter.status().groups["db"].lines == 1
+    meter.close()
