@@ -1,4 +1,4 @@
-"""Fetch the real parts that tests run against: Prometheus with promtool, node_exporter, VictoriaMetrics.
+"""Fetch the real parts that tests run against: Prometheus, node_exporter, VictoriaMetrics, MLflow.
 
 What is on PATH is used as it is. What is missing is downloaded with apt, from the package sources that this
 machine already trusts, and unpacked below .parts/ in the repository: nothing is installed, no service is
@@ -24,12 +24,15 @@ PROGRAMS = {  # program -> Debian package
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "prometheus-node-exporter": "prometheus-node-exporter",
+    "prometheus-pushgateway": "prometheus-pushgateway",
     "victoria-metrics": "victoria-metrics",
 }
 JOURNAL_REMOTE = "lib/systemd/systemd-journal-remote"
 """Makes journal files with chosen times; not meant for PATH."""
 JOURNAL_PACKAGES = ["systemd-journal-remote", "libmicrohttpd12", "libsystemd-shared"]
 PROMETHEUS_3 = PARTS / "prometheus3"
+MLFLOW = PARTS / "mlflow"
+MLFLOW_LOCK = ROOT / "requirements" / "mlflow.txt"
 LATER_SUITE = "forky"
 """The first release of Debian with Prometheus 3."""
 
@@ -133,6 +136,25 @@ def try_to_fetch(packages: Sequence[str], into: Path, suite: str = "") -> None:
         print(f"apt could not fetch them: {error}", file=sys.stderr)
 
 
+def mlflow_is_missing() -> bool:
+    """Whether the server is not installed as the lock file has it today."""
+    done = MLFLOW / "installed.txt"
+    return not done.exists() or done.read_bytes() != MLFLOW_LOCK.read_bytes()
+
+
+def install_mlflow() -> None:
+    """Install the server with pip into an environment of its own; the trainer needs a newer pyarrow."""
+    print(f"==> installing MLflow into {MLFLOW.relative_to(ROOT)}/", flush=True)
+    pip = [MLFLOW / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    try:
+        subprocess.run([sys.executable, "-m", "venv", MLFLOW], check=True, timeout=120)
+        subprocess.run([*pip, "--require-hashes", "--no-deps", "-r", MLFLOW_LOCK], check=True, timeout=900)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"pip could not install it: {error}", file=sys.stderr)
+        return
+    (MLFLOW / "installed.txt").write_bytes(MLFLOW_LOCK.read_bytes())
+
+
 def main() -> None:
     """Fetch what is missing; say what happens."""
     if packages := missing():
@@ -151,6 +173,10 @@ def main() -> None:
     if prometheus_3_is_missing():
         print("Tests against Prometheus 3 are skipped here (and fail under CI=true).", file=sys.stderr)
         print(f"Try: put a prometheus of 3.x into {PROMETHEUS_3 / 'usr' / 'bin'}", file=sys.stderr)
+    if mlflow_is_missing():
+        install_mlflow()
+    if mlflow_is_missing():
+        print("Tests against MLflow are skipped here (and fail under CI=true).", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ NODE_EXPORTER = Part(
     "node_exporter", ("prometheus-node-exporter", "node_exporter"), "prometheus-node-exporter"
 )
 VICTORIA_METRICS = Part("VictoriaMetrics", ("victoria-metrics",), "victoria-metrics")
+PUSHGATEWAY = Part("Pushgateway", ("prometheus-pushgateway", "pushgateway"), "prometheus-pushgateway")
 
 
 def find(part: Part) -> Path | None:
@@ -260,6 +261,46 @@ def victoria_metrics(folder: Path) -> Iterator[Service]:
         "-search.latencyOffset=0s",
     ]
     with service("victoria-metrics", command, port, "/health", folder) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def pushgateway(folder: Path) -> Iterator[Service]:
+    """A real Pushgateway on a free port."""
+    program, port = need(PUSHGATEWAY), free_port()
+    command: list[str | Path] = [program, f"--web.listen-address=127.0.0.1:{port}"]
+    with service("pushgateway", command, port, "/-/ready", folder) as running:
+        yield running
+
+
+def need_mlflow() -> Path:
+    """The MLflow server's program, in the environment that scripts/real_parts.py makes."""
+    program = PARTS / "mlflow" / "bin" / "mlflow"
+    if not program.exists():
+        message = "MLflow is missing: python scripts/real_parts.py"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return program
+
+
+@contextlib.contextmanager
+def mlflow(folder: Path) -> Iterator[Service]:
+    """A real MLflow server that also serves artifacts, on a free port; it starts in 7 to 40 s."""
+    program, port = need_mlflow(), free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    command: list[str | Path] = [
+        program,
+        "server",
+        "--host=127.0.0.1",
+        f"--port={port}",
+        "--workers=1",
+        f"--backend-store-uri=sqlite:///{folder / 'mlflow.db'}",
+        f"--artifacts-destination={folder / 'artifacts'}",
+        "--serve-artifacts",
+    ]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with service("mlflow", command, port, "/health", folder, seconds=180.0, environment=quiet) as running:
         yield running
 
 

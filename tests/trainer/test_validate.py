@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-import rig
 from fleet_server import START, STEP, TICKS, fleet_server
 from node_anomaly_trainer.commands import app
 from node_anomaly_trainer.config import parse_config
-from node_anomaly_trainer.validate import check_mlflow, check_publish, check_tensorflow, validate
+from node_anomaly_trainer.validate import check_publish, check_tensorflow, validate
 from node_anomaly_trainer.validate_server import check_skew
 
 
@@ -62,6 +58,7 @@ def test_a_server_that_has_everything_passes_line_by_line(checked, server):
             "exclusions",
             "publish",
             "tensorflow",
+            "publish.key_file",
             "mlflow",
         ],
         "ok",
@@ -209,39 +206,3 @@ def test_clocks_may_differ_by_a_little(skew, status):
     check = check_skew(skew, 5.0)
     assert check.status == status
     assert ("ahead of" if skew > 0 else "behind") in check.detail
-
-
-@contextlib.contextmanager
-def answering(status: int) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(status if self.path == "/health" else 404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.mark.parametrize(("code", "status"), [(200, "ok"), (401, "note"), (500, "problem"), (404, "problem")])
-def test_mlflow_is_asked_for_its_health(code, status):
-    with answering(code) as address:
-        check = check_mlflow(f"http://me:secret@{address}/")
-    assert check.status == status
-    assert "secret" not in check.detail
-
-
-def test_mlflow_that_is_not_there_or_not_a_server():
-    assert check_mlflow("").status == "ok"
-    assert check_mlflow("sqlite:///x.db").status == "note"
-    assert check_mlflow(f"http://127.0.0.1:{rig.free_port()}").status == "problem"

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import yaml
 
 from node_anomaly_core.errors import ConfigError
+from node_anomaly_trainer.config_delivery import MetricsConfig, MlflowConfig, PublishConfig
+from node_anomaly_trainer.config_environ import with_environment
 from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.gate import GateLimits
-from node_anomaly_trainer.publish import KEEP
 from node_anomaly_trainer.seed_shape import translated
 from node_anomaly_trainer.settings import Bounds, Choice, InvalidValueError, build
 
@@ -204,14 +205,6 @@ class ReportConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PublishConfig:
-    """Where an accepted bundle goes; its `current` link is what agents watch."""
-
-    directory: str = "bundles"
-    keep: Positive = KEEP
-
-
-@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """The whole configuration file."""
 
@@ -230,6 +223,8 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     @property
     def limits(self) -> GateLimits:
@@ -248,14 +243,15 @@ class TrainConfig:
 
 
 def parse_config(raw: object, environ: Mapping[str, str] | None = None) -> TrainConfig:
-    """A validated configuration from parsed YAML; `PROMETHEUS_URL` fills in for an absent URL.
+    """A validated configuration from parsed YAML; the environment fills in what is absent.
+
+    PROMETHEUS_URL, MLFLOW_TRACKING_URI and PROMETHEUS_GATEWAY are read.
 
     Where the file names no source type, a `PROMETHEUS_URL` in the environment makes it `prometheus`.
     Raises ConfigError with every wrong key.
     """
     raw, _ = translated(raw)
-    url = (environ or {}).get("PROMETHEUS_URL", "")
-    return build(TrainConfig, _with_prometheus_url(raw, url) if url else raw)
+    return build(TrainConfig, with_environment(raw, environ or {}))
 
 
 def load_config(path: Path | None, environ: Mapping[str, str] | None = None) -> TrainConfig:
@@ -317,19 +313,3 @@ def with_options(
     if seed is not None:
         config = replace(config, training=replace(config.training, seed=seed))
     return config
-
-
-def _with_prometheus_url(raw: object, url: str) -> object:
-    raw = {} if raw is None else raw
-    if not isinstance(raw, Mapping):
-        return raw
-    source = raw.get("source")
-    source = {} if source is None else source
-    if not isinstance(source, Mapping):
-        return raw
-    server = source.get("prometheus")
-    server = {} if server is None else server
-    if not isinstance(server, Mapping):
-        return raw
-    # The file, where it says something, is more deliberate than the environment of a shell.
-    return {**raw, "source": {"type": "prometheus", **source, "prometheus": {"url": url, **server}}}

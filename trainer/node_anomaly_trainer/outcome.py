@@ -59,6 +59,10 @@ def print_outcome(report: TrainingReport, console: Console) -> None:
         _line(console, "nothing was published; the bundle in use stays")
     if report.artifacts is not None:
         _line(console, f"report {report.artifacts.html}")
+    if report.recorded is not None:
+        number = report.recorded.model_version
+        registered = f", registered as version {number}" if number else ""
+        _line(console, f"recorded {report.recorded.experiment} run {report.recorded.run}{registered}")
 
 
 def as_json(report: TrainingReport) -> str:

@@ -1,4 +1,4 @@
-"""A training run as one page: fetch -> fit -> calibrate -> judge through core -> gate -> publish."""
+"""A training run as one page: fetch, fit, calibrate, judge through core, gate, record, publish."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from node_anomaly_trainer import gate
+import numpy as np
+
+from node_anomaly_trainer import gate, registry
 from node_anomaly_trainer.assess import Assessed, Questions, assess
 from node_anomaly_trainer.calibrate import calibrate_known
 from node_anomaly_trainer.candidate import Candidate, golden_vectors, raw_scores, split
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import History, require_trainable
+from node_anomaly_trainer.delivery import publish_candidate, require, seal
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.fitting import LabelledRows, fit
 from node_anomaly_trainer.labelling import Labelled, label
 from node_anomaly_trainer.production import in_production
 from node_anomaly_trainer.progress import Progress
-from node_anomaly_trainer.publish import publish
 from node_anomaly_trainer.report.run import Artifacts, write_run
+from node_anomaly_trainer.run_metrics import TimedProgress, tell, told_when_it_fails
 from node_anomaly_trainer.sources import disturbed, fetch
 
 MINIMUM_TICKS = 1_000
@@ -48,6 +51,12 @@ class TrainingReport:
     """What was let pass because this data cannot tell; see gate.allowances."""
     artifacts: Artifacts | None = None
     """The run's HTML report, the same as JSON, and the model card."""
+    samples: int = 0
+    """Values of the history that are no gaps."""
+    trained_at: float = 0.0
+    """Unix seconds, of the candidate."""
+    recorded: registry.Recorded | None = None
+    """Where MLflow has the run."""
 
 
 def train(config: TrainConfig, progress: Progress, *, deploy: bool = True) -> TrainingReport:
@@ -55,7 +64,16 @@ def train(config: TrainConfig, progress: Progress, *, deploy: bool = True) -> Tr
 
     Raises TrainingError, SourceError or ConfigError. A rejected candidate is a result, not an error.
     """
+    timed = TimedProgress(progress)
+    with told_when_it_fails(config.metrics, timed):
+        done = _run(config, timed, deploy=deploy)
+    tell(config.metrics, timed, done)
+    return done
+
+
+def _run(config: TrainConfig, progress: Progress, *, deploy: bool) -> TrainingReport:
     begun = time.monotonic()
+    require(config)
     with progress.phase("history") as report:
         history = fetch(config, report, progress.note)
     notes = require_trainable(history, MINIMUM_TICKS).lines()
@@ -67,27 +85,29 @@ def train(config: TrainConfig, progress: Progress, *, deploy: bool = True) -> Tr
     production = in_production(Path(config.publish.directory), config.interval, progress.note)
     assessed = build(labelled.history, config, progress, staged, Questions(production, labelled.false_alarms))
     reasons = gate.judge(assessed.evaluation, config.limits)
-    path = None
-    if deploy and not reasons:
-        with progress.phase("publish"):
-            root = Path(config.publish.directory)
-            made = assessed.candidate
-            path = publish(root, made.manifest, made.files, config.publish.keep)
+    sealed = seal(config, assessed)
     done = TrainingReport(
         outcome="rejected" if reasons else "accepted",
         reasons=reasons,
         evaluation=assessed.evaluation,
-        path=path,
-        version=path.name if path else "",
+        path=None,
+        version=sealed.archived.version if deploy and not reasons else "",
         notes=notes,
         excluded=labelled.excluded,
         events=labelled.events,
         seconds=time.monotonic() - begun,
         allowances=gate.allowances(assessed.evaluation, config.limits),
+        samples=int(np.isfinite(history.values).sum()),
+        trained_at=sealed.archived.trained_at,
     )
     with progress.phase("report"):
-        artifacts = write_run(config.report, done, assessed, production)
-    return replace(done, artifacts=artifacts, seconds=time.monotonic() - begun)
+        done = replace(done, artifacts=write_run(config.report, done, assessed, production))
+    with progress.phase("record"):
+        record = registry.record(config, done, sealed.archived, sealed.losses, progress.note)
+    if deploy and not reasons:
+        with progress.phase("publish"):
+            done = replace(done, path=publish_candidate(config, assessed, progress.note))
+    return replace(done, recorded=record, seconds=time.monotonic() - begun)
 
 
 def prepare(

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -22,8 +21,6 @@ STYLES = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
 
 BUNDLE_BYTES = 4 * 2**20
 """More than any bundle takes; a version that is being written needs this beside those that are kept."""
-
-MLFLOW_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +48,14 @@ def validate(
     except AnomalyError as error:
         yield _failed("configuration", error)
         return
+    from node_anomaly_trainer.validate_delivery import check_delivery
+
     yield Check("configuration", OK, str(path) if path else "no file, defaults")
     yield from _source(config)
     yield from _files(config)
     yield check_publish(Path(config.publish.directory), config.publish.keep)
     yield check_tensorflow(config, load)
-    yield check_mlflow(environ.get("MLFLOW_TRACKING_URI", ""))
+    yield from check_delivery(config)
 
 
 def passed(checks: Sequence[Check]) -> bool:
@@ -151,30 +150,3 @@ def check_tensorflow(config: TrainConfig, load: Callable[[], ModuleType]) -> Che
             "pip install 'node-anomaly[trainer]', or leave lstm out of models.enabled",
         )
     return Check("tensorflow", OK, str(getattr(found, "__version__", "version unknown")))
-
-
-def check_mlflow(uri: str) -> Check:
-    """Whether the server of MLFLOW_TRACKING_URI answers; without one there is nothing to check."""
-    if not uri:
-        return Check("mlflow", OK, "MLFLOW_TRACKING_URI is not set, not used")
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
-        return Check("mlflow", NOTE, f"a store of the kind {parts.scheme or 'folder'} is not checked")
-    import requests
-
-    shown = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
-    fix = "check MLFLOW_TRACKING_URI and that the server is up, or unset it"
-    try:
-        answer = requests.get(uri.rstrip("/") + "/health", timeout=MLFLOW_TIMEOUT_S)
-    except requests.RequestException as error:
-        return Check("mlflow", PROBLEM, f"{shown} cannot be reached ({type(error).__name__})", fix)
-    if answer.status_code in (401, 403):
-        return Check(
-            "mlflow",
-            NOTE,
-            f"{shown} answers and asks for credentials",
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-        )
-    if not answer.ok:
-        return Check("mlflow", PROBLEM, f"{shown}/health answered HTTP {answer.status_code}", fix)
-    return Check("mlflow", OK, f"{shown} answers")

@@ -10,11 +10,15 @@ from collections.abc import Callable
 import typer
 
 from node_anomaly_trainer.commands.bench import bench
+from node_anomaly_trainer.commands.bundle import bundle_app
 from node_anomaly_trainer.commands.compare import SpreadLists, compare
 from node_anomaly_trainer.commands.config import config_app
+from node_anomaly_trainer.commands.drift import drift
 from node_anomaly_trainer.commands.fetch import fetch
+from node_anomaly_trainer.commands.keys import keygen
 from node_anomaly_trainer.commands.label import label
 from node_anomaly_trainer.commands.predict import explain, predict
+from node_anomaly_trainer.commands.publish import promote, publish, rollback
 from node_anomaly_trainer.commands.train import train
 from node_anomaly_trainer.commands.validate import validate
 
@@ -26,7 +30,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-COMMANDS: tuple[Callable[..., None], ...] = (train, predict, explain, label, validate, fetch, bench)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    train,
+    predict,
+    explain,
+    label,
+    validate,
+    fetch,
+    bench,
+    publish,
+    promote,
+    rollback,
+    drift,
+    keygen,
+)
 
 
 @app.callback()
@@ -38,3 +55,4 @@ for command in COMMANDS:
     app.command()(command)
 app.command(cls=SpreadLists)(compare)
 app.add_typer(config_app, name="config")
+app.add_typer(bundle_app, name="bundle")
