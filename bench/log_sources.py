@@ -62,7 +62,7 @@ def speed(directory: Path) -> Iterator[dict[str, object]]:
                 else ContainerSource(str(log_root))
             )
             path.touch()
-            drain(source, ENDLESS)
+            list(drain(source, 0))
             path.write_bytes(content)
             begun = time.process_time()
             lines = sum(batch.lines for batch in drain(source, size))
@@ -120,37 +120,39 @@ CASES = {
 
 
 def rates(directory: Path, seconds: float) -> Iterator[dict[str, object]]:
-    """What was counted of what was written, case by case, each on its own."""
-    for number, (name, (rate, burst, rotate_s)) in enumerate(CASES.items()):
+    """What was counted of what was written, all cases at the same time, each with a source of its own."""
+    sources, written, writers = [], [], []
+    for number, (rate, burst, rotate_s) in enumerate(CASES.values()):
         folder = directory / f"rates-{number}"
         folder.mkdir()
-        source = FileSource([Pattern(f"{folder}/*.log")])
-        list(drain(source, 1 << 20))
-        written = multiprocessing.Value("q", 0)
-        writer = multiprocessing.Process(
-            target=write_at, args=(folder / "app.log", rate, seconds, burst, rotate_s, written)
-        )
+        sources.append(FileSource([Pattern(f"{folder}/*.log")]))
+        list(drain(sources[-1], 0))
+        written.append(multiprocessing.Value("q", 0))
+        arguments = (folder / "app.log", rate, seconds, burst, rotate_s, written[-1])
+        writers.append(multiprocessing.Process(target=write_at, args=arguments))
+    for writer in writers:
         writer.start()
-        counted = size = 0
-        longest, begun = 0.0, time.process_time()
-        while writer.is_alive():
-            time.sleep(1.0)
-            started = time.monotonic()
-            for batch in source.read(Budget(started + 0.1, 256 << 10)):
-                counted, size = counted + batch.lines, size + batch.size
-            longest = max(longest, time.monotonic() - started)
-        writer.join()
-        counted += sum(batch.lines for batch in drain(source, 0))
-        spent = time.process_time() - begun
-        source.close()
-        shutil.rmtree(folder)
+    counted, longest, spent = [0] * len(CASES), [0.0] * len(CASES), [0.0] * len(CASES)
+    working = True
+    while working:
+        time.sleep(1.0)
+        working = any(writer.is_alive() for writer in writers)  # and one more look once they are done
+        if not working:
+            time.sleep(Limits().survey_s)
+        for number, source in enumerate(sources):
+            started, begun = time.monotonic(), time.process_time()
+            counted[number] += sum(batch.lines for batch in source.read(Budget(started + 0.1, 256 << 10)))
+            spent[number] += time.process_time() - begun
+            longest[number] = max(longest[number], time.monotonic() - started)
+    for number, name in enumerate(CASES):
+        sources[number].close()
         yield {
             "case": name,
-            "written": written.value,
-            "counted": counted,
-            "error": counted / written.value - 1,
-            "longest_read_ms": 1e3 * longest,
-            "cpu_ratio": spent / seconds,
+            "written": written[number].value,
+            "counted": counted[number],
+            "error": counted[number] / written[number].value - 1,
+            "longest_read_ms": 1e3 * longest[number],
+            "cpu_ratio": spent[number] / seconds,
         }
 
 

@@ -16,7 +16,7 @@ from node_anomaly_agent.logs.cri import CriFormat
 from node_anomaly_agent.logs.docker_json import DockerFormat
 from node_anomaly_agent.logs.follow import Limits
 from node_anomaly_agent.logs.pieces import Pieces, Shelf
-from node_anomaly_agent.logs.source import MAX_LINE_BYTES
+from node_anomaly_agent.logs.source import MAX_LINE_BYTES, Budget
 
 TIME = b"2026-11-25T10:15:00.123456789Z"
 OUTPUTS = st.sampled_from([b"stdout", b"stderr"])
@@ -66,6 +66,13 @@ def test_a_cri_record_is_its_message(raw, message):
         pytest.param(docker("hello\n"), b"hello\n", id="a line"),
         pytest.param(docker("\n"), b"\n", id="an empty line"),
         pytest.param(docker('say "hi" \u00fc\n'), 'say "hi" ü\n'.encode(), id="escapes"),
+        pytest.param(
+            docker("a\n") + docker('"b"\n') + docker("c\n"), b'a\n"b"\nc\n', id="with and without escapes"
+        ),
+        pytest.param(
+            b'{"log":"x\\n","stream":"stderr","attrs":{"a":"b"},"time":"t"}\n', b"x\n", id="attributes"
+        ),
+        pytest.param(b'{"time":"t", "stream":"stdout", "log":"x\\n"}\n', b"x\n", id="another order"),
         pytest.param(docker("he") + docker("llo\n"), b"hello\n", id="two pieces"),
         pytest.param(docker("ends in \\n"), b"", id="an escaped backslash ends no line"),
         pytest.param(docker("a\nb\n"), b"a b\n", id="one record is one line"),
@@ -224,7 +231,6 @@ def test_pieces_that_were_read_before_a_restart_make_no_line_more_or_less(node):
 def test_pods_that_come_and_go_leave_nothing_behind(node):
     now = [0.0]
     source = make(node, limits=Limits(survey_s=0.0, deleted_s=20.0), clock=lambda: now[0])
-    from node_anomaly_agent.logs.source import Budget
 
     def tick() -> int:
         now[0] += 15.0

@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 GroupOf = Callable[[str], str | None]
@@ -69,8 +70,15 @@ def rotated_from(name: str) -> str | None:
 
     `app.log.1`, `messages-20261125` and `0.log.20261125-101500` are; `app-20261125.log` is a live file.
     """
+    if not (name[-1:].isdigit() or name.endswith(("~", ".old", ".bak"))):
+        return None
     match = _ROTATED.match(name)
     return match[1] if match else None
+
+
+@lru_cache(maxsize=256)
+def _matcher(glob: str) -> Callable[[str], object]:
+    return re.compile(fnmatch.translate(glob)).match
 
 
 class Discovery:
@@ -86,7 +94,7 @@ class Discovery:
         self, patterns: Sequence[Pattern], excluded: Sequence[str] = (), group_of: GroupOf | None = None
     ) -> None:
         self.patterns = tuple(patterns)
-        self._excluded = [re.compile(fnmatch.translate(glob)).match for glob in excluded]
+        self._excluded = [_matcher(glob) for glob in excluded]
         self._group_of = group_of
         self._listings: dict[str, _Listing] = {}
         self._used: set[str] = set()
@@ -152,7 +160,7 @@ class Discovery:
         elif not _MAGIC.search(part):
             yield f"{base}/{part}"
         else:
-            match = re.compile(fnmatch.translate(part)).match
+            match = _matcher(part)
             for name, _ in self._list(base):
                 if match(name) and (not name.startswith(".") or part.startswith(".")):
                     yield f"{base}/{name}"

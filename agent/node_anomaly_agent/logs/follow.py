@@ -28,14 +28,14 @@ class Limits:
     Attributes:
         open_files: files held open; of more, the longest quiet are closed and looked at by each survey.
         files: files of which the position is kept.
-        survey_s: seconds between two looks for new names.
+        survey_s: seconds between two looks for new names; a little less than a usual tick.
         renamed_s: quiet seconds after which a renamed file is let go: its writer may not know yet.
         deleted_s: the same of a deleted one, whose space is free only then.
     """
 
     open_files: int = 512
     files: int = 2048
-    survey_s: float = 10.0
+    survey_s: float = 14.0
     renamed_s: float = 300.0
     deleted_s: float = 20.0
 
