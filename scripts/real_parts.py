@@ -145,7 +145,14 @@ def mlflow_is_missing() -> bool:
 def install_mlflow() -> None:
     """Install the server with pip into an environment of its own; the trainer needs a newer pyarrow."""
     print(f"==> installing MLflow into {MLFLOW.relative_to(ROOT)}/", flush=True)
-    pip = [MLFLOW / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [
+        MLFLOW / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     try:
         subprocess.run([sys.executable, "-m", "venv", MLFLOW], check=True, timeout=120)
         subprocess.run([*pip, "--require-hashes", "--no-deps", "-r", MLFLOW_LOCK], check=True, timeout=900)
