@@ -7,7 +7,7 @@ catalogue's expressions, under the names of the agent's own metrics.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from node_anomaly_core.expressions import Reading
@@ -23,6 +23,9 @@ HALF_LIFE_S = 86400.0
 
 TALKS_AFTER = 20
 """Gaps between two ticks with lines after which a source is one that normally speaks."""
+
+PIECE_BYTES = 32 << 10
+"""Lines are judged in pieces of this size: what that takes for a moment is a few times as much."""
 
 MAX_KEYS = 64
 """Sources and groups together; they are configured, so only a foreign state file could hold more."""
@@ -104,9 +107,16 @@ class LogCounters:
 
         Where `data` holds only some of the lines, the shares of errors and warnings in it stand for all.
         """
-        judged = line_severities(data, severities)
-        errors, warnings = count_severities(judged)
-        scale = lines / len(judged) if len(judged) else 0.0
+        judged, errors, warnings = 0, 0, 0
+        new: list[bytes] = []
+        for piece in _pieces(data):
+            known = None if severities is None else severities[judged:]
+            found = line_severities(piece, known)
+            more_errors, more_warnings = count_severities(found)
+            judged, errors, warnings = judged + len(found), errors + more_errors, warnings + more_warnings
+            if mine:
+                new += self.miner.mine(piece, examples - len(new))
+        scale = lines / judged if judged else 0.0
         for stream in (self.sources.get(source), self.groups.get(group)):
             if stream is not None:
                 stream.lines += lines
@@ -114,11 +124,8 @@ class LogCounters:
                 stream.errors += errors * scale
                 stream.warnings += warnings * scale
                 stream.spoke = stream.spoke or lines > 0
-        if mine:
-            self.unmined += max(lines - len(judged), 0)
-            return self.miner.mine(data, examples)
-        self.unmined += lines
-        return []
+        self.unmined += max(lines - judged, 0) if mine else lines
+        return new
 
     def tick(self, now: float) -> None:
         """All batches up to `now`, unix seconds, have been added."""
@@ -166,6 +173,15 @@ class LogCounters:
         for ours, theirs in zip((self.sources, self.groups), saved, strict=True):
             ours.update({name: stream for name, stream in theirs.items() if name in ours})
         return True
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Whole lines of about PIECE_BYTES each."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + PIECE_BYTES) + 1 or len(data)
+        yield data[start:end]
+        start = end
 
 
 def _plain(stream: Stream) -> list[float | None]:

@@ -69,8 +69,10 @@ def line_severities(data: bytes, known: bytes | None = None) -> NDArray[np.uint8
     Returns:
         (lines,) severities 0 to 7, UNKNOWN where nothing told.
     """
-    if known is not None and UNKNOWN not in known:
-        return np.frombuffer(known, dtype=np.uint8)
+    if known is not None:
+        known = known[: data.count(b"\n") + (not data.endswith(b"\n"))]
+        if UNKNOWN not in known:
+            return np.frombuffer(known, dtype=np.uint8)
     # A leading newline makes the first line like all others; then line i lies between the newlines i and i+1.
     block = b"\n" + data + (b"" if data.endswith(b"\n") else b"\n")
     starts = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == 10)
