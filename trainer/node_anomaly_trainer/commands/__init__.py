@@ -19,6 +19,7 @@ from node_anomaly_trainer.commands.keys import keygen
 from node_anomaly_trainer.commands.label import label
 from node_anomaly_trainer.commands.predict import explain, predict
 from node_anomaly_trainer.commands.publish import promote, publish, rollback
+from node_anomaly_trainer.commands.replay_logs import replay_logs
 from node_anomaly_trainer.commands.train import train
 from node_anomaly_trainer.commands.validate import validate
 
@@ -37,6 +38,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     label,
     validate,
     fetch,
+    replay_logs,
     bench,
     publish,
     promote,
