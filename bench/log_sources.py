@@ -19,6 +19,7 @@ import shutil
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -260,6 +261,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    warnings.filterwarnings("ignore", module="watchdog")  # it watches some new directories twice, and says so
     results: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

@@ -293,6 +293,38 @@ def test_of_a_long_absence_only_the_end_is_counted_and_the_rest_is_reckoned(tmp_
     assert abs(sum(batch.lines for batch in batches) - 100_000) <= 1000
 
 
+def test_following_files_leaves_half_of_the_descriptors_to_the_rest_of_the_agent(tmp_path, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (40, 4096))
+    reader = Reader(lambda: follow(tmp_path))
+    reader.tick()
+    for number in range(50):
+        (tmp_path / f"{number}.log").write_bytes(b"line\n")
+    for _ in range(6):
+        reader.tick()
+    assert reader.source.status().streams <= 20
+    assert reader.lines == 50
+
+
+def test_a_glob_over_half_the_host_is_cut_off_and_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr("node_anomaly_agent.logs.discovery.MAX_DIRECTORIES", 10)
+    for number in range(30):
+        (tmp_path / str(number)).mkdir()
+    source = follow(tmp_path, "**")
+    read_all(source)
+    assert "name the files more precisely" in source.status().error
+
+
+def test_two_stars_at_the_end_name_all_files_below_and_a_relative_glob_is_below_the_working_directory(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    source = FileSource([Pattern("logs/**")], limits=EVERY_LOOK)
+    read_all(source)
+    (tmp_path / "logs" / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "logs" / "deep" / "er" / "app").write_bytes(b"line\n")
+    assert sum(batch.lines for batch in read_all(source)) == 1
+
+
 @pytest.mark.parametrize(
     "state",
     [

@@ -6,6 +6,7 @@ are looked up at every survey, because a link may lead elsewhere without a trace
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import re
@@ -20,6 +21,9 @@ GroupOf = Callable[[str], str | None]
 
 MAX_DEPTH = 12
 """Directories that `**` descends."""
+
+MAX_DIRECTORIES = 2048
+"""Of more, the rest is left out and said to be: a survey is part of a tick."""
 
 MAX_KEPT_NAMES = 4096
 """A larger directory is listed anew each time."""
@@ -37,7 +41,7 @@ _ROTATED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A glob (`*`, `?`, `[...]`, and `**` for any directories) and the group of what it finds."""
+    """A glob (`*`, `?`, `[...]`, and `**` for directories of any depth) and the group of what it finds."""
 
     glob: str
     group: str = ""
@@ -76,6 +80,12 @@ def rotated_from(name: str) -> str | None:
     return match[1] if match else None
 
 
+def _parts(glob: str) -> tuple[str, ...]:
+    """The parts of a glob below the root; `**` at its end names the files below too."""
+    parts = Path(os.path.abspath(glob)).parts  # noqa: PTH100  # Path.absolute() keeps the ".."
+    return (*parts, "*") if parts[-1] == "**" else parts
+
+
 @lru_cache(maxsize=256)
 def _matcher(glob: str) -> Callable[[str], object]:
     return re.compile(fnmatch.translate(glob)).match
@@ -111,7 +121,7 @@ class Discovery:
         self._used = set()
         seen: set[tuple[int, int]] = set()
         for pattern in self.patterns:
-            for path in self._expand("", Path(pattern.glob).parts, MAX_DEPTH):
+            for path in self._expand("", _parts(pattern.glob), MAX_DEPTH):
                 directory, _, name = path.rpartition("/")
                 if not is_text_log(name) or any(match(path) for match in self._excluded):
                     continue
@@ -168,6 +178,11 @@ class Discovery:
     def _list(self, directory: str) -> list[tuple[str, bool]]:
         """Names in a directory, and whether each is a directory (not a link to one)."""
         path = directory or "/"
+        if len(self._used) >= MAX_DIRECTORIES:
+            self.refused.setdefault(
+                path, OSError(errno.E2BIG, f"the globs lead through more than {MAX_DIRECTORIES} directories")
+            )
+            return []
         self._used.add(path)
         try:
             status = os.stat(path)  # noqa: PTH116  # as above

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -26,7 +27,8 @@ class Limits:
     """What following files may take.
 
     Attributes:
-        open_files: files held open; of more, the longest quiet are closed and looked at by each survey.
+        open_files: files held open, at most half of what the process may open; of more, the longest quiet
+            are closed and looked at by each survey.
         files: files of which the position is kept.
         survey_s: seconds between two looks for new names; a little less than a usual tick.
         renamed_s: quiet seconds after which a renamed file is let go: its writer may not know yet.
@@ -64,6 +66,8 @@ class Follower:
         self._make_format = make_format
         self._limits = limits
         self._clock = clock
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._open_files = min(limits.open_files, max(1, soft // 2))  # the rest of the agent opens files too
         self.tails: dict[tuple[int, int], Tail] = {}
         self._parked: dict[tuple[int, int], Mark] = {}
         self._saved: list[Mark] = []
@@ -223,12 +227,13 @@ class Follower:
 
     def _refresh(self, tail: Tail, now: float) -> None:
         seen = tail.seen
-        if not tail.adrift and not self._is_in_place(tail):
+        status = None if tail.adrift else self._status_by_name(tail)
+        if status is None and not tail.adrift:
             tail.adrift = True
             if self._succeed(tail, now):
                 return
             self._find_missed({tail.path: tail.group}, self._looked_at, now, late=False)
-        before = tail.refresh(os.fstat(tail.descriptor))
+        before = tail.refresh(status or os.fstat(tail.descriptor))
         if before is not None:
             self.truncations += 1
             self._adopt(find_rotated(before, self._make_format(), self.tails), now)
@@ -241,12 +246,13 @@ class Follower:
                 self._drop(tail)
 
     @staticmethod
-    def _is_in_place(tail: Tail) -> bool:
+    def _status_by_name(tail: Tail) -> os.stat_result | None:
+        """The file's status, or None if its name leads elsewhere or nowhere."""
         try:
             status = os.stat(tail.path)  # noqa: PTH116  # a Path a file a tick costs more than the call
         except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == tail.identity
+            return None
+        return status if (status.st_dev, status.st_ino) == tail.identity else None
 
     def _succeed(self, tail: Tail, now: float) -> bool:
         """Open what has taken a file's name. True if it is the same content anew, as editors leave it."""
@@ -292,7 +298,7 @@ class Follower:
             self.tails[tail.identity] = tail
 
     def _make_room(self) -> None:
-        while len(self.tails) >= self._limits.open_files:
+        while len(self.tails) >= self._open_files:
             longest = min(self.tails.values(), key=lambda tail: (tail.backlog > 0, tail.quiet_since))
             self.evictions += 1
             if not longest.adrift:

@@ -7,12 +7,18 @@ import grp
 import os
 import stat
 
+_REMEDIES = {
+    errno.EMFILE: "raise LimitNOFILE of the agent's service",
+    errno.ENFILE: "raise fs.file-max of the host",
+    errno.E2BIG: "name the files more precisely",
+}
+
 
 def describe_refusal(path: str, error: OSError) -> str:
     """One line: what, where, and what to do next."""
     reason = f"{path} cannot be read: {error.strerror or error}"
     if error.errno not in (errno.EACCES, errno.EPERM):
-        return f"{reason}; check the disk, or exclude it"
+        return f"{reason}; {_REMEDIES.get(error.errno or 0, 'check the disk, or exclude it')}"
     try:
         closed = _closed(path)
     except OSError:
