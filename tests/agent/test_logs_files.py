@@ -325,6 +325,42 @@ def test_two_stars_at_the_end_name_all_files_below_and_a_relative_glob_is_below_
     assert sum(batch.lines for batch in read_all(source)) == 1
 
 
+def test_files_beyond_the_bound_fail_the_source_and_are_said_to_be_too_many(tmp_path):
+    for number in range(5):
+        (tmp_path / f"{number}.log").touch()
+    source = follow(tmp_path, limits=Limits(files=3, survey_s=0.0))
+    read_all(source)
+    assert not source.status().success
+    assert source.status().error.startswith("2 files are too many")
+
+
+@pytest.mark.parametrize(("deleted", "quiet_s"), [(False, 300.0), (True, 20.0)], ids=["renamed", "deleted"])
+def test_an_old_file_is_let_go_once_it_has_been_quiet(tmp_path, deleted, quiet_s):
+    """A deleted one soon: its space is free only then."""
+    now = [0.0]
+
+    def tick(seconds: float) -> int:
+        now[0] += seconds
+        list(source.read(Budget(now[0] + 1, 1 << 20)))
+        return source.status().streams
+
+    source = follow(tmp_path, clock=lambda: now[0])
+    (tmp_path / "app.log").write_bytes(b"line\n")
+    assert tick(1) == 1
+    (tmp_path / "app.log").rename(tmp_path / "app.old")
+    if deleted:
+        (tmp_path / "app.old").unlink()
+    tick(1)
+    assert tick(quiet_s - 10) == 1
+    assert tick(15) == 0
+
+
+def test_nothing_of_a_line_is_in_the_state(reader, log):
+    log.write(b"password=hunter2\nnot ended, hunter2")
+    reader.tick()
+    assert "hunter2" not in reader.save()
+
+
 @pytest.mark.parametrize(
     "state",
     [
