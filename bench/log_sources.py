@@ -6,8 +6,8 @@ Speed: a file of 64 MiB of lines of 100 bytes, plain, as a container runtime (CR
 them, in the page cache; CPU time of this process. Rates: another process writes files at known rates, with
 bursts and with a rotation by rename every seven seconds; a source is read every second, and Batch.lines is
 compared with what was written. Finding: 300 pods that write 20 lines/s each and of which one is replaced a
-second, by polling as the agent does (every second, fourteen times its usual cadence) and by watchdog's inotify
-on the same directories.
+second, by polling as the agent does (every second, fourteen times its usual cadence) and by watchdog's
+inotify on the same directories.
 """
 
 from __future__ import annotations
