@@ -290,7 +290,7 @@ class TestSettings:
         arguments = ["check-config", "--features.file", str(shared), "--state.directory", str(tmp_path)]
         assert main(arguments) == 0
         out = capsys.readouterr().out
-        assert "own features          mail_sent_per_second, mail_queue_count" in out
+        assert f"{'own features':<25}  mail_sent_per_second, mail_queue_count" in out
         assert "node-exporter.url     http://127.0.0.1:9100/metrics" in out
         shared.write_text(
             "features:\n" + MAILS.replace("URL", "node_exporter").replace("mail_queue{", "mails{")
