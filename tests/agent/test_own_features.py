@@ -291,7 +291,7 @@ class TestSettings:
         assert main(arguments) == 0
         out = capsys.readouterr().out
         assert f"{'own features':<25}  mail_sent_per_second, mail_queue_count" in out
-        assert "node-exporter.url     http://127.0.0.1:9100/metrics" in out
+        assert f"{'node-exporter.url':<25}  http://127.0.0.1:9100/metrics" in out
         shared.write_text(
             "features:\n" + MAILS.replace("URL", "node_exporter").replace("mail_queue{", "mails{")
         )
