@@ -35,8 +35,8 @@ bench: env-dev ## the figures of bench/README.md
 	$(BIN)/python bench/history.py
 	$(BIN)/python bench/agreement.py
 	$(BIN)/python bench/fleet.py
-	$(BIN)/python bench/mutations.py
-	$(BIN)/python bench/reloads.py
+	$(BIN)/python bench/mutations.py --count 5000
+	$(BIN)/python bench/reloads.py --count 1000
 
 docs: env-run  ## docs/metrics.md and docs/features.md from the code
 	@$(BIN)/python scripts/docs.py

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -36,6 +37,7 @@ from node_anomaly_agent.fetch_errors import FetchError  # noqa: E402
 from node_anomaly_agent.fetch_http import Access, Client  # noqa: E402
 from node_anomaly_agent.fetch_sources import Announcement, ChannelSource, Source  # noqa: E402
 from node_anomaly_agent.ledger import Ledger  # noqa: E402
+from node_anomaly_agent.log_setup import Log  # noqa: E402
 from node_anomaly_core.bundle import verify_bundle  # noqa: E402
 from node_anomaly_core.features import CATALOGUE  # noqa: E402
 
@@ -75,7 +77,7 @@ def fetcher(source: Source, client: Client, root: Path, node: str, interval_s: f
         Ledger(None),
         node,
         interval_s=interval_s,
-        log=FakeLog(),
+        log=cast("Log", FakeLog()),
         now=time.time,
     )
 

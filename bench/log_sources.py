@@ -229,7 +229,7 @@ def finding(directory: Path, pods: int = 300, seconds: float = 15.0) -> Iterator
         }
 
 
-def survey_cost(directory: Path, pods: int = 300) -> dict[str, float]:
+def survey_cost(directory: Path, pods: int = 300) -> dict[str, object]:
     """One survey and one look at open files, in ms of CPU time, on the median of 50."""
     discovery = Discovery([Pattern(f"{directory}/polling/pods/*/*/*.log")])
     source = ContainerSource(str(directory / "polling"), limits=Limits(survey_s=1e9))

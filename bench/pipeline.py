@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -114,6 +115,7 @@ def main() -> int:
     options = parser.parse_args()
     from node_anomaly_trainer.config import parse_config
     from node_anomaly_trainer.pipeline import train
+    from node_anomaly_trainer.progress import Progress
 
     with tempfile.TemporaryDirectory() as scratch:
         data = str(Path(scratch) / "history.parquet")
@@ -134,7 +136,7 @@ def main() -> int:
             }
         )
         begun, cpu = time.monotonic(), time.process_time()
-        report = train(config, meter)
+        report = train(config, cast("Progress", meter))
         wall, cpu = time.monotonic() - begun, time.process_time() - cpu
     peak = max(spent.peak_mib for spent in meter.phases)
     if options.json:

@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from node_anomaly_agent.clock import SystemClock  # noqa: E402
 from node_anomaly_agent.daemon import Daemon, Parts  # noqa: E402
 from node_anomaly_agent.distribution import Distribution  # noqa: E402
 from node_anomaly_agent.ledger import Ledger  # noqa: E402
+from node_anomaly_agent.log_setup import Log  # noqa: E402
 from node_anomaly_agent.memory import map_large_blocks, trim  # noqa: E402
 from node_anomaly_agent.process_stats import ProcessStats  # noqa: E402
 from node_anomaly_agent.reload import Reloader  # noqa: E402
@@ -125,7 +127,8 @@ def run(count: int) -> list[Row]:
             for number in range(2)
         ]
         activate(root, versions[0])
-        clock, log = FastClock(), FakeLog()
+        clock, lines = FastClock(), FakeLog()
+        log = cast("Log", lines)
         ledger = Ledger(Path(home))
         distribution = Distribution(ledger, lambda _: None, log, clock.time, clock.wake, auto_rollback=False)
         reloader = Reloader(
@@ -159,7 +162,7 @@ def run(count: int) -> list[Row]:
         def tick() -> None:
             nonlocal wanted
             original_tick()
-            log.lines.clear()
+            lines.lines.clear()
             done = daemon.snapshot.counters.reloads
             if len(rows) < len(marks) and done >= marks[len(rows)]:
                 rows.append(look(daemon))

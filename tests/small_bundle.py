@@ -89,7 +89,7 @@ def history(ticks: int = TICKS) -> History:
         features=FEATURES,
         interval_s=INTERVAL_S,
         nodes=NODES,
-        timestamps=START + INTERVAL_S * np.arange(ticks),
+        timestamps=START + INTERVAL_S * np.arange(ticks, dtype=np.float64),
         values=values,
         labels=np.zeros(values.shape[:2], dtype=np.int8),
         origin={"source": "test"},
