@@ -63,11 +63,13 @@ class RollingThreshold:
         *,
         window_s: float | None = None,
         open_s: float = OPEN_S,
+        update_s: float = UPDATE_S,
     ) -> None:
         """Start at the `level` that training found for the budget.
 
         A node has the defaults, a window of two or, for tight budgets, four days; bench/ablation.py tries
-        others, and an `open_s` of 0, which lets any episode raise the threshold over itself.
+        others, an `open_s` of 0, which lets any episode raise the threshold over itself, and shorter
+        times between two looks (`update_s`).
         """
         if window_s is None:
             window_s = WINDOW_S if budget_per_week * WINDOW_S >= WEEK else LONG_WINDOW_S
@@ -75,7 +77,7 @@ class RollingThreshold:
         self._block_s = MERGE_TICKS * interval_s
         self._blocks: deque[float] = deque(maxlen=max(3, round(window_s / self._block_s)))
         self._allowed = budget_per_week * window_s / WEEK - _COUNT_BIAS
-        self._every = max(1, round(UPDATE_S / self._block_s))
+        self._every = max(1, round(update_s / self._block_s))
         self._open = max(1, round(open_s / self._block_s)) if open_s > 0 else 0
         self._last: deque[float] = deque(maxlen=HOLD_TICKS)
         self._highest = -np.inf
@@ -167,10 +169,16 @@ def rolling_scores(
     *,
     window_s: float | None = None,
     open_s: float = OPEN_S,
+    update_s: float = UPDATE_S,
 ) -> Array:
     """Scores (t,) of consecutive evidence (t,), NaN = unknown, by the node's own threshold."""
     threshold = RollingThreshold(
-        tail.alarm_level(), budget_per_week, interval_s, window_s=window_s, open_s=open_s
+        tail.alarm_level(),
+        budget_per_week,
+        interval_s,
+        window_s=window_s,
+        open_s=open_s,
+        update_s=update_s,
     )
     levels = np.array([threshold.step(float(value)) for value in evidence])
     return around(tail.score(evidence), tail.score(levels))
