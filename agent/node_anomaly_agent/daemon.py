@@ -24,7 +24,7 @@ from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus, Sample
 from node_anomaly_agent.scorer import AgentScorer, Candidate
-from node_anomaly_agent.snapshot import Counters, ReloadStatus, Snapshot
+from node_anomaly_agent.snapshot import BundleInfo, Counters, ReloadStatus, Snapshot
 from node_anomaly_agent.state import AgentState
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_core.errors import BundleError
@@ -282,6 +282,7 @@ class Daemon:
         counters = self.snapshot.counters
         self._update(
             bundle=self._scorer.info,
+            score=self._score_of(self._scorer.info),
             counters=counters.add("reloads") if reloaded else counters,
             reload=ReloadStatus(successful=True, success_timestamp=self._clock.time()),
         )
@@ -293,6 +294,12 @@ class Daemon:
             models=",".join(name for name, _ in candidate.info.models),
             features=len(candidate.info.features),
         )
+
+    def _score_of(self, bundle: BundleInfo) -> Score | None:
+        """The last score until the next tick, unless it speaks of other features than the bundle's."""
+        before = self.snapshot
+        known = before.bundle is not None and before.bundle.features == bundle.features
+        return before.score if known else None
 
     def _refuse(self, error: BundleError) -> None:
         before = self.snapshot
