@@ -133,7 +133,7 @@ def variants() -> Mapping[str, tuple[Variant, ...]]:
             often,
             replace(often, title="the same, labels of other servers", members=TAUGHT),
             *(
-                replace(often, title=f"the same, {24 * days} hours", window_s=days * DAY_S)
+                replace(often, title=f"the same, {24 * days:g} hours", window_s=days * DAY_S)
                 for days in (2.5, 3)
             ),
             *(
