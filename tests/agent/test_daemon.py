@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from agent_fakes import START, FakeScorer, Rig, make_candidate, make_rig
+from node_anomaly_agent.exposition import expose
+from node_anomaly_agent.families import TEXT
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.state import load_state
 from node_anomaly_core.errors import BundleError
@@ -122,6 +125,17 @@ def test_a_new_bundle_takes_over_the_history_and_no_tick_is_lost(rig):
     assert snapshot.counters.reloads == 1
     assert len(rig.sampler.times) == 8
     assert snapshot.counters.skipped["overrun"] == 0
+
+
+def test_a_scrape_between_a_swap_to_other_features_and_the_next_tick_is_answered(rig):
+    """The last score speaks of features that the new bundle does not have: it is not shown as theirs."""
+    rig.run_for(45)
+    candidate = make_candidate("b" * 16, FakeScorer(features=2))
+    fewer = replace(candidate.info, features=candidate.info.features[:2])
+    rig.daemon._accept(replace(candidate, info=fewer), reloaded=True)
+    text = expose(rig.daemon.snapshot, "1", TEXT)
+    assert f'version="{"b" * 16}"' in text
+    assert "anomaly_feature_value" not in text
 
 
 def test_with_little_time_before_the_deadline_the_swap_waits_for_the_tick(rig):
