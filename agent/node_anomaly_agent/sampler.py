@@ -96,7 +96,10 @@ class Sampler:
         return {**self._evaluator.state(), "collectors": kept}
 
     def restore(self, state: Mapping[str, object]) -> bool:
-        """Go on from a saved state; False, and nothing changes, if it does not fit this window."""
+        """Go on from a saved state; False, and the counter window starts anew, if it does not fit this one.
+
+        Collectors go on from their own places either way: what was read is not read again.
+        """
         kept = state.get("collectors")
         for one in self._collectors:
             saved = kept.get(one.name) if isinstance(kept, Mapping) else None
