@@ -28,10 +28,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 import agent_bundle  # noqa: E402 -- the bundles of the tests
 from agent_fakes import FakeLog  # noqa: E402
 from node_anomaly_agent.clock import SystemClock  # noqa: E402
-from node_anomaly_agent.daemon import Daemon, Parts  # noqa: E402
+from node_anomaly_agent.daemon import Daemon  # noqa: E402
 from node_anomaly_agent.distribution import Distribution  # noqa: E402
 from node_anomaly_agent.ledger import Ledger  # noqa: E402
 from node_anomaly_agent.log_setup import Log  # noqa: E402
+from node_anomaly_agent.loop_parts import Parts  # noqa: E402
 from node_anomaly_agent.memory import map_large_blocks, trim  # noqa: E402
 from node_anomaly_agent.process_stats import ProcessStats  # noqa: E402
 from node_anomaly_agent.reload import Reloader  # noqa: E402

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from node_anomaly_agent.daemon import Daemon, Parts
+from node_anomaly_agent.daemon import Daemon
+from node_anomaly_agent.distribution import Distribution
+from node_anomaly_agent.loop_parts import Parts
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus, Sample
 from node_anomaly_agent.scorer import Candidate
@@ -245,7 +247,12 @@ class Rig:
         self.clock.woken = False
 
 
-def make_rig(first: Any = None, state: Path | None = None, interval_s: float = 15.0) -> Rig:
+def make_rig(
+    first: Any = None,
+    state: Path | None = None,
+    interval_s: float = 15.0,
+    distribution: Distribution | None = None,
+) -> Rig:
     clock, log = FakeClock(), FakeLog()
     sampler, reloader = FakeSampler(clock), FakeReloader(clock, first)
     fallbacks: dict[str, Any] = {}
@@ -267,6 +274,7 @@ def make_rig(first: Any = None, state: Path | None = None, interval_s: float = 1
             interval_s=interval_s,
             process=ProcessStats,
             trim=lambda: None,
+            distribution=distribution,
         )
     )
     return Rig(clock, log, sampler, reloader, fallbacks, daemon)

@@ -12,10 +12,11 @@ from node_anomaly_agent.clock import SystemClock
 from node_anomaly_agent.collectors import COLLECTORS, Collector, build_collectors
 from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.config import AgentConfig
-from node_anomaly_agent.daemon import Daemon, Parts, handle_signals
+from node_anomaly_agent.daemon import Daemon, handle_signals
 from node_anomaly_agent.distribution_assembly import build_distribution
 from node_anomaly_agent.log_setup import Log, configure_logging
 from node_anomaly_agent.logs.status import LogStatus
+from node_anomaly_agent.loop_parts import Parts
 from node_anomaly_agent.memory import map_large_blocks, trim
 from node_anomaly_agent.process_stats import ProcessReader
 from node_anomaly_agent.reload import Reloader

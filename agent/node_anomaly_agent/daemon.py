@@ -8,87 +8,24 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_agent.clock import Clock
-from node_anomaly_agent.distribution import Distribution, no_distribution
-from node_anomaly_agent.log_setup import Log
-from node_anomaly_agent.logs.status import LogStatus
-from node_anomaly_agent.process_stats import ProcessStats
+from node_anomaly_agent.board import Board
+from node_anomaly_agent.bundle_use import BundleUse
+from node_anomaly_agent.distribution import no_distribution
+from node_anomaly_agent.loop_parts import Parts, Reloading
 from node_anomaly_agent.sampler import CollectorStatus, Sample
-from node_anomaly_agent.scorer import AgentScorer, Candidate
-from node_anomaly_agent.snapshot import BundleInfo, Counters, ReloadStatus, Snapshot
+from node_anomaly_agent.scorer import AgentScorer
+from node_anomaly_agent.snapshot import Counters, Snapshot
 from node_anomaly_agent.state import AgentState
-from node_anomaly_agent.state_keeper import StateKeeper
-from node_anomaly_core.errors import BundleError
 from node_anomaly_core.score import Score
 
 TRIM_EVERY_S = 60.0
-
-SWAP_ROOM_S = 2.0
-"""A new bundle relives up to four hours of ticks when it takes over; with less time than this before the next
-deadline that waits until right after the tick."""
-
-
-class Sampling(Protocol):
-    """What the loop needs of the sampler."""
-
-    def sample(self, timestamp: float) -> Sample:
-        """Read the host."""
-
-    def state(self) -> Mapping[str, object]:
-        """The counters' window, JSON-able."""
-
-    def restore(self, state: Mapping[str, object]) -> bool:
-        """Take it over again; False if it is of no use."""
-
-
-class Reloading(Protocol):
-    """What the loop needs of the reloader."""
-
-    def load_now(self) -> Candidate | BundleError | None:
-        """The bundle on offer at the start."""
-
-    def poll(self) -> Candidate | BundleError | None:
-        """A bundle that is ready, or why one was refused."""
-
-    def next_check(self) -> float:
-        """When to poll next."""
-
-    def request(self) -> None:
-        """Look again now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a daemon is made of; tests put fakes in their place.
-
-    Attributes:
-        fallback: loads the starter bundle, or another one by its version.
-        process: what the agent itself costs now; never raises.
-        trim: gives freed memory back to the system.
-        distribution: what this node has to do with its bundles besides scoring; none in most tests.
-        logs: what has been counted of the logs.
-    """
-
-    sampler: Sampling
-    reloader: Reloading
-    fallback: Callable[[str], Candidate | None]
-    clock: Clock
-    log: Log
-    interval_s: float
-    keeper: StateKeeper
-    process: Callable[[], ProcessStats]
-    trim: Callable[[], None]
-    distribution: Distribution | None = None
-    logs: Callable[[], LogStatus] = LogStatus
 
 
 class Daemon:
@@ -102,15 +39,21 @@ class Daemon:
         self._clock = parts.clock
         self._log = parts.log
         self._distribution = parts.distribution or no_distribution(parts.log)
-        self._scorer: AgentScorer | None = None
-        self._pending: Candidate | None = None
         self._stopping = False
         self._failing: dict[str, int] = {}
         self._deadline = math.nan
         self._next_trim = -math.inf
-        self.snapshot = Snapshot(
-            started=self._clock.time(), interval_s=parts.interval_s, heartbeat=self._clock.monotonic()
+        self._board = Board(
+            Snapshot(
+                started=self._clock.time(), interval_s=parts.interval_s, heartbeat=self._clock.monotonic()
+            )
         )
+        self._bundles = BundleUse(parts, self._distribution, self._board)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What was published last."""
+        return self._board.snapshot
 
     def request_stop(self) -> None:
         """Leave the loop at the next occasion. Safe in a signal handler."""
@@ -121,13 +64,7 @@ class Daemon:
         """Load a bundle and the saved state."""
         state = self._parts.keeper.load()
         self._count_state_failures()
-        found = self._parts.reloader.load_now()
-        if isinstance(found, BundleError):
-            self._refuse(found)
-        if isinstance(found, Candidate):
-            self._accept(found, reloaded=False)
-        else:
-            self._fall_back(state)
+        self._bundles.start("" if state is None else state.bundle_version)
         if state is not None:
             self._resume(state)
         self._deadline = self._clock.monotonic()
@@ -139,9 +76,9 @@ class Daemon:
                 self._count_overrun()
                 self.tick()
                 self._deadline += self._parts.interval_s
-                self._swap_pending()
+                self._bundles.swap_pending()
             self._trim_if_due()
-            self._check_reload()
+            self._bundles.check(self._deadline)
             self._parts.keeper.save_if_due(self._state)
             self._count_state_failures()
             until = min(self._deadline, self._parts.reloader.next_check(), self._parts.keeper.next_save)
@@ -166,10 +103,11 @@ class Daemon:
             collectors = sample.collectors
             sampled = self._clock.monotonic()
             counters = counters.observe("sample", sampled - started)
-            if self._scorer is None:
+            scorer = self._bundles.scorer
+            if scorer is None:
                 counters = counters.add("skipped", "no_bundle")
             else:
-                score = self._score(self._scorer, sample.timestamp, sample.values)
+                score = self._score(scorer, sample.timestamp, sample.values)
                 if score is None:
                     counters = counters.add("failures", "score")
                 else:
@@ -177,16 +115,15 @@ class Daemon:
                     counters = counters.observe("score", self._clock.monotonic() - sampled)
         self._publish(counters, score, collectors)
         if sample is not None:
-            self._distribution.after_tick(sample.timestamp, sample.values, score, self._scorer)
+            self._distribution.after_tick(sample.timestamp, sample.values, score, self._bundles.scorer)
 
     def _publish(
         self, counters: Counters, score: Score | None, collectors: Mapping[str, CollectorStatus]
     ) -> None:
-        scorer, before = self._scorer, self.snapshot
+        scorer, before = self._bundles.scorer, self.snapshot
         if score is not None and score.warm and not (before.score is not None and before.score.warm):
             self._parts.keeper.save_soon()
-        self.snapshot = replace(
-            before,
+        self._board.update(
             heartbeat=self._clock.monotonic(),
             counters=counters,
             # A score that could not be renewed is not shown: it would pass for the present one.
@@ -247,113 +184,36 @@ class Daemon:
         missed = int(late // self._parts.interval_s)
         if missed:
             self._deadline += missed * self._parts.interval_s
-            self._update(counters=self.snapshot.counters.add("skipped", "overrun", missed))
+            self._board.count("skipped", "overrun", missed)
             self._log.warning("ticks skipped", missed=missed, late_seconds=late)
-
-    def _check_reload(self) -> None:
-        result = self._parts.reloader.poll() or self._distribution.take()
-        if isinstance(result, BundleError):
-            self._refuse(result)
-        elif result is not None:
-            self._pending = result
-            if self._deadline - self._clock.monotonic() >= SWAP_ROOM_S:
-                self._swap_pending()
-
-    def _swap_pending(self) -> None:
-        candidate, self._pending = self._pending, None
-        if candidate is not None:
-            self._accept(candidate, reloaded=True)
-
-    def _accept(self, candidate: Candidate, *, reloaded: bool) -> None:
-        known = self._scorer is not None and self._scorer.info.version == candidate.info.version
-        if self._scorer is None:
-            self._scorer = AgentScorer(candidate)
-        elif not known:
-            try:
-                self._scorer.swap(candidate)
-            except Exception as error:  # noqa: BLE001  # the bundle in use stays in use
-                self._log.exception("bundle could not take over")
-                self._refuse(BundleError("selftest", f"{candidate.info.path} cannot take over: {error!r}"))
-                return
-        self._distribution.accepted(self._scorer.info)
-        self._parts.trim()
-        if reloaded and not known:
-            self._parts.keeper.save_soon()
-        counters = self.snapshot.counters
-        self._update(
-            bundle=self._scorer.info,
-            score=self._score_of(self._scorer.info),
-            counters=counters.add("reloads") if reloaded else counters,
-            reload=ReloadStatus(successful=True, success_timestamp=self._clock.time()),
-        )
-        self._log.info(
-            "bundle unchanged" if known else "bundle loaded",
-            version=candidate.info.version,
-            origin=candidate.info.origin,
-            path=candidate.info.path,
-            models=",".join(name for name, _ in candidate.info.models),
-            features=len(candidate.info.features),
-        )
-
-    def _score_of(self, bundle: BundleInfo) -> Score | None:
-        """The last score until the next tick, unless it speaks of other features than the bundle's."""
-        before = self.snapshot
-        known = before.bundle is not None and before.bundle.features == bundle.features
-        return before.score if known else None
-
-    def _refuse(self, error: BundleError) -> None:
-        before = self.snapshot
-        self._update(
-            counters=before.counters.add("reload_failures", error.reason),
-            reload=replace(before.reload, successful=False, reason=error.reason, message=error.message),
-        )
-        kept = self._scorer.info.version if self._scorer else "none"
-        self._log.error(
-            "bundle refused", reason=error.reason, error=error.message, hint=error.hint, still_using=kept
-        )
-
-    def _fall_back(self, state: AgentState | None) -> None:
-        """Without a usable bundle on offer: the one used before the restart, else the starter."""
-        versions = ([state.bundle_version] if state is not None else []) + [""]
-        for version in versions:
-            try:
-                candidate = self._parts.fallback(version)
-            except BundleError as error:
-                self._refuse(error)
-                continue
-            if candidate is not None:
-                reload = self.snapshot.reload
-                self._accept(candidate, reloaded=False)
-                if reload.reason:  # what was on offer is still refused, whatever we run on instead
-                    self._update(reload=reload)
-                return
 
     def _resume(self, state: AgentState) -> None:
         age = self._clock.time() - state.saved_at
         if not self._parts.sampler.restore(state.sampler):
             self._log.warning("saved counters are of no use, rates start anew")
         why_not = "no bundle is loaded"
-        if self._scorer is not None:
-            why_not = self._scorer.resume(state, self._parts.interval_s, self._clock.time())
+        if self._bundles.scorer is not None:
+            why_not = self._bundles.scorer.resume(state, self._parts.interval_s, self._clock.time())
         if why_not:
             self._log.warning("saved history is of no use, warming up anew", reason=why_not, age_seconds=age)
         else:
             self._log.info("continuing from the saved state", age_seconds=age)
 
     def _state(self) -> AgentState | None:
-        if self._scorer is None:
+        scorer = self._bundles.scorer
+        if scorer is None:
             return None
         return AgentState(
             saved_at=self._clock.time(),
             interval_s=self._parts.interval_s,
-            bundle_version=self._scorer.info.version,
+            bundle_version=scorer.info.version,
             sampler=self._parts.sampler.state(),
-            scorer=self._scorer.export(),
+            scorer=scorer.export(),
         )
 
     def _count_state_failures(self) -> None:
         for operation in self._parts.keeper.take_failures():
-            self._update(counters=self.snapshot.counters.add("state_failures", operation))
+            self._board.count("state_failures", operation)
 
     def _trim_if_due(self) -> None:
         """Learning a baseline leaves as much freed memory as a reload; it happens ever more rarely."""
@@ -361,9 +221,6 @@ class Daemon:
         if now >= self._next_trim:
             self._next_trim = now + TRIM_EVERY_S
             self._parts.trim()
-
-    def _update(self, **changes: Any) -> None:
-        self.snapshot = replace(self.snapshot, **changes)
 
 
 def handle_signals(daemon: Daemon, reloader: Reloading) -> ExitStack:

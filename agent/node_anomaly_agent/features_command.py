@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from node_anomaly_agent.clock import Clock
-from node_anomaly_agent.daemon import Sampling
+from node_anomaly_agent.loop_parts import Sampling
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.units import format_value
 from node_anomaly_core.features import Feature

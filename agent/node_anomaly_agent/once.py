@@ -17,9 +17,9 @@ from typing import Any
 from node_anomaly_agent.assembly import build_logs, build_sampler, choose_bundle_directory, node_name
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.config import AgentConfig
-from node_anomaly_agent.daemon import Sampling
 from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import TEXT
+from node_anomaly_agent.loop_parts import Sampling
 from node_anomaly_agent.sampler import Sample
 from node_anomaly_agent.scorer import AgentScorer, Candidate, load_candidate
 from node_anomaly_agent.snapshot import FEATURE_STATES, Snapshot, reasons

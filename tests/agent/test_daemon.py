@@ -132,7 +132,7 @@ def test_a_scrape_between_a_swap_to_other_features_and_the_next_tick_is_answered
     rig.run_for(45)
     candidate = make_candidate("b" * 16, FakeScorer(features=2))
     fewer = replace(candidate.info, features=candidate.info.features[:2])
-    rig.daemon._accept(replace(candidate, info=fewer), reloaded=True)
+    rig.daemon._bundles._accept(replace(candidate, info=fewer), reloaded=True)
     text = expose(rig.daemon.snapshot, "1", TEXT)
     assert f'version="{"b" * 16}"' in text
     assert "anomaly_feature_value" not in text
@@ -142,7 +142,7 @@ def test_with_little_time_before_the_deadline_the_swap_waits_for_the_tick(rig):
     rig.daemon.tick()
     rig.daemon._deadline = rig.clock.now + 1.0
     rig.reloader.results = [make_candidate("b" * 16)]
-    rig.daemon._check_reload()
+    rig.daemon._bundles.check(rig.daemon._deadline)
     assert rig.daemon.snapshot.bundle.version != "b" * 16
     rig.run_for(5)
     assert rig.daemon.snapshot.bundle.version == "b" * 16
@@ -176,10 +176,10 @@ def test_a_bundle_that_cannot_take_over_is_refused(rig):
 
 def test_reloading_the_same_bundle_keeps_its_scorer(rig):
     rig.run_for(30)
-    scorer = rig.daemon._scorer._active.scorer
+    scorer = rig.daemon._bundles.scorer._active.scorer
     rig.reloader.results = [make_candidate()]
     rig.run_for(30)
-    assert rig.daemon._scorer._active.scorer is scorer
+    assert rig.daemon._bundles.scorer._active.scorer is scorer
     assert rig.daemon.snapshot.counters.reloads == 1
     assert "bundle unchanged" in rig.log.events("info")
 

@@ -106,10 +106,9 @@ def test_nobody_goes_back_when_told_not_to_or_from_the_starter(tmp_path, options
 
 def test_the_loop_goes_back_without_losing_a_tick(tmp_path):
     """The whole way: a bundle that alarms, the one before in use again, every tick evaluated."""
-    rig = make_rig(make_candidate(A))
     node = Node(tmp_path)
+    rig = make_rig(make_candidate(A), distribution=node.distribution)
     node.distribution._now = rig.clock.time
-    rig.daemon._distribution = node.distribution
     rig.daemon.start()
     rig.run_for(60.0)
     noisy = FakeScorer(score=3.0)

@@ -16,9 +16,10 @@ import agent_bundle
 from agent_fakes import FakeClock, FakeLog, FakeReloader, make_info, make_score, make_snapshot
 from node_anomaly_agent.collectors import COLLECTORS, build_collectors
 from node_anomaly_agent.collectors.paths import Paths
-from node_anomaly_agent.daemon import Daemon, Parts
+from node_anomaly_agent.daemon import Daemon
 from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import OPENMETRICS, TEXT
+from node_anomaly_agent.loop_parts import Parts
 from node_anomaly_agent.process_stats import read_process_stats
 from node_anomaly_agent.sampler import Sampler
 from node_anomaly_agent.scorer import load_candidate

@@ -12,7 +12,8 @@ import pytest
 import agent_bundle
 from agent_fakes import FakeClock, FakeLog, FakeReloader, FakeSampler, make_score, make_snapshot
 from node_anomaly_agent.config import AgentConfig, load_config
-from node_anomaly_agent.daemon import Daemon, Parts
+from node_anomaly_agent.daemon import Daemon
+from node_anomaly_agent.loop_parts import Parts
 from node_anomaly_agent.once import (
     Exit,
     Outcome,
