@@ -232,6 +232,7 @@ class Rig:
     reloader: FakeReloader
     fallbacks: dict[str, Any]
     daemon: Daemon
+    tell: Callable[[Snapshot, bool], None] = lambda _snapshot, _waiting: None
 
     def run_for(self, seconds: float) -> None:
         """Let the loop run until so much of its time has passed."""
@@ -263,6 +264,9 @@ def make_rig(
             raise found
         return found
 
+    def tell(snapshot: Snapshot, waiting: bool) -> None:
+        rig.tell(snapshot, waiting)
+
     daemon = Daemon(
         Parts(
             sampler=sampler,
@@ -275,6 +279,8 @@ def make_rig(
             process=ProcessStats,
             trim=lambda: None,
             distribution=distribution,
+            tell=tell,
         )
     )
-    return Rig(clock, log, sampler, reloader, fallbacks, daemon)
+    rig = Rig(clock, log, sampler, reloader, fallbacks, daemon)
+    return rig

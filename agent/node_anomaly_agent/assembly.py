@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from node_anomaly_agent.activation import take_listener
 from node_anomaly_agent.clock import SystemClock
 from node_anomaly_agent.collectors import COLLECTORS, Collector, build_collectors
 from node_anomaly_agent.collectors.paths import Paths
@@ -22,6 +23,7 @@ from node_anomaly_agent.process_stats import ProcessReader
 from node_anomaly_agent.reload import Reloader
 from node_anomaly_agent.sampler import Sampler
 from node_anomaly_agent.scorer import Candidate, load_candidate
+from node_anomaly_agent.service_manager import ServiceManager
 from node_anomaly_agent.state import SYSTEM_DIRECTORY, state_directories, writable_directory
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_agent.web import Application, WebServer
@@ -112,13 +114,15 @@ def load_other(
     return load_candidate(path, config.features, config.interval_s, node, keys, admit)
 
 
-def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = os.environ) -> int:
+def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, str] = os.environ) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code.
 
     Raises AnomalyError if a setting cannot be used or the address is taken, before anything else has started.
     """
     map_large_blocks()
     log = configure_logging(config.log_level, config.log_format)
+    listener = take_listener(environ, config.systemd_socket)
+    manager = ServiceManager.of(environ, config.interval_s, log)
     state_directory = choose_state_directory(config, environ)
     bundles = choose_bundle_directory(config, state_directory)
     node = node_name(config, environ)
@@ -147,12 +151,15 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
             trim=trim,
             distribution=distribution,
             logs=LogStatus if logs is None else logs.status,
+            tell=lambda snapshot, waiting: manager.look(
+                snapshot, reloader.requests, reloader.busy or waiting
+            ),
         )
     )
     application = Application(
         lambda: daemon.snapshot, version, config.telemetry_path, clock.time, clock.monotonic
     )
-    web = WebServer(config.listen_address, application)
+    web = WebServer(config.listen_address, application, listener)
     with handle_signals(daemon, reloader):
         web.start()
         log.info(
@@ -171,6 +178,7 @@ def run_daemon(config: AgentConfig, version: str, environ: Mapping[str, str] = o
             daemon.run()
         finally:
             log.info("stopping")
+            manager.stopping()
             distribution.stop()
             reloader.stop()
             daemon.stop()

@@ -45,6 +45,11 @@ class BundleUse:
         else:
             self._fall_back(version_before)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a new bundle is ready and waits for the tick that is due."""
+        return self._pending is not None
+
     def check(self, deadline: float) -> None:
         """Take what the reloader has, if anything; at once if there is room before the next `deadline`."""
         result = self._parts.reloader.poll() or self._distribution.take()

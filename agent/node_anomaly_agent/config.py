@@ -77,6 +77,7 @@ class AgentConfig:
     own_features: tuple[OwnFeature, ...] = ()
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
+    systemd_socket: bool | None = None
     file: Path | None = None
 
     @property
@@ -137,6 +138,7 @@ def load_config(
     return AgentConfig(
         interval_s=parsed["interval"],
         listen_address=parsed["web.listen-address"],
+        systemd_socket=parsed["web.systemd-socket"],
         telemetry_path=parsed["web.telemetry-path"],
         procfs=parsed["path.procfs"],
         sysfs=parsed["path.sysfs"],

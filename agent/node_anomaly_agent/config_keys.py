@@ -30,6 +30,12 @@ KEYS: tuple[Setting, ...] = (
         "address to expose metrics and the status page on",
         "[HOST]:PORT",
     ),
+    Setting(
+        "web.systemd-socket",
+        config_logs.maybe,
+        None,
+        "serve on the listening socket that systemd passes (default: if it passes one)",
+    ),
     Setting("web.telemetry-path", telemetry_path, "/metrics", "path of the metrics", "PATH"),
     Setting("path.procfs", absolute_path, Path("/proc"), "procfs mountpoint", "DIR"),
     Setting("path.sysfs", absolute_path, Path("/sys"), "sysfs mountpoint", "DIR"),

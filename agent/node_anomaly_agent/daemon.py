@@ -79,6 +79,7 @@ class Daemon:
                 self._bundles.swap_pending()
             self._trim_if_due()
             self._bundles.check(self._deadline)
+            self._parts.tell(self.snapshot, self._bundles.waiting)
             self._parts.keeper.save_if_due(self._state)
             self._count_state_failures()
             until = min(self._deadline, self._parts.reloader.next_check(), self._parts.keeper.next_save)

@@ -13,6 +13,7 @@ from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import Sample
 from node_anomaly_agent.scorer import Candidate
+from node_anomaly_agent.snapshot import Snapshot
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_core.errors import BundleError
 
@@ -56,6 +57,7 @@ class Parts:
         trim: gives freed memory back to the system.
         distribution: what this node has to do with its bundles besides scoring; none in most tests.
         logs: what has been counted of the logs.
+        tell: tells the service manager what a snapshot shows, and whether a new bundle still waits.
     """
 
     sampler: Sampling
@@ -69,3 +71,4 @@ class Parts:
     trim: Callable[[], None]
     distribution: Distribution | None = None
     logs: Callable[[], LogStatus] = LogStatus
+    tell: Callable[[Snapshot, bool], None] = lambda _snapshot, _waiting: None

@@ -66,7 +66,10 @@ def look(root: Path) -> Offer:
 
 
 class Reloader:
-    """Finds, verifies and hands over bundles. All methods but `request` belong to the loop's thread."""
+    """Finds, verifies and hands over bundles. All methods but `request` belong to the loop's thread.
+
+    `requests` is how often that was called so far.
+    """
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class Reloader:
         self._poll_interval_s = poll_interval_s
         self._clock = clock
         self._log = log
+        self.requests = 0
         self._forced = False
         self._event_at: float | None = None
         self._next_poll = clock.monotonic() + poll_interval_s
@@ -105,9 +109,15 @@ class Reloader:
             return offer.error
         return self._try(offer.path)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something asked for has not come to its end."""
+        return self._forced or self._worker is not None
+
     def request(self) -> None:
         """Look again, and load what is there even if it is nothing new. Safe in a signal handler."""
         self._forced = True
+        self.requests += 1
         self._clock.wake()
 
     def next_check(self) -> float:

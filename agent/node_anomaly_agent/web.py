@@ -161,6 +161,16 @@ def _accepts_gzip(header: str) -> bool:
 
 
 class _Server(wsgi.Server):
+    listener: socket.socket | None = None
+
+    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002  # cheroot's names
+        """Open a socket, or take the one that was passed to us."""
+        if self.listener is None:
+            return super().bind(family, type, proto)  # type: ignore[no-any-return]  # cheroot is not typed
+        self.socket = self.listener
+        self.bind_addr = self.listener.getsockname()[:2]
+        return self.listener
+
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         """A client that misbehaves is no event of ours, and its bytes belong in no log."""
 
@@ -171,8 +181,11 @@ class WebServer:
     All its threads are daemons: a client that does not let go cannot hold up the agent's end.
     """
 
-    def __init__(self, address: Address, application: Application) -> None:
+    def __init__(
+        self, address: Address, application: Application, listener: socket.socket | None = None
+    ) -> None:
         self._address = address
+        self._listener = listener
         self._application = application
         self._server: Any = None  # cheroot is not typed
         self._started = threading.Event()
@@ -197,6 +210,8 @@ class WebServer:
 
     def stop(self) -> None:
         """Stop accepting and let requests that run finish for a moment."""
+        if self._listener is not None:
+            return  # who waits there is for the next process; a client of our own would make systemd start it
         address = self._server.bind_addr
         stopper = threading.Thread(target=self._server.stop, name="web-stop", daemon=True)
         stopper.start()
@@ -220,10 +235,15 @@ class WebServer:
 
     def _bind(self) -> Any:
         """On every address: IPv6 with IPv4 mapped into it where the kernel has IPv6, else IPv4 alone."""
+        if self._listener is not None:
+            server = self._make(*self._listener.getsockname()[:2])
+            server.listener = self._listener
+            server.prepare()
+            return server
         hosts = (self._address.host,) if self._address.host else ("::", "0.0.0.0")  # noqa: S104  # an exporter's default
         error = OSError("no address")
         for host in hosts if socket.has_ipv6 else hosts[-1:]:
-            server = self._make(host)
+            server = self._make(host, self._address.port)
             try:
                 server.prepare()
             except OSError as failed:
@@ -233,9 +253,9 @@ class WebServer:
             return server
         raise error
 
-    def _make(self, host: str) -> Any:
+    def _make(self, host: str, port: int) -> Any:
         server = _Server(
-            (host, self._address.port),
+            (host, port),
             self._application,
             numthreads=THREADS,
             max=THREADS,
