@@ -24,6 +24,7 @@ from node_anomaly_agent.reload import Reloader
 from node_anomaly_agent.sampler import Sampler
 from node_anomaly_agent.scorer import Candidate, load_candidate
 from node_anomaly_agent.service_manager import ServiceManager
+from node_anomaly_agent.site import Site
 from node_anomaly_agent.state import SYSTEM_DIRECTORY, state_directories, writable_directory
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_agent.web import Application, WebServer
@@ -156,9 +157,8 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
             ),
         )
     )
-    application = Application(
-        lambda: daemon.snapshot, version, config.telemetry_path, clock.time, clock.monotonic
-    )
+    site = Site(version, node, config.telemetry_path)
+    application = Application(lambda: daemon.snapshot, site, clock.time, clock.monotonic)
     web = WebServer(config.listen_address, application, listener)
     with handle_signals(daemon, reloader):
         web.start()

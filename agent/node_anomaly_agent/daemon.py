@@ -20,6 +20,7 @@ from node_anomaly_agent.bundle_use import BundleUse
 from node_anomaly_agent.distribution import no_distribution
 from node_anomaly_agent.loop_parts import Parts, Reloading
 from node_anomaly_agent.sampler import CollectorStatus, Sample
+from node_anomaly_agent.score_history import ScoreRecorder
 from node_anomaly_agent.scorer import AgentScorer
 from node_anomaly_agent.snapshot import Counters, Snapshot
 from node_anomaly_agent.state import AgentState
@@ -48,6 +49,7 @@ class Daemon:
                 started=self._clock.time(), interval_s=parts.interval_s, heartbeat=self._clock.monotonic()
             )
         )
+        self._history = ScoreRecorder(parts.interval_s)
         self._bundles = BundleUse(parts, self._distribution, self._board)
 
     @property
@@ -136,6 +138,7 @@ class Daemon:
             process=self._parts.process(),
             distribution=self._distribution.status(),
             logs=self._parts.logs(),
+            history=self._history.record(self._clock.time(), score),
         )
 
     def _sample(self, timestamp: float) -> Sample | None:

@@ -20,6 +20,7 @@ from node_anomaly_agent.config import Address
 from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import choose_format
 from node_anomaly_agent.page import render_page
+from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import Snapshot
 from node_anomaly_core.errors import AnomalyError
 
@@ -60,8 +61,7 @@ class Application:
 
     Args:
         source: gives the last snapshot.
-        version: the agent's.
-        telemetry_path: where the metrics are.
+        site: the agent that answers.
         time: unix seconds, for ages.
         monotonic: the clock of the snapshot's heartbeat.
     """
@@ -69,21 +69,19 @@ class Application:
     def __init__(
         self,
         source: Callable[[], Snapshot],
-        version: str,
-        telemetry_path: str,
+        site: Site,
         time: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         self._source = source
-        self._version = version
-        self._telemetry_path = telemetry_path
+        self._site = site
         self._time = time
         self._monotonic = monotonic
         self._pages: dict[str, Callable[[Mapping[str, Any]], _Answer]] = {
             "/": self._status,
             "/-/healthy": self._healthy,
             "/-/ready": self._ready,
-            telemetry_path: self._metrics,
+            site.telemetry_path: self._metrics,
         }
 
     def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -104,11 +102,11 @@ class Application:
 
     def _metrics(self, environ: Mapping[str, Any]) -> _Answer:
         content_type = choose_format(str(environ.get("HTTP_ACCEPT", "")))
-        text = expose(self._source(), self._version, content_type)
+        text = expose(self._source(), self._site.version, content_type)
         return _Answer("200 OK", content_type, text.encode(), (("Vary", "Accept, Accept-Encoding"),))
 
     def _status(self, _environ: Mapping[str, Any]) -> _Answer:
-        page = render_page(self._source(), self._telemetry_path, self._time())
+        page = render_page(self._source(), self._site, self._time())
         return _Answer("200 OK", "text/html; charset=utf-8", page.encode(), _PAGE_HEADERS)
 
     def _healthy(self, _environ: Mapping[str, Any]) -> _Answer:

@@ -1,0 +1,178 @@
+"""The agent in the states that its page must show well: used by the tests, and by scripts/page_gallery.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from agent_fakes import START
+from node_anomaly_agent.process_stats import ProcessStats
+from node_anomaly_agent.sampler import CollectorStatus
+from node_anomaly_agent.score_history import ScoreRecorder
+from node_anomaly_agent.snapshot import BundleInfo, Counters, Histogram, ReloadStatus, Snapshot
+from node_anomaly_core.features import CATALOGUE
+from node_anomaly_core.score import Score
+
+MODELS = ("isolation_forest", "isolation_forest_raw", "random_forest", "lstm", "kmeans", "autoregression")
+NOW = START + 3.0
+
+
+def score_of(timestamp: float, score: float, *, warm: bool = True) -> Score:
+    """One evaluation of the whole catalogue; of a high score two features are to blame."""
+    width = len(CATALOGUE)
+    spread = np.random.default_rng(int(timestamp) % 1000)
+    expected = np.array([_usual(feature.unit) for feature in CATALOGUE])
+    observed = expected * spread.uniform(0.85, 1.15, width)
+    shares = spread.dirichlet(np.ones(width))
+    if score >= 1:
+        shares *= 0.25
+        shares[[5, 21]] += (0.5, 0.25)
+        observed[[5, 21]] *= (14.0, 0.05)
+    states = ["active"] * width
+    for at in (30, 31, 44):
+        states[at], observed[at], expected[at], shares[at] = "missing", math.nan, math.nan, math.nan
+    states[12] = states[13] = "constant"
+    nothing = np.full(width, math.nan)
+    return Score(
+        timestamp=timestamp,
+        warm=warm,
+        score=score if warm else math.nan,
+        threshold_ratio=1.27,
+        model_scores={
+            name: score * part if warm else math.nan
+            for name, part in zip(MODELS, (0.9, 1.1, 0.7, math.nan, 0.4, 1.6), strict=True)
+        },
+        contributions=shares / np.nansum(shares) if warm else nothing,
+        expected=expected if warm else nothing,
+        observed=observed,
+        states=tuple(states),
+    )
+
+
+def _usual(unit: str) -> float:
+    return {"ratio": 0.23, "bytes": 3.2e9, "bytes_per_second": 1.4e6, "per_second": 830.0}.get(unit, 4.2)
+
+
+def bundle(origin: str = "trained") -> BundleInfo:
+    """A bundle of six models over the whole catalogue."""
+    return BundleInfo(
+        path="/var/lib/node-anomaly/bundles/3f9a1c0d5e7b2468",
+        version="3f9a1c0d5e7b2468",
+        origin=origin,
+        trained_at=START - 2.4 * 86400,
+        models=tuple((name, name.removesuffix("_raw")) for name in MODELS),
+        features=CATALOGUE,
+        provenance={
+            "source": "prometheus http://prometheus.monitoring.svc:9090",
+            "from": START - 16 * 86400.0,
+            "to": START - 2.5 * 86400,
+            "nodes": 148.0,
+            "commit": "9b1f64a20c7d",
+        },
+        budget_per_week=1.0,
+        signed_by="ops-2026",
+    )
+
+
+def history_of(scores: Sequence[float], interval_s: float = 15.0) -> Any:
+    """What the recorder makes of these scores, the last one at START; NaN is a tick without one."""
+    recorder = ScoreRecorder(interval_s)
+    first = START - interval_s * (len(scores) - 1)
+    for at, value in enumerate(scores):
+        timestamp = first + at * interval_s
+        recorder.record(timestamp, None if math.isnan(value) else score_of(timestamp, value))
+    return recorder.history
+
+
+def normal_scores(count: int = 1440, seed: int = 3) -> np.ndarray:
+    """Six hours of an ordinary day."""
+    noise = np.random.default_rng(seed).gamma(2.0, 0.07, count)
+    return 0.25 + noise + 0.1 * np.sin(np.linspace(0, 9, count))
+
+
+def fresh() -> Snapshot:
+    """Just started, on the starter bundle, warming up."""
+    return _snapshot(
+        started=START - 90.0,
+        score=score_of(START, 0.4, warm=False),
+        warmup_done=7,
+        bundle=bundle("starter"),
+        counters=Counters(evaluations=7),
+    )
+
+
+def not_ready() -> Snapshot:
+    """Nothing loaded at all."""
+    return _snapshot(score=None, bundle=None, timestamp=math.nan, collectors={}, reload=ReloadStatus())
+
+
+def warm() -> Snapshot:
+    """An ordinary day, with a gap where the agent was restarted."""
+    scores = normal_scores()
+    scores[500:560] = math.nan
+    scores[900] = 1.2  # one tick is no alarm
+    return _snapshot(score=score_of(START, 0.42), history=history_of(scores))
+
+
+def anomalous() -> Snapshot:
+    """An alarm that is over, and one that goes on."""
+    scores = normal_scores()
+    scores[400:430] = 1.8
+    scores[1330:] = np.linspace(0.8, 4.6, 110)
+    return _snapshot(score=score_of(START, 4.6), history=history_of(scores))
+
+
+def rejected() -> Snapshot:
+    """A bundle on offer was refused, and a collector fails; the bundle in use goes on."""
+    message = (
+        "/var/lib/node-anomaly/bundles/77aa0b1c2d3e4f50/lstm.tflite has sha256 "
+        "1d2e3f40516273849a0b1c2d3e4f5061728394a5b6c7d8e9f0a1b2c3d4e5f607, but manifest.json names another"
+    )
+    usual = warm()
+    return replace(
+        usual,
+        reload=ReloadStatus(
+            successful=False, success_timestamp=START - 7200, reason="digest", message=message
+        ),
+        collectors={
+            **usual.collectors,
+            "journal": CollectorStatus(False, 0.0021, "/var/log/journal cannot be read: Permission denied"),
+        },
+    )
+
+
+STATES = {
+    "fresh": fresh,
+    "not-ready": not_ready,
+    "warm": warm,
+    "anomalous": anomalous,
+    "rejected": rejected,
+}
+
+
+def _snapshot(**changes: Any) -> Snapshot:
+    ticks = Histogram((0, 40, 4000, 1500, 100, 0, 0, 0, 0, 0, 0, 0), 20.4)
+    snapshot = Snapshot(
+        started=START - 11 * 3600.0,
+        interval_s=15.0,
+        heartbeat=1000.0,
+        counters=Counters(evaluations=5640, durations={"sample": ticks, "score": ticks}),
+        timestamp=START,
+        warmup_ticks=20,
+        warmup_done=20,
+        bundle=bundle(),
+        reload=ReloadStatus(successful=True, success_timestamp=START - 7200.0),
+        collectors={
+            **{
+                name: CollectorStatus(True, 0.0004, "")
+                for name in ("cpu", "meminfo", "diskstats", "netdev", "filesystem", "pressure", "journal")
+            },
+            "hwmon": CollectorStatus(False, 0.0001, "this host has no temperature sensor", missing=True),
+        },
+        process=ProcessStats(143.2, 60.9e6, 310e6, START - 11 * 3600, 41, 1024),
+    )
+    return replace(snapshot, **changes)
