@@ -12,7 +12,8 @@ run: env-run   ## score this host: starter bundle, then one trained here, hot re
 
 test: env-dev  ## every test incl. end to end, coverage of core and agent enforced
 	@$(BIN)/python scripts/real_parts.py
-	$(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n auto --maxprocesses=4 -m "not alone" --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/pytest -q -m alone --cov --cov-append --cov-report=term $(PYTEST_ARGS)
 
 check: env-dev ## lint, types, import contracts, unit tests
 	$(BIN)/ruff check .
@@ -20,7 +21,8 @@ check: env-dev ## lint, types, import contracts, unit tests
 	$(BIN)/mypy
 	$(BIN)/mypy scripts bench tests/rig.py tests/conftest.py
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not e2e" $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n auto --maxprocesses=4 -m "not e2e and not alone" $(PYTEST_ARGS)
+	$(BIN)/pytest -q -m "alone and not e2e" $(PYTEST_ARGS)
 
 fix: env-dev   ## what ruff can repair by itself
 	$(BIN)/ruff check --fix .

@@ -137,9 +137,12 @@ def try_to_fetch(packages: Sequence[str], into: Path, suite: str = "") -> None:
 
 
 def mlflow_is_missing() -> bool:
-    """Whether the server is not installed as the lock file has it today."""
-    done = MLFLOW / "installed.txt"
-    return not done.exists() or done.read_bytes() != MLFLOW_LOCK.read_bytes()
+    """Whether the server is not installed as the lock file has it today, or its folder has moved since."""
+    done, program = MLFLOW / "installed.txt", MLFLOW / "bin" / "mlflow"
+    if not done.exists() or done.read_bytes() != MLFLOW_LOCK.read_bytes() or not program.exists():
+        return True
+    interpreter = program.read_bytes().partition(b"\n")[0].removeprefix(b"#!")
+    return not Path(interpreter.decode()).exists()
 
 
 def install_mlflow() -> None:
@@ -154,7 +157,7 @@ def install_mlflow() -> None:
         "--disable-pip-version-check",
     ]
     try:
-        subprocess.run([sys.executable, "-m", "venv", MLFLOW], check=True, timeout=120)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", MLFLOW], check=True, timeout=120)
         subprocess.run([*pip, "--require-hashes", "--no-deps", "-r", MLFLOW_LOCK], check=True, timeout=900)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         print(f"pip could not install it: {error}", file=sys.stderr)

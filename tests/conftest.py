@@ -18,6 +18,15 @@ settings.register_profile(  # the same examples on every run: a red CI run can b
 )
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest first, so that no worker is left with an installation when the others are done.
+
+    A file stays with one worker (loadfile): its server or its training run is started once.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
 # A shell's background job ignores Ctrl-C, and so would every program that a test starts to interrupt it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

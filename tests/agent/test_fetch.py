@@ -314,6 +314,7 @@ def test_another_archive_than_announced_is_refused_and_gone(serve, made, tmp_pat
     assert not [path for path in node.root.iterdir() if not path.name.startswith(".fetching-")]
 
 
+@pytest.mark.alone
 def test_a_slow_server_is_cut_off(serve, made, tmp_path, monkeypatch):
     """Each byte comes in time; the whole does not."""
     server = serve()

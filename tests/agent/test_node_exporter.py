@@ -154,6 +154,7 @@ class TestFailures:
         assert "running" in caught.value.hint
 
     @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n\r\nnode_load1 1\n"])
+    @pytest.mark.alone
     def test_a_server_that_says_nothing_or_dribbles_is_left_at_the_deadline(self, head: bytes) -> None:
         """A byte now and then does not prolong it."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from time import perf_counter
+import timeit
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -170,15 +171,14 @@ def test_it_agrees_with_the_reference_parser():
     assert reader(*{name for name, _ in expected}).read(data) == expected
 
 
-def test_an_answer_of_three_thousand_lines_is_read_in_milliseconds():
-    """The best of a few reads of 3,000 lines, 300 of them wanted (measured: 0.9 ms)."""
+def test_an_answer_of_three_thousand_lines_is_read_five_times_as_fast_as_a_full_parser_would():
+    """The best of a few reads of 3,000 lines, 300 of them wanted (measured: 0.9 ms, and 23 times as fast)."""
     lines = [f'other_{at % 90}{{a="{at}",b="c"}} {at}\n' for at in range(2700)]
     lines += [f'wanted_{at % 30}{{device="{at // 30}"}} {at}.5\n' for at in range(300)]
     data = "".join(lines).encode()
     text = reader(*(f"wanted_{at}" for at in range(30)))
-    took = []
-    for _ in range(20):
-        start = perf_counter()
-        assert len(text.read(data)) == 300
-        took.append(perf_counter() - start)
-    assert min(took) < 10e-3
+    assert len(text.read(data)) == 300
+    ours = min(timeit.repeat(lambda: text.read(data), number=1, repeat=20))
+    full = partial(text_string_to_metric_families, data.decode())
+    theirs = min(timeit.repeat(lambda: list(full()), number=1, repeat=5))
+    assert ours < theirs / 5

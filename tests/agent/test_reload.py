@@ -211,6 +211,7 @@ def test_an_unexpected_exception_is_a_refusal_and_not_the_end(root, watch):
     assert watched.log.events("exception")
 
 
+@pytest.mark.alone
 def test_the_verification_runs_beside_the_loop(root, watch):
     """While a bundle is verified, `poll` returns at once."""
     agent_bundle.publish(root)

@@ -184,6 +184,7 @@ def test_parallel_scrapes_are_all_served(site):
     assert answers == [200] * 100
 
 
+@pytest.mark.alone
 def test_a_client_that_holds_on_does_not_hold_up_the_stop():
     site = Running()
     server = WebServer(Address("127.0.0.1", 0), application(site))
@@ -223,6 +224,7 @@ def test_an_idle_client_is_dropped_and_a_busy_one_is_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "", "::1"])
+@pytest.mark.alone
 def test_a_stop_does_not_wait_for_the_next_look_at_idle_clients(host):
     """The accept loop sleeps much longer than a stop may take."""
     server = WebServer(Address(host, 0), application(Running()))

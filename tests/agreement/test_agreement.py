@@ -58,12 +58,8 @@ def test_a_wider_tolerance_has_a_reason(feature: Any) -> None:
     assert feature.tolerance <= 1.0
 
 
-@pytest.mark.e2e
-@pytest.mark.timeout(240)
-def test_every_feature_agrees_with_prometheus_under_load() -> None:
-    """A real node_exporter, a real Prometheus and the agent look at this host while it works."""
-    rig.need(rig.PROMETHEUS)
-    rig.need(rig.NODE_EXPORTER)
+def compared_live() -> dict[str, Any]:
+    """What bench/agreement.py finds in half a minute."""
     program = rig.REPOSITORY / "bench" / "agreement.py"
     done = subprocess.run(
         [sys.executable, str(program), "--interval=2", "--seconds=36", "--json"],
@@ -73,16 +69,37 @@ def test_every_feature_agrees_with_prometheus_under_load() -> None:
         timeout=200,
     )
     assert done.stdout, done.stderr[-4000:]
-    answer = json.loads(done.stdout)
-    rows = answer["features"]
-    assert [row["feature"] for row in rows] == list(FEATURES_BY_NAME)
-    assert [row["complaint"] for row in rows if row["one_sided"]] == []
-    far = {
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def far_apart(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Median difference of the features whose two values are further apart than so short a window explains."""
+    return {
         row["feature"]: row["median"]
         for row in rows
         if row["instants"] and row["median"] > SHORT_WINDOW * FEATURES_BY_NAME[row["feature"]].tolerance
     }
-    assert far == {}
+
+
+@pytest.mark.e2e
+@pytest.mark.alone
+@pytest.mark.timeout(400)
+def test_every_feature_agrees_with_prometheus_under_load() -> None:
+    """A real node_exporter, a real Prometheus and the agent look at this host while it works.
+
+    A formula that is wrong is wrong every time; a busy machine that takes a scrape late is not. So what is
+    far apart is looked at a second time.
+    """
+    rig.need(rig.PROMETHEUS)
+    rig.need(rig.NODE_EXPORTER)
+    answer = compared_live()
+    rows = answer["features"]
+    assert [row["feature"] for row in rows] == list(FEATURES_BY_NAME)
+    assert [row["complaint"] for row in rows if row["one_sided"]] == []
+    if far := far_apart(rows):
+        again = far_apart(compared_live()["features"])
+        assert not far.keys() & again.keys(), (far, again)
     compared = {row["feature"] for row in rows if row["instants"] >= 15}
     assert {"cpu_busy_ratio", "memory_available_ratio", "tcp_time_wait_count", "forks_per_second"} <= compared
     if answer["network_load"]:

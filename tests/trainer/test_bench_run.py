@@ -115,6 +115,7 @@ def test_a_random_score_is_drawn_as_one_stream_over_the_servers(done):
         assert entity.figures["random"] == judge(label, stream.random(TEST), 60, 0.9999)
 
 
+@pytest.mark.alone
 def test_what_is_done_is_not_done_again(copied):
     folder, out = copied
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}

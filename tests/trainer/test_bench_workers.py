@@ -85,6 +85,7 @@ def test_all_errors_come_back_by_name_and_the_progress_counts_them(tmp_path, cap
     assert "1 of 2 done" in said
 
 
+@pytest.mark.alone
 def test_nothing_to_do_starts_nothing():
     begun = time.monotonic()
     assert carry_out({}, {}, "entities", 4, SilentProgress()) == {}
