@@ -16,8 +16,8 @@ from agent_fakes import FakeLog, FakeScorer, make_candidate, make_rig, make_snap
 from node_anomaly_agent.activation import ActivationError, take_listener
 from node_anomaly_agent.config import Address
 from node_anomaly_agent.service_manager import ServiceManager, describe
-from node_anomaly_agent.snapshot import Counters, Snapshot
 from node_anomaly_agent.site import Site
+from node_anomaly_agent.snapshot import Counters, Snapshot
 from node_anomaly_agent.web import Application, WebServer
 from node_anomaly_core.errors import BundleError
 
