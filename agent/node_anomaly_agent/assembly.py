@@ -27,7 +27,8 @@ from node_anomaly_agent.service_manager import ServiceManager
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.state import SYSTEM_DIRECTORY, state_directories, writable_directory
 from node_anomaly_agent.state_keeper import StateKeeper
-from node_anomaly_agent.web import Application, WebServer
+from node_anomaly_agent.web import Application
+from node_anomaly_agent.web_server import WebServer
 from node_anomaly_core.bundle import Bundle, starter_bundle
 from node_anomaly_core.errors import ConfigError
 

@@ -18,7 +18,8 @@ from node_anomaly_agent.config import Address
 from node_anomaly_agent.service_manager import ServiceManager, describe
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import Counters, Snapshot
-from node_anomaly_agent.web import Application, WebServer
+from node_anomaly_agent.web import Application
+from node_anomaly_agent.web_server import WebServer
 from node_anomaly_core.errors import BundleError
 
 
@@ -206,7 +207,7 @@ def test_a_passed_socket_is_served_on_and_left_open_for_the_next_process():
         environ = variables()
         listener = take_listener(environ, None, first=os.dup(systemds.fileno()))
         assert listener is not None
-        assert environ == {"HOME": "/"}, "cheroot would take descriptor 3 by itself"
+        assert environ == {"HOME": "/"}, "nobody else shall take descriptor 3"
         application = Application(make_snapshot, Site("1"), lambda: 0.0, lambda: 1000.0)
         web = WebServer(Address("", 0), application, listener)
         web.start()
