@@ -2,10 +2,11 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test check fix bench docs starter lock clean env-run env-dev
+.PHONY: help run test check fix bench docs starter lock clean env-run env-dev \
+    install-systemd uninstall-systemd install-systemd-trainer uninstall-systemd-trainer
 
 help:          ## list the verbs
-	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 34
 
 run: env-run   ## score this host: starter bundle, then one trained here, hot reloaded (RUN_SECONDS=30 ends it)
 	@$(BIN)/python scripts/run.py
@@ -53,6 +54,18 @@ clean:         ## everything make has made, the environment included
 	rm -rf .venv .run .parts dist build .coverage .coverage.* htmlcov .hypothesis
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find agent core trainer tests bench scripts -name __pycache__ -prune -exec rm -rf {} +
+
+install-systemd: ## the agent as a service of this host (docs/install-systemd.md); again is an upgrade
+	@scripts/install_systemd.sh install agent
+
+uninstall-systemd: ## take it away; settings and state stay
+	@scripts/install_systemd.sh uninstall agent
+
+install-systemd-trainer: ## the trainer and its weekly timer
+	@scripts/install_systemd.sh install trainer
+
+uninstall-systemd-trainer: ## take them away; settings and published bundles stay
+	@scripts/install_systemd.sh uninstall trainer
 
 env-run:
 	@scripts/with-python.sh scripts/bootstrap.py run

@@ -26,6 +26,8 @@ PROGRAMS = {  # program -> Debian package
     "prometheus-node-exporter": "prometheus-node-exporter",
     "prometheus-pushgateway": "prometheus-pushgateway",
     "victoria-metrics": "victoria-metrics",
+    "shellcheck": "shellcheck",
+    "systemd-nspawn": "systemd-container",
 }
 JOURNAL_REMOTE = "lib/systemd/systemd-journal-remote"
 """Makes journal files with chosen times; not meant for PATH."""

@@ -93,3 +93,37 @@ def test_a_file_system_that_the_kernel_made_read_only_counts_though_no_mount_cha
     flags[0] = os.ST_RDONLY | os.ST_RELATIME
     assert collector.read()["node_filesystem_readonly", "/"] == 1.0
     collector.close()
+
+
+def test_what_is_read_only_for_this_process_alone_is_not_read_only_on_the_host(tmp_path: Path) -> None:
+    """A service with ProtectSystem=strict, and a pod that mounts the host read-only, see statvfs say so."""
+    (tmp_path / "1").mkdir()
+    table = tmp_path / "1" / "mounts"
+    table.write_text("/dev/sda1 / ext4 rw 0 0\n/dev/sdb1 /srv ext4 ro 0 0\n")
+
+    def statvfs(_: str) -> os.statvfs_result:
+        return os.statvfs_result((4096, 4096, 10, 5, 5, 10, 5, 5, os.ST_RDONLY, 255))
+
+    collector = FilesystemCollector(Paths(str(tmp_path), str(tmp_path), "/"), statvfs)
+    for _ in range(2):
+        reading = collector.read()
+        assert (reading["node_filesystem_readonly", "/"], reading["node_filesystem_readonly", "/srv"]) == (
+            0,
+            1,
+        )
+    table.write_text("/dev/sda1 / ext4 ro 0 0\n/dev/sdb1 /srv ext4 rw 0 0\n")
+    reading = collector.read()
+    assert (reading["node_filesystem_readonly", "/"], reading["node_filesystem_readonly", "/srv"]) == (1, 0)
+    collector.close()
+
+
+def test_a_table_is_read_anew_when_asked_although_nothing_was_mounted() -> None:
+    table = MountTable("/proc/self/mounts")
+    before = table.read()
+    assert table.read() is before
+    table.look_again()
+    again = table.read()
+    assert again == before
+    assert again is not before
+    assert table.read() is again
+    table.close()

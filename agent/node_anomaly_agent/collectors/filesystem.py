@@ -20,6 +20,9 @@ from node_anomaly_core.expressions import Reading
 MAX_MOUNTS = 128
 """Mounts asked in one tick. With more, the collector reports an error rather than a partial answer."""
 
+READ_AGAIN = 4
+"""So many reads apart, a minute by default, the table is looked at anew where statvfs does not tell."""
+
 _TYPES = re.compile(FILESYSTEM_EXCLUDE)
 _POINTS = re.compile(MOUNT_EXCLUDE)
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
@@ -52,7 +55,12 @@ def parse_mounts(data: bytes) -> tuple[Mount, ...]:
 
 
 class FilesystemCollector:
-    """Reads init's mount table (its own if it may not) and asks each mount below `rootfs`."""
+    """Reads init's mount table (its own if it may not) and asks each mount below `rootfs`.
+
+    In a mount namespace of its own (a hardened service, a pod) statvfs calls a mount read-only that is so for
+    this process alone. What it says against a table just read is that; of such mounts only the table can tell
+    when they become read-only for all, so it is read again now and then.
+    """
 
     name = "filesystem"
 
@@ -63,6 +71,8 @@ class FilesystemCollector:
         self._statvfs = statvfs
         self._table = b""
         self._mounts: tuple[Mount, ...] = ()
+        self._for_us_alone: set[str] = set()
+        self._reads = 0
 
     def read(self) -> Reading:
         """Bytes, inodes and read-only state of each mount; a mount that cannot be asked is left out.
@@ -71,22 +81,27 @@ class FilesystemCollector:
             CollectorMissing: there is no mount table.
             ValueError: more than MAX_MOUNTS local mounts.
         """
+        self._reads += 1
+        if self._for_us_alone and self._reads % READ_AGAIN == 0:
+            self._of_init.look_again()
         try:
             table, is_own = self._of_init.read(), False
         except (OSError, CollectorMissing):
             table, is_own = self._own.read(), True
-        if table is not self._table and table != self._table:
+        changed = table is not self._table and table != self._table
+        if changed:
             mounts = parse_mounts(table)
             self._mounts = self._seen_from_host(mounts) if is_own else mounts
             self._table = table
+            self._for_us_alone = set()
         if len(self._mounts) > MAX_MOUNTS:
             raise ValueError(f"more than {MAX_MOUNTS} local mounts")
         reading: Reading = {}
         for mount in self._mounts:
-            self._ask(mount, reading)
+            self._ask(mount, reading, changed)
         return reading
 
-    def _ask(self, mount: Mount, reading: Reading) -> None:
+    def _ask(self, mount: Mount, reading: Reading, table_is_new: bool) -> None:
         try:
             found = self._statvfs(self._root + mount.point)
         except OSError:
@@ -96,8 +111,11 @@ class FilesystemCollector:
         reading["node_filesystem_avail_bytes", mount.point] = found.f_bavail * unit
         reading["node_filesystem_files", mount.point] = float(found.f_files)
         reading["node_filesystem_files_free", mount.point] = float(found.f_ffree)
-        read_only = mount.read_only or found.f_flag & os.ST_RDONLY
-        reading["node_filesystem_readonly", mount.point] = float(bool(read_only))
+        flag = bool(found.f_flag & os.ST_RDONLY)
+        if table_is_new and flag and not mount.read_only:
+            self._for_us_alone.add(mount.point)
+        read_only = mount.read_only or (flag and mount.point not in self._for_us_alone)
+        reading["node_filesystem_readonly", mount.point] = float(read_only)
 
     def _seen_from_host(self, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
         """A container's own table names the host's mounts below rootfs; they lose that prefix."""

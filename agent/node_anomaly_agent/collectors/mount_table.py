@@ -32,6 +32,10 @@ class MountTable(HeldFile):
             self._watch.register(self._fd, select.POLLPRI)
         return self._content
 
+    def look_again(self) -> None:
+        """Read the table at the next call, whether or not the kernel says that it has changed."""
+        self._watch = None
+
     def close(self) -> None:
         """Close the descriptor and forget the table."""
         super().close()
