@@ -1,4 +1,4 @@
-"""Fetch the real parts that tests run against: Prometheus, node_exporter, VictoriaMetrics, MLflow.
+"""Fetch the real parts that tests run against: Prometheus and its kin, VictoriaMetrics, MLflow.
 
 What is on PATH is used as it is. What is missing is downloaded with apt, from the package sources that this
 machine already trusts, and unpacked below .parts/ in the repository: nothing is installed, no service is
@@ -23,6 +23,8 @@ PARTS = ROOT / ".parts"
 PROGRAMS = {  # program -> Debian package
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "amtool": "prometheus-alertmanager",
+    "prometheus-alertmanager": "prometheus-alertmanager",
     "prometheus-node-exporter": "prometheus-node-exporter",
     "prometheus-pushgateway": "prometheus-pushgateway",
     "victoria-metrics": "victoria-metrics",

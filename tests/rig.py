@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -62,6 +63,8 @@ NODE_EXPORTER = Part(
     "node_exporter", ("prometheus-node-exporter", "node_exporter"), "prometheus-node-exporter"
 )
 VICTORIA_METRICS = Part("VictoriaMetrics", ("victoria-metrics",), "victoria-metrics")
+ALERTMANAGER = Part("Alertmanager", ("prometheus-alertmanager", "alertmanager"), "prometheus-alertmanager")
+AMTOOL = Part("amtool", ("amtool",), "prometheus-alertmanager")
 PUSHGATEWAY = Part("Pushgateway", ("prometheus-pushgateway", "pushgateway"), "prometheus-pushgateway")
 
 
@@ -270,6 +273,38 @@ def pushgateway(folder: Path) -> Iterator[Service]:
     program, port = need(PUSHGATEWAY), free_port()
     command: list[str | Path] = [program, f"--web.listen-address=127.0.0.1:{port}"]
     with service("pushgateway", command, port, "/-/ready", folder) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def alertmanager(folder: Path, configuration: Path) -> Iterator[Service]:
+    """A real Alertmanager without peers on a free port.
+
+    Debian's reads its templates below /usr/share. Where the package is only unpacked, they are put there in
+    a mount namespace of its own, which nobody else sees.
+    """
+    program, port = need(ALERTMANAGER), free_port()
+    command: list[str | Path] = [
+        program,
+        f"--config.file={configuration}",
+        f"--storage.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+    share = PARTS / "usr" / "share" / "prometheus"
+    if program.is_relative_to(PARTS) and not Path("/usr/share/prometheus/alertmanager").exists():
+        place = f"mount -t tmpfs none /usr/share && cp -r {shlex.quote(str(share))} /usr/share/"
+        command = [
+            "unshare",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            f'{place} && exec "$@"',
+            "sh",
+            *command,
+        ]
+    with service("alertmanager", command, port, "/-/ready", folder) as running:
         yield running
 
 
