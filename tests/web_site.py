@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from agent_fakes import START, make_snapshot
+from agent_fakes import START, FakeLog, make_snapshot
 from node_anomaly_agent.config import Address
+from node_anomaly_agent.endpoints import Sources, endpoints
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import Snapshot
 from node_anomaly_agent.web import Application
+from node_anomaly_agent.web_answer import Answer, Request
 from node_anomaly_agent.web_server import WebServer
 
 
@@ -22,6 +24,9 @@ class Running:
     snapshot: Snapshot = field(default_factory=make_snapshot)
     monotonic: float = 1000.0
     server: WebServer | None = None
+    log: FakeLog = field(default_factory=FakeLog)
+    reload: Callable[[], None] | None = None
+    predict: Callable[[Request], Answer] | None = None
 
     @property
     def port(self) -> int:
@@ -43,11 +48,13 @@ class Running:
         yield self
         self.server.stop()
 
-    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    def ask(
+        self, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             named = {name.replace("_", "-"): text for name, text in headers.items()}
-            connection.request(method, path, headers=named)
+            connection.request(method, path, body, headers=named)
             answer = connection.getresponse()
             return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
         finally:
@@ -55,4 +62,12 @@ class Running:
 
 
 def application(site: Running) -> Application:
-    return Application(lambda: site.snapshot, Site("1.2.3", "db-1"), lambda: START, lambda: site.monotonic)
+    sources = Sources(
+        lambda: site.snapshot,
+        Site("1.2.3", "db-1"),
+        lambda: START,
+        lambda: site.monotonic,
+        reload=site.reload,
+        predict=site.predict,
+    )
+    return Application(endpoints(sources), site.log)  # type: ignore[arg-type]

@@ -15,10 +15,12 @@ from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Daemon, handle_signals
 from node_anomaly_agent.distribution_assembly import build_distribution
+from node_anomaly_agent.endpoints import Sources, endpoints
 from node_anomaly_agent.log_setup import Log, configure_logging
 from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.loop_parts import Parts
 from node_anomaly_agent.memory import map_large_blocks, trim
+from node_anomaly_agent.predict import Predictor
 from node_anomaly_agent.process_stats import ProcessReader
 from node_anomaly_agent.reload import Reloader
 from node_anomaly_agent.sampler import Sampler
@@ -158,9 +160,15 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
             ),
         )
     )
-    site = Site(version, node, config.telemetry_path)
-    application = Application(lambda: daemon.snapshot, site, clock.time, clock.monotonic)
-    web = WebServer(config.listen_address, application, listener)
+    sources = Sources(
+        lambda: daemon.snapshot,
+        Site(version, node, config.telemetry_path),
+        clock.time,
+        clock.monotonic,
+        reload=reloader.request if config.web.enable_lifecycle else None,
+        predict=Predictor(daemon.fork.ask, trim, lambda: daemon.ticking),
+    )
+    web = WebServer(config.listen_address, Application(endpoints(sources), log), listener)
     with handle_signals(daemon, reloader):
         web.start()
         log.info(

@@ -19,6 +19,7 @@ from node_anomaly_agent.assembly import (
 from node_anomaly_agent.config import KEYS, AgentConfig, format_duration, load_config
 from node_anomaly_agent.config_distribution import describe_distribution
 from node_anomaly_agent.config_logs import describe_logs, maybe
+from node_anomaly_agent.config_web import describe_web
 from node_anomaly_core.errors import AnomalyError
 
 FAILED = 1
@@ -125,7 +126,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
     for setting in KEYS:
         default = "" if setting.default in (None, "", ()) else f" (default: {_show(setting.default)})"
-        if setting.parse is maybe:
+        if setting.parse is maybe or not setting.metavar:
             _add_switch(group, setting.path, setting.help)
             continue
         group.add_argument(
@@ -199,6 +200,7 @@ def _describe(config: AgentConfig) -> str:
         ("state.directory", state or "none: nowhere is writable, so history ends with the process"),
         ("bundle.directory", choose_bundle_directory(config, state)),
         ("bundle.poll-interval", format_duration(config.bundle_poll_interval_s)),
+        *describe_web(config.web),
         *describe_distribution(config.distribution),
         *describe_logs(config.logs),
         ("source", config.source),

@@ -26,6 +26,7 @@ from node_anomaly_agent.config_values import (
     parse_duration,
     switch,
 )
+from node_anomaly_agent.config_web import WebConfig
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_core.features import CATALOGUE, Feature
 
@@ -77,6 +78,7 @@ class AgentConfig:
     own_features: tuple[OwnFeature, ...] = ()
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
+    web: WebConfig = field(default_factory=WebConfig)
     systemd_socket: bool | None = None
     file: Path | None = None
 
@@ -156,6 +158,7 @@ def load_config(
         own_features=own,
         distribution=distribution,
         logs=LogsConfig.of(parsed),
+        web=WebConfig.of(parsed),
         file=path,
     )
 

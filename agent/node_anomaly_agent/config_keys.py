@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from node_anomaly_agent import config_distribution, config_logs
+from node_anomaly_agent import config_distribution, config_logs, config_web
 from node_anomaly_agent.config_values import (
     Address,
     Setting,
@@ -70,6 +70,7 @@ KEYS: tuple[Setting, ...] = (
         "how often the directory is looked at besides being watched",
         "DURATION",
     ),
+    *config_web.ROWS,
     *config_distribution.ROWS,
     *config_logs.ROWS,
     Setting(

@@ -36,7 +36,8 @@ class Address:
 class Setting:
     """One key: its dotted path (also the flag), how its value is read, and what it means.
 
-    The flag of one with `repeat` may be given several times; it then makes a list.
+    The flag of one with `repeat` may be given several times; it then makes a list. One without a `metavar`
+    takes no value: it is a switch, with a second flag that begins with `no-`.
     """
 
     path: str

@@ -19,9 +19,10 @@ from node_anomaly_agent.board import Board
 from node_anomaly_agent.bundle_use import BundleUse
 from node_anomaly_agent.distribution import no_distribution
 from node_anomaly_agent.loop_parts import Parts, Reloading
+from node_anomaly_agent.loop_question import LoopQuestion
 from node_anomaly_agent.sampler import CollectorStatus, Sample
 from node_anomaly_agent.score_history import ScoreRecorder
-from node_anomaly_agent.scorer import AgentScorer
+from node_anomaly_agent.scorer import AgentScorer, Fork
 from node_anomaly_agent.snapshot import Counters, Snapshot
 from node_anomaly_agent.state import AgentState
 from node_anomaly_core.score import Score
@@ -32,7 +33,7 @@ TRIM_EVERY_S = 60.0
 class Daemon:
     """One node's agent.
 
-    `snapshot` may be read and `request_stop` called from any thread; all else is the loop's.
+    `snapshot` and `ticking` may be read, `fork` asked and `request_stop` called from any thread; all else is the loop's.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -49,6 +50,8 @@ class Daemon:
                 started=self._clock.time(), interval_s=parts.interval_s, heartbeat=self._clock.monotonic()
             )
         )
+        self.ticking = False
+        self.fork = LoopQuestion(self._fork, self._clock.wake, parts.log)
         self._history = ScoreRecorder(parts.interval_s)
         self._bundles = BundleUse(parts, self._distribution, self._board)
 
@@ -76,12 +79,15 @@ class Daemon:
         while not self._stopping:
             if self._clock.monotonic() >= self._deadline:
                 self._count_overrun()
+                self.ticking = True
                 self.tick()
+                self.ticking = False
                 self._deadline += self._parts.interval_s
                 self._bundles.swap_pending()
             self._trim_if_due()
             self._bundles.check(self._deadline)
             self._parts.tell(self.snapshot, self._bundles.waiting)
+            self.fork.answer()
             self._parts.keeper.save_if_due(self._state)
             self._count_state_failures()
             until = min(self._deadline, self._parts.reloader.next_check(), self._parts.keeper.next_save)
@@ -202,6 +208,10 @@ class Daemon:
             self._log.warning("saved history is of no use, warming up anew", reason=why_not, age_seconds=age)
         else:
             self._log.info("continuing from the saved state", age_seconds=age)
+
+    def _fork(self) -> Fork | None:
+        scorer = self._bundles.scorer
+        return None if scorer is None else scorer.fork()
 
     def _state(self) -> AgentState | None:
         scorer = self._bundles.scorer

@@ -82,5 +82,12 @@ def _say(kind: str, headline: str, note: str) -> str:
 
 
 def _links(site: Site) -> str:
-    links = ((site.telemetry_path, "metrics"), ("/-/ready", "ready"), ("/-/healthy", "healthy"))
+    links = (
+        (site.telemetry_path, "metrics"),
+        ("/-/ready", "ready"),
+        ("/-/healthy", "healthy"),
+        ("/api/v1/score", "score as JSON"),
+        ("/api/v1/explain", "explanation as JSON"),
+        ("/api/v1/episodes", "episodes as JSON"),
+    )
     return "".join(f'<a href="{text(path)}">{text(name)}</a>' for path, name in links)

@@ -88,6 +88,38 @@ def align(wanted: Sequence[Feature], supplied: Sequence[Feature]) -> NDArray[np.
     return columns
 
 
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """What another thread needs to go on scoring from here by itself: taken between two ticks.
+
+    Attributes:
+        info: the bundle in use.
+        origin: the scorer in use, of which only what never changes may be touched.
+        state: its history, copied.
+    """
+
+    info: BundleInfo
+    origin: NodeScorer
+    state: Mapping[str, NDArray[np.generic]]
+
+    @property
+    def interval_s(self) -> float:
+        """The tick."""
+        return self.origin.interval_s
+
+    def scorer(self, *, with_history: bool) -> NodeScorer:
+        """A scorer of its own, up to half a second of work: of this node with its past, or of an unknown one.
+
+        Raises BundleError if the history does not fit, which a history of the same scorer does.
+        """
+        origin = self.origin
+        node = origin.node if with_history else ""
+        fork = NodeScorer(origin.bundle, origin.interval_s, node, origin.models.twin())
+        if with_history and not fork.restore(self.state):
+            raise BundleError("model", "the node's history does not fit its own bundle", "report this")
+        return fork
+
+
 class AgentScorer:
     """The scorer in use. Only the loop's thread touches it."""
 
@@ -129,6 +161,11 @@ class AgentScorer:
     def export(self) -> Mapping[str, NDArray[np.generic]]:
         """The arrays that `resume` takes, bounded in size."""
         return self._active.scorer.state()
+
+    def fork(self) -> Fork:
+        """Everything that another thread needs to score beside this one. A fraction of a millisecond."""
+        scorer = self._active.scorer
+        return Fork(self.info, scorer, {name: array.copy() for name, array in scorer.state().items()})
 
     def resume(self, state: AgentState, interval_s: float, now: float) -> str:
         """Continue from a saved state. Returns why not, or an empty string if the history is used."""

@@ -1,137 +1,78 @@
-"""HTTP as an exporter has it: a WSGI application of five pages, and the bounded server below it.
+"""HTTP as an exporter has it: a WSGI application that finds the endpoint for a request.
 
-Every page renders the last snapshot, and what is no page is 404: a server that answers every path with
-metrics would let every probe pass.
+What is no endpoint is 404: a server that answers every path with metrics would let every probe pass.
 """
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from node_anomaly_agent.exposition import expose
-from node_anomaly_agent.families import choose_format
-from node_anomaly_agent.page import render_page
-from node_anomaly_agent.site import Site
-from node_anomaly_agent.snapshot import Snapshot
-
-STALLED_TICKS = 10
-STALLED_FLOOR_S = 60.0
-"""Liveness fails when the loop has not come round for this many intervals, and for at least this long."""
-
-_GZIP_FROM_BYTES = 512
-_TEXT = "text/plain; charset=utf-8"
+from node_anomaly_agent.endpoints import Endpoint
+from node_anomaly_agent.log_setup import Log
+from node_anomaly_agent.web_answer import Answer, Request, encode, problem, text_answer
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: str
-    content_type: str
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 class Application:
-    """The pages. Everything they show comes from `source`.
+    """Routes requests to endpoints.
 
     Args:
-        source: gives the last snapshot.
-        site: the agent that answers.
-        time: unix seconds, for ages.
-        monotonic: the clock of the snapshot's heartbeat.
+        endpoints: what there is.
+        log: told of a page that raised, once in a row.
     """
 
-    def __init__(
-        self,
-        source: Callable[[], Snapshot],
-        site: Site,
-        time: Callable[[], float],
-        monotonic: Callable[[], float],
-    ) -> None:
-        self._source = source
-        self._site = site
-        self._time = time
-        self._monotonic = monotonic
-        self._pages: dict[str, Callable[[Mapping[str, Any]], _Answer]] = {
-            "/": self._status,
-            "/-/healthy": self._healthy,
-            "/-/ready": self._ready,
-            site.telemetry_path: self._metrics,
-        }
+    def __init__(self, endpoints: Sequence[Endpoint], log: Log) -> None:
+        self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
+        self._log = log
+        self._failing: set[str] = set()
 
     def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, as PEP 3333 has it."""
-        method = environ.get("REQUEST_METHOD", "GET")
-        page = self._pages.get(environ.get("PATH_INFO") or "/")
-        if page is None:
-            answer = _Answer("404 Not Found", _TEXT, b"404: there is no such page; the status page is at /\n")
-        elif method not in ("GET", "HEAD"):
-            answer = _Answer(
-                "405 Method Not Allowed", _TEXT, b"405: only GET and HEAD\n", (("Allow", "GET, HEAD"),)
-            )
-        else:
-            answer = page(environ)
-        body, headers = _encode(answer, str(environ.get("HTTP_ACCEPT_ENCODING", "")))
+        request = Request(environ)
+        answer = self._answer(request)
+        body, headers = encode(answer, request.header("ACCEPT_ENCODING"))
         start_response(answer.status, headers)
-        return [] if method == "HEAD" else [body]
+        return [] if request.method == "HEAD" else [body]
 
-    def _metrics(self, environ: Mapping[str, Any]) -> _Answer:
-        content_type = choose_format(str(environ.get("HTTP_ACCEPT", "")))
-        text = expose(self._source(), self._site.version, content_type)
-        return _Answer("200 OK", content_type, text.encode(), (("Vary", "Accept, Accept-Encoding"),))
-
-    def _status(self, _environ: Mapping[str, Any]) -> _Answer:
-        page = render_page(self._source(), self._site, self._time())
-        return _Answer("200 OK", "text/html; charset=utf-8", page.encode(), _PAGE_HEADERS)
-
-    def _healthy(self, _environ: Mapping[str, Any]) -> _Answer:
-        snapshot = self._source()
-        silent = self._monotonic() - snapshot.heartbeat
-        if silent > max(STALLED_TICKS * snapshot.interval_s, STALLED_FLOOR_S):
-            return _Answer(
-                "503 Service Unavailable", _TEXT, f"stalled: no tick for {silent:.0f} s\n".encode()
-            )
-        return _Answer("200 OK", _TEXT, b"healthy\n")
-
-    def _ready(self, _environ: Mapping[str, Any]) -> _Answer:
-        reason = self._source().not_ready()
-        if reason:
-            return _Answer("503 Service Unavailable", _TEXT, f"not ready: {reason}\n".encode())
-        return _Answer("200 OK", _TEXT, b"ready\n")
+    def _answer(self, request: Request) -> Answer:
+        endpoint = self._endpoints.get(request.path)
+        if endpoint is None:
+            return _no_such(request)
+        if request.method not in endpoint.methods:
+            return _wrong_method(request, endpoint)
+        try:
+            answer = endpoint.answer(request)
+        except Exception:  # noqa: BLE001  # a page that fails is an answer, not an outage
+            if endpoint.path not in self._failing:
+                self._failing.add(endpoint.path)
+                self._log.exception("page failed", path=endpoint.path)
+            return text_answer("500: this page failed; see the agent's log", "500 Internal Server Error")
+        self._failing.discard(endpoint.path)
+        return answer
 
 
-_PAGE_HEADERS = (
-    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cache-Control", "no-store"),
-    ("Vary", "Accept-Encoding"),
-)
+def _no_such(request: Request) -> Answer:
+    if request.path.startswith("/api/"):
+        return problem(
+            "404 Not Found",
+            "there is no such endpoint",
+            request.path[:200],
+            "see docs/http.md for those there are",
+        )
+    return text_answer("404: there is no such page; the status page is at /", "404 Not Found")
 
 
-def _encode(answer: _Answer, accepted: str) -> tuple[bytes, list[tuple[str, str]]]:
-    headers = [("Content-Type", answer.content_type), *answer.headers]
-    body = answer.body
-    if len(body) >= _GZIP_FROM_BYTES and _accepts_gzip(accepted):
-        # Level 1: three times smaller in a tenth of the time of the default.
-        body = gzip.compress(body, compresslevel=1, mtime=0)
-        headers.append(("Content-Encoding", "gzip"))
-    headers.append(("Content-Length", str(len(body))))
-    return body, headers
-
-
-def _accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding header allows gzip; `gzip;q=0` refuses it."""
-    for item in header.split(","):
-        name, _, parameters = item.partition(";")
-        if name.strip().lower() in ("gzip", "*"):
-            quality = parameters.replace(" ", "").lower().removeprefix("q=") or "1"
-            try:
-                return float(quality) > 0
-            except ValueError:
-                return False
-    return False
+def _wrong_method(request: Request, endpoint: Endpoint) -> Answer:
+    allowed = ", ".join(endpoint.methods)
+    headers = (("Allow", allowed),)
+    if endpoint.path.startswith("/api/"):
+        return problem(
+            "405 Method Not Allowed",
+            f"{request.method[:20]} is not for this",
+            endpoint.path,
+            f"use {allowed}",
+            headers,
+        )
+    return text_answer(f"405: only {allowed}", "405 Method Not Allowed", headers)

@@ -179,10 +179,13 @@ class WebServer:
 
     def stop(self) -> None:
         """Stop accepting and let requests that run finish for a moment."""
-        self._stopping = True
         if self._server is not None:
-            self._server.pull_trigger()
+            # By the loop's own thread: it must not close what wakes it before it has been woken.
+            self._server.trigger.pull_trigger(self._leave)
             self._thread.join(2 * STOP_PATIENCE_S)
+
+    def _leave(self) -> None:
+        self._stopping = True
 
     def _serve(self) -> None:
         server = self._server

@@ -118,6 +118,20 @@ class Forest:
         columns = np.where(leaf, 0, feature + np.where(missing_left == 1, 0, n_features))
         return cls(kind, n_features, trees, scale, columns, threshold, left, value, depth)
 
+    def twin(self) -> Forest:
+        """The same trees for another thread: only the buffers are its own."""
+        return Forest(
+            self.kind,
+            self.n_features,
+            self.trees,
+            self._scale,
+            self._columns,
+            self._threshold,
+            self._left,
+            self._value,
+            self.depth,
+        )
+
     def score(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
         """Score rows (n, n_features), NaN = missing; higher is more anomalous.
 

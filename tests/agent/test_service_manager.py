@@ -15,6 +15,7 @@ import pytest
 from agent_fakes import FakeLog, FakeScorer, make_candidate, make_rig, make_snapshot
 from node_anomaly_agent.activation import ActivationError, take_listener
 from node_anomaly_agent.config import Address
+from node_anomaly_agent.endpoints import Sources, endpoints
 from node_anomaly_agent.service_manager import ServiceManager, describe
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import Counters, Snapshot
@@ -208,7 +209,8 @@ def test_a_passed_socket_is_served_on_and_left_open_for_the_next_process():
         listener = take_listener(environ, None, first=os.dup(systemds.fileno()))
         assert listener is not None
         assert environ == {"HOME": "/"}, "nobody else shall take descriptor 3"
-        application = Application(make_snapshot, Site("1"), lambda: 0.0, lambda: 1000.0)
+        sources = Sources(make_snapshot, Site("1"), lambda: 0.0, lambda: 1000.0)
+        application = Application(endpoints(sources), FakeLog())
         web = WebServer(Address("", 0), application, listener)
         web.start()
         assert web.port == systemds.getsockname()[1]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
+import math
 from collections.abc import Iterator
 
 import pytest
 
-from agent_fakes import make_snapshot
-from node_anomaly_agent.snapshot import ReloadStatus
+import page_states
+from agent_fakes import START, make_score, make_snapshot
+from node_anomaly_agent.snapshot import ReloadStatus, Snapshot
 from web_site import Running
 
 
@@ -55,7 +58,7 @@ def test_a_short_answer_is_not_zipped(site):
     assert "content-encoding" not in headers
 
 
-@pytest.mark.parametrize("path", ["/metric", "/metrics/", "/-/reload", "/../etc/passwd", "/favicon.ico"])
+@pytest.mark.parametrize("path", ["/metric", "/metrics/", "/-/quit", "/../etc/passwd", "/favicon.ico"])
 def test_anything_else_is_not_found(site, path):
     assert site.ask(path)[0] == 404
 
@@ -98,3 +101,83 @@ def test_the_page_is_html_that_may_load_nothing(site):
     assert "default-src 'none'" in headers["content-security-policy"]
     assert headers["cache-control"] == "no-store"
     assert b"<h1>db-1</h1>" in body
+
+
+def test_a_reload_is_refused_unless_it_was_enabled(site):
+    status, _, body = site.ask("/-/reload", "POST")
+    assert status == 403
+    assert b"--web.enable-lifecycle" in body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_reload_that_is_enabled_asks_the_reloader(method):
+    asked = []
+    with Running(reload=lambda: asked.append(method)).started() as site:
+        assert site.ask("/-/reload", method)[0] == 200
+        assert asked == [method]
+        status, headers, _ = site.ask("/-/reload")
+        assert (status, headers["allow"]) == (405, "POST, PUT")
+    assert len(asked) == 1
+
+
+def test_the_score_is_given_with_its_models_and_what_is_not_known_is_null(site):
+    status, headers, body = site.ask("/api/v1/score")
+    document = json.loads(body)
+    assert status == 200
+    assert headers["content-type"] == "application/json; charset=utf-8"
+    assert document["score"] == 0.4
+    assert document["anomalous"] is False
+    assert document["models"] == {"isolation_forest": 0.4, "lstm": None}
+    assert document["bundle"]["version"] == "0123456789abcdef"
+    assert document["threshold_ratio"] == 1.5
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        Snapshot(started=START, interval_s=15.0, heartbeat=0.0),
+        make_snapshot(score=None),
+        make_snapshot(score=make_score(warm=False)),
+        make_snapshot(score=make_score(score=math.inf)),
+        make_snapshot(score=make_score(values=(math.nan,) * 3)),
+    ],
+    ids=["fresh", "failed", "cold", "infinite", "nothing-known"],
+)
+@pytest.mark.parametrize("path", ["score", "explain", "episodes"])
+def test_every_state_is_strict_json(site, snapshot, path):
+    site.snapshot = snapshot
+    status, _, body = site.ask(f"/api/v1/{path}")
+    assert status == 200
+    document = json.loads(body, parse_constant=pytest.fail)
+    if path == "score":
+        assert document["score"] is None or document["warm"]
+
+
+def test_the_explanation_has_every_feature_largest_share_first_with_what_was_expected(site):
+    features = json.loads(site.ask("/api/v1/explain")[2])["features"]
+    assert [one["feature"] for one in features][:2] == ["cpu_busy_ratio", "disk_read_bytes_per_second"]
+    first = features[0]
+    assert (first["observed"], first["expected"], first["direction"]) == (0.5, 0.25, "above")
+    assert (first["unit"], first["state"]) == ("ratio", "active")
+    assert sum(one["share"] for one in features) == pytest.approx(1.0)
+    assert features[2]["observed"] is None
+
+
+def test_episodes_are_those_of_the_last_hours_newest_first(site):
+    site.snapshot = page_states.anomalous()
+    episodes = json.loads(site.ask("/api/v1/episodes")[2])["episodes"]
+    assert [one["ongoing"] for one in episodes] == [True, False]
+    assert episodes[0]["peak"] == pytest.approx(4.6)
+    assert episodes[1]["end"] - episodes[1]["start"] == 480
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"), [("/api/v1/scores", "GET", 404), ("/api/v1/score", "DELETE", 405)]
+)
+def test_errors_of_the_api_say_what_where_and_what_next(site, path, method, status):
+    given, headers, body = site.ask(path, method)
+    assert given == status
+    assert headers["content-type"].startswith("application/json")
+    assert set(json.loads(body)) == {"error", "where", "next"}
+    if status == 405:
+        assert headers["allow"] == "GET, HEAD"

@@ -238,6 +238,7 @@ def test_a_client_that_sends_hundreds_of_requests_at_once_is_hung_up_on(site):
 
 def test_an_error_in_a_page_is_an_answer_and_the_next_request_is_served(site):
     good, site.snapshot = site.snapshot, None
-    assert site.ask("/metrics")[0] == 500
+    assert site.ask("/metrics")[0] == site.ask("/metrics")[0] == 500
+    assert site.log.events() == ["page failed"]
     site.snapshot = good
     assert site.ask("/metrics")[0] == 200

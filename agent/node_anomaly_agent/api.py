@@ -1,0 +1,86 @@
+"""The JSON of /api/v1: what the last snapshot says, for programs. Fields are only ever added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from node_anomaly_agent.snapshot import Reason, Snapshot, reasons
+from node_anomaly_core.score import Score
+
+
+def score_document(snapshot: Snapshot) -> dict[str, object]:
+    """The score, its models and where it comes from; what is not known yet is NaN or None."""
+    score = snapshot.score
+    return {
+        "ready": not snapshot.not_ready(),
+        "reason": snapshot.not_ready(),
+        "warm": snapshot.warm,
+        "warmup": {"done": snapshot.warmup_done, "ticks": snapshot.warmup_ticks},
+        "interval_seconds": snapshot.interval_s,
+        "bundle": bundle_document(snapshot),
+        **scored(score),
+        "threshold_ratio": None if score is None else score.threshold_ratio,
+    }
+
+
+def explain_document(snapshot: Snapshot) -> dict[str, object]:
+    """Why: every feature of the bundle by its share in the score, largest first."""
+    return {
+        **scored(snapshot.score),
+        "warm": snapshot.warm,
+        "bundle": bundle_document(snapshot),
+        "features": [reason_document(reason, whole=True) for reason in reasons(snapshot)],
+    }
+
+
+def episodes_document(snapshot: Snapshot) -> dict[str, object]:
+    """The alarms of the last hours, newest first. Times are unix seconds."""
+    history = snapshot.history
+    return {
+        "since": history.start,
+        "episodes": [
+            {"start": span.start, "end": span.end, "ongoing": span.end >= history.end, "peak": span.peak}
+            for span in reversed(list(history.spans()))
+        ],
+    }
+
+
+def scored(score: Score | None) -> dict[str, object]:
+    """One evaluation: when, how unusual, and what each model says alone."""
+    if score is None:
+        return {"timestamp": None, "score": None, "anomalous": None, "models": {}}
+    known: Mapping[str, float] = score.model_scores
+    return {
+        "timestamp": score.timestamp,
+        "score": score.score,
+        "anomalous": bool(score.score >= 1) if score.warm else None,
+        "models": dict(known),
+    }
+
+
+def reason_document(reason: Reason, *, whole: bool = False) -> dict[str, object]:
+    """One feature's part, in the feature's own unit; `direction` is how it differs from what was expected."""
+    direction = None
+    if reason.observed > reason.expected:
+        direction = "above"
+    elif reason.observed < reason.expected:
+        direction = "below"
+    document: dict[str, object] = {
+        "feature": reason.feature.name,
+        "share": reason.share,
+        "direction": direction,
+        "observed": reason.observed,
+        "expected": reason.expected,
+        "unit": reason.feature.unit,
+    }
+    if whole:
+        document |= {"state": reason.state, "help": reason.feature.help}
+    return document
+
+
+def bundle_document(snapshot: Snapshot) -> dict[str, object] | None:
+    """Which bundle scores."""
+    bundle = snapshot.bundle
+    if bundle is None:
+        return None
+    return {"version": bundle.version, "origin": bundle.origin, "trained_at": bundle.trained_at}

@@ -1,0 +1,115 @@
+"""Every endpoint, in one table. All but two only render the last snapshot.
+
+A subject with an endpoint of its own adds a row to `endpoints` and keeps the rest in a file of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from node_anomaly_agent import api
+from node_anomaly_agent.exposition import expose
+from node_anomaly_agent.families import choose_format
+from node_anomaly_agent.page import render_page
+from node_anomaly_agent.site import Site
+from node_anomaly_agent.snapshot import Snapshot
+from node_anomaly_agent.web_answer import Answer, Request, json_answer, text_answer
+
+STALLED_TICKS = 10
+STALLED_FLOOR_S = 60.0
+"""Liveness fails when the loop has not come round for this many intervals, and for at least this long."""
+
+READ = ("GET", "HEAD")
+
+_UNAVAILABLE = "503 Service Unavailable"
+_PAGE_HEADERS = (
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A path, the methods it takes, and what answers; `answer` may be called from several threads at once."""
+
+    path: str
+    methods: tuple[str, ...]
+    answer: Callable[[Request], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where answers come from.
+
+    Attributes:
+        snapshot: gives the last one.
+        site: the agent that answers.
+        time: unix seconds, for ages.
+        monotonic: the clock of the snapshot's heartbeat.
+        reload: has the reloader look for a bundle; None where nobody may ask for it by HTTP.
+        predict: answers a request for scores of given rows; None where there is no loop to ask.
+    """
+
+    snapshot: Callable[[], Snapshot]
+    site: Site
+    time: Callable[[], float]
+    monotonic: Callable[[], float]
+    reload: Callable[[], None] | None = None
+    predict: Callable[[Request], Answer] | None = None
+
+
+def endpoints(sources: Sources) -> tuple[Endpoint, ...]:
+    """The table."""
+    snapshot = sources.snapshot
+    table = [
+        Endpoint("/", READ, lambda _request: _status(sources)),
+        Endpoint(sources.site.telemetry_path, READ, lambda request: _metrics(sources, request)),
+        Endpoint("/-/healthy", READ, lambda _request: _healthy(sources)),
+        Endpoint("/-/ready", READ, lambda _request: _ready(sources)),
+        Endpoint("/-/reload", ("POST", "PUT"), lambda _request: _reload(sources)),
+        Endpoint("/api/v1/score", READ, lambda _request: json_answer(api.score_document(snapshot()))),
+        Endpoint("/api/v1/explain", READ, lambda _request: json_answer(api.explain_document(snapshot()))),
+        Endpoint("/api/v1/episodes", READ, lambda _request: json_answer(api.episodes_document(snapshot()))),
+    ]
+    if sources.predict is not None:
+        table.append(Endpoint("/api/v1/predict", ("POST",), sources.predict))
+    return tuple(table)
+
+
+def _status(sources: Sources) -> Answer:
+    page = render_page(sources.snapshot(), sources.site, sources.time())
+    return Answer("200 OK", "text/html; charset=utf-8", page.encode(), _PAGE_HEADERS)
+
+
+def _metrics(sources: Sources, request: Request) -> Answer:
+    content_type = choose_format(request.header("ACCEPT"))
+    text = expose(sources.snapshot(), sources.site.version, content_type)
+    return Answer("200 OK", content_type, text.encode(), (("Vary", "Accept, Accept-Encoding"),))
+
+
+def _healthy(sources: Sources) -> Answer:
+    snapshot = sources.snapshot()
+    silent = sources.monotonic() - snapshot.heartbeat
+    if silent > max(STALLED_TICKS * snapshot.interval_s, STALLED_FLOOR_S):
+        return text_answer(f"stalled: no tick for {silent:.0f} s", _UNAVAILABLE)
+    return text_answer("healthy")
+
+
+def _ready(sources: Sources) -> Answer:
+    reason = sources.snapshot().not_ready()
+    return text_answer(f"not ready: {reason}", _UNAVAILABLE) if reason else text_answer("ready")
+
+
+def _reload(sources: Sources) -> Answer:
+    if sources.reload is None:
+        return text_answer(
+            "403: this is not enabled; start the agent with --web.enable-lifecycle, or send it SIGHUP",
+            "403 Forbidden",
+        )
+    sources.reload()
+    return text_answer(
+        "looking for a bundle; anomaly_agent_bundle_last_reload_successful says what came of it"
+    )
