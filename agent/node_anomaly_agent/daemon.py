@@ -33,7 +33,8 @@ TRIM_EVERY_S = 60.0
 class Daemon:
     """One node's agent.
 
-    `snapshot` and `ticking` may be read, `fork` asked and `request_stop` called from any thread; all else is the loop's.
+    `snapshot` and `ticking` may be read, `fork` asked and `request_stop` called from any thread; all else
+    is the loop's.
     """
 
     def __init__(self, parts: Parts) -> None:

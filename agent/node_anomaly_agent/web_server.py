@@ -126,6 +126,7 @@ class WebServer:
         self._given = listener
         self._application = application
         self._stopping = False
+        self._woken = threading.Event()
         self._server: _Listener | None = None
         self._map: dict[int, Any] = {}
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
@@ -180,12 +181,10 @@ class WebServer:
     def stop(self) -> None:
         """Stop accepting and let requests that run finish for a moment."""
         if self._server is not None:
-            # By the loop's own thread: it must not close what wakes it before it has been woken.
-            self._server.trigger.pull_trigger(self._leave)
+            self._stopping = True
+            self._server.pull_trigger()
+            self._woken.set()
             self._thread.join(2 * STOP_PATIENCE_S)
-
-    def _leave(self) -> None:
-        self._stopping = True
 
     def _serve(self) -> None:
         server = self._server
@@ -196,6 +195,7 @@ class WebServer:
             server.accepting = False
             server.socket.close()
             self._finish(server)
+            self._woken.wait(STOP_PATIENCE_S)  # what wakes this loop must not be closed before it was used
             wasyncore.close_all(self._map, ignore_all=True)
 
     def _finish(self, server: _Listener) -> None:
