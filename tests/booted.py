@@ -25,7 +25,7 @@ import rig
 NSPAWN = rig.Part("systemd-nspawn", ("systemd-nspawn",), "systemd-container")
 SYSTEMD = Path("/lib/systemd/systemd")
 
-_BOOT = """
+BOOT = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$1"
@@ -126,7 +126,7 @@ def booted_systemd(folder: Path) -> Iterator[Booted]:
     ]
     with console.open("wb") as sink:
         process = subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", _BOOT, "sh", str(place), *(str(part) for part in machine)],
+            ["unshare", "-m", "sh", "-c", BOOT, "sh", str(place), *(str(part) for part in machine)],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,269 @@
+"""The manifests: built by kustomize, valid for several Kubernetes, and as safe as the documents say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+import cluster
+from node_anomaly_agent.assembly import collector_switches
+from node_anomaly_agent.cli import build_parser
+from node_anomaly_agent.config import load_config
+from node_anomaly_trainer.config import load_config as load_trainer_config
+
+KUBERNETES = ("1.27", "1.30", "1.33", "1.35", "1.37")
+CUSTOM = {"PodMonitor", "PrometheusRule"}
+"""Of the Prometheus operator; no schema of theirs is at hand, so what they say is held below."""
+
+
+@pytest.fixture(params=cluster.OVERLAYS)
+def objects(request: pytest.FixtureRequest) -> tuple[dict[str, Any], ...]:
+    return cluster.overlay(request.param)
+
+
+def agent_pod(objects: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    return cluster.pod_spec(cluster.one(objects, "DaemonSet"))
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_every_object_is_valid_without_an_unknown_field(version, objects):
+    checked = [item for item in objects if item["kind"] not in CUSTOM]
+    assert len(checked) >= 5
+    for item in checked:
+        assert kubernetes_validate.validate(item, version, strict=True).startswith(version)
+
+
+def test_a_wrong_field_would_be_found(objects):
+    daemonset = {**cluster.one(objects, "DaemonSet"), "spec": {"tolerance": 1}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(daemonset, KUBERNETES[0], strict=True)
+
+
+def test_no_container_may_more_than_it_needs(objects):
+    for item in objects:
+        if item["kind"] not in {"DaemonSet", "CronJob"}:
+            continue
+        pod = cluster.pod_spec(item)
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod.get("hostPID")
+        assert not pod.get("hostIPC")
+        for container in pod["containers"]:
+            allowed = container["securityContext"]
+            assert allowed["capabilities"] == {"drop": ["ALL"]}
+            assert allowed["readOnlyRootFilesystem"] is True
+            assert allowed["allowPrivilegeEscalation"] is False
+            assert container["resources"]["limits"]["memory"]
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        for container in pod.get("initContainers", []):
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+            assert [mount["name"] for mount in container["volumeMounts"]] == ["state"]
+
+
+def test_the_host_is_mounted_read_only_but_for_the_state(objects):
+    pod = agent_pod(objects)
+    of_host = {volume["name"] for volume in pod["volumes"] if "hostPath" in volume}
+    writable = {
+        mount["name"]
+        for mount in pod["containers"][0]["volumeMounts"]
+        if mount["name"] in of_host and not mount.get("readOnly")
+    }
+    assert writable == {"state"}
+
+
+def test_the_namespace_says_which_level_of_pod_security_it_takes(objects):
+    """hostPath and hostNetwork are forbidden by baseline already."""
+    labels = cluster.one(objects, "Namespace")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
+
+
+def test_every_linux_node_gets_an_agent_and_keeps_it(objects):
+    daemonset = cluster.one(objects, "DaemonSet")
+    pod = cluster.pod_spec(daemonset)
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert pod["priorityClassName"] == cluster.one(objects, "PriorityClass")["metadata"]["name"]
+    assert daemonset["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": "10%"}
+    labels = daemonset["spec"]["template"]["metadata"]["labels"]
+    assert daemonset["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_the_memory_limit_leaves_room_above_what_was_measured(objects):
+    resources = agent_pod(objects)["containers"][0]["resources"]
+    request, limit = (int(resources[kind]["memory"].removesuffix("Mi")) for kind in ("requests", "limits"))
+    assert 72 <= request < limit <= 256
+
+
+def test_the_arguments_and_the_settings_are_ones_that_the_agent_takes(objects, tmp_path):
+    pod = agent_pod(objects)
+    name = next(v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "config")
+    settings = tmp_path / "agent.yml"
+    settings.write_text(cluster.one(objects, "ConfigMap", name)["data"]["agent.yml"])
+    arguments = pod["containers"][0]["args"]
+    parsed = vars(build_parser().parse_args(arguments))
+    overrides = {key.removeprefix("override:"): v for key, v in parsed.items() if key.startswith("override:")}
+    mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    config = load_config(settings, overrides, collector_switches())
+    assert parsed["config_file"] == "/etc/node-anomaly/agent.yml"
+    for path, volume in ((config.procfs, "proc"), (config.sysfs, "sys"), (config.rootfs, "root")):
+        assert mounts[str(path)] == volume
+    assert mounts[str(config.state_directory)] == "state"
+    assert pod["containers"][0]["ports"][0]["containerPort"] == config.listen_address.port
+
+
+def test_the_trainers_settings_are_ones_that_it_takes(tmp_path):
+    objects = cluster.overlay("prometheus-operator")
+    pod = cluster.pod_spec(cluster.one(objects, "CronJob"))
+    name = next(v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "config")
+    settings = tmp_path / "trainer.yml"
+    settings.write_text(cluster.one(objects, "ConfigMap", name)["data"]["trainer.yml"])
+    config = load_trainer_config(settings)
+    claim = next(v for v in pod["volumes"] if "persistentVolumeClaim" in v)
+    place = next(m["mountPath"] for m in pod["containers"][0]["volumeMounts"] if m["name"] == claim["name"])
+    assert str(config.publish.directory).startswith(place)
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (3, 0), (1, 1), (2, 2)])
+def test_a_run_that_the_gate_refused_is_no_failed_job(code, ends, tmp_path):
+    pod = cluster.pod_spec(cluster.one(cluster.overlay("prometheus-operator"), "CronJob"))
+    trainer = tmp_path / "anomaly-trainer"
+    trainer.write_text(f"#!/bin/sh\nexit {code}\n")
+    trainer.chmod(0o755)
+    container = pod["containers"][0]
+    command = [*container["command"], *container["args"]]
+    done = subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+    assert done.returncode == ends
+
+
+def test_the_operator_finds_the_agents_and_names_them_as_the_rules_do(repository):
+    objects = cluster.overlay("prometheus-operator")
+    monitor = cluster.one(objects, "PodMonitor")
+    daemonset = cluster.one(objects, "DaemonSet")
+    labels = daemonset["spec"]["template"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert monitor["metadata"]["namespace"] == daemonset["metadata"]["namespace"]
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in agent_pod(objects)["containers"][0]["ports"]}
+    relabelled = {r["targetLabel"]: r for r in endpoint["relabelings"] if "targetLabel" in r}
+    assert relabelled["instance"]["sourceLabels"] == ["__meta_kubernetes_pod_node_name"]
+    settings = yaml.safe_load((repository / "rules" / "settings.yml").read_text())
+    assert relabelled["job"]["replacement"] == settings["job"]
+
+
+def with_components(repository: Path, folder: Path, *components: str) -> list[dict[str, Any]]:
+    """An overlay of one's own, with the public key that bundles-https asks for."""
+    copy = folder / "daemonset"
+    shutil.copytree(repository / "daemonset", copy)
+    (copy / "components" / "bundles-https" / "bundle.pub").write_text("the key\n")
+    mine = copy / "overlays" / "mine"
+    mine.mkdir()
+    document = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["../../base"],
+        "components": [f"../../components/{name}" for name in components],
+    }
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(document))
+    return cluster.build(mine)
+
+
+def test_agents_can_watch_the_volume_that_the_trainer_publishes_to(repository, tmp_path):
+    objects = with_components(repository, tmp_path, "trainer", "bundles-pvc")
+    assert cluster.one(objects, "PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteMany"]
+    pod = cluster.pod_spec(cluster.one(objects, "DaemonSet"))
+    container = pod["containers"][0]
+    assert {"name": "data", "mountPath": "/data", "readOnly": True} in container["volumeMounts"]
+    name = cluster.pod_spec(cluster.one(objects, "CronJob"))["volumes"][0]["configMap"]["name"]
+    published = yaml.safe_load(cluster.one(objects, "ConfigMap", name)["data"]["trainer.yml"])
+    assert f"--bundle.directory={published['publish']['directory']}" in container["args"]
+    for item in objects:
+        kubernetes_validate.validate(item, KUBERNETES[-1], strict=True)
+
+
+def test_agents_that_fetch_accept_only_what_the_key_has_signed(repository, tmp_path):
+    objects = with_components(repository, tmp_path, "bundles-https")
+    pod = cluster.pod_spec(cluster.one(objects, "DaemonSet"))
+    key = next(v for v in pod["volumes"] if v["name"] == "keys")["configMap"]["name"]
+    assert cluster.one(objects, "ConfigMap", key)["data"] == {"bundle.pub": "the key\n"}
+    arguments = pod["containers"][0]["args"]
+    assert "--bundle.trusted-keys=/etc/node-anomaly-keys/bundle.pub" in arguments
+    assert any(argument.startswith("--bundle.url=https://") for argument in arguments)
+    build_parser().parse_args(arguments)
+
+
+@pytest.fixture
+def deploy(repository: Path, tmp_path: Path):
+    """deploy.sh against a kubectl that builds truly and notes what else it was asked; $DENY fails a verb."""
+    real = cluster.rig.need(cluster.KUBECTL)
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "kubectl"
+    fake.write_text(
+        f'#!/bin/sh\n[ "$1" = kustomize ] && exec {real} "$@"\necho "$@" >> {tmp_path}/asked\n'
+        f'case "$*" in *"${{DENY:-nothing}}"*) exit 1 ;; esac\n'
+        f'case "$*" in *apply*) cp "$(echo "$*" | sed "s/.*--filename //")" {tmp_path}/applied.yaml ;; esac\n'
+    )
+    fake.chmod(0o755)
+
+    def run(*arguments: str, deny: str = "nothing") -> tuple[int, str, str]:
+        done = subprocess.run(
+            [str(repository / "daemonset" / "deploy.sh"), *arguments],
+            env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "DENY": deny},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        asked = tmp_path / "asked"
+        return done.returncode, done.stdout + done.stderr, asked.read_text() if asked.exists() else ""
+
+    return run
+
+
+def test_deploy_applies_the_overlay_with_your_images_and_waits(deploy, tmp_path):
+    code, said, asked = deploy("--registry", "ghcr.io/me/na", "--tag", "7", "--context", "prod")
+    assert code == 0, said
+    applied = list(yaml.safe_load_all((tmp_path / "applied.yaml").read_text()))
+    pod = cluster.pod_spec(cluster.one(applied, "DaemonSet"))
+    images = {c["image"] for c in [*pod["containers"], *pod["initContainers"]]}
+    assert images == {"ghcr.io/me/na/agent:7"}
+    assert "--context prod rollout status daemonset/node-anomaly-agent" in asked
+    assert "port-forward" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "deny", "says"),
+    [
+        ((), "nothing", "whose images?"),
+        (("--registry", "r", "--overlay", "x"), "nothing", "no overlay x"),
+        (("--registry", "r; rm"), "nothing", "letters"),
+        (("--registry",), "nothing", "usage:"),
+        (("--registry", "r"), "version", "no cluster answers"),
+        (("--registry", "r"), "create daemonsets", "may not create daemonsets"),
+        (("--registry", "r", "--overlay", "prometheus-operator"), "podmonitors", "no Prometheus operator"),
+    ],
+)
+def test_deploy_says_what_is_missing_before_it_changes_anything(arguments, deny, says, deploy):
+    code, said, asked = deploy(*arguments, deny=deny)
+    assert code != 0
+    assert says in said
+    assert "apply" not in asked
+
+
+def test_deploy_shows_why_when_a_node_gets_no_agent(deploy):
+    code, said, asked = deploy("--registry", "r", deny="rollout")
+    assert code == 1
+    assert "not every node has its agent" in said
+    assert "get events" in asked
+
+
+def test_a_dry_run_changes_nothing(deploy):
+    code, said, asked = deploy("--registry", "r", "--dry-run")
+    assert code == 0, said
+    assert "apply --dry-run=server" in asked
+    assert "rollout" not in asked
