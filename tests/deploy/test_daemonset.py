@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,19 @@ def test_the_operator_finds_the_agents_and_names_them_as_the_rules_do(repository
     assert relabelled["instance"]["sourceLabels"] == ["__meta_kubernetes_pod_node_name"]
     settings = yaml.safe_load((repository / "rules" / "settings.yml").read_text())
     assert relabelled["job"]["replacement"] == settings["job"]
+
+
+def test_the_operators_rules_are_those_of_the_rules_folder(repository):
+    """`python scripts/kubernetes_rules.py` writes them anew."""
+    command = [sys.executable, str(repository / "scripts" / "kubernetes_rules.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    built = cluster.one(cluster.overlay("prometheus-operator"), "PrometheusRule")["spec"]["groups"]
+    files = [
+        yaml.safe_load((repository / "rules" / name).read_text()) for name in ("recording.yml", "alerts.yml")
+    ]
+    assert built == [group for file in files for group in file["groups"]]
+    assert len(built) > 3
 
 
 def with_components(repository: Path, folder: Path, *components: str) -> list[dict[str, Any]]:
