@@ -41,6 +41,7 @@ from node_anomaly_agent.snapshot import (
     ReloadStatus,
     Snapshot,
 )
+from node_anomaly_agent.web_status import WebStatus
 from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import CATALOGUE, Feature
 from node_anomaly_core.manifest import MODEL_TYPES
@@ -131,6 +132,7 @@ def whole_snapshot() -> Snapshot:
         reload=ReloadStatus(successful=True, success_timestamp=1.0),
         collectors={"cpu": CollectorStatus(success=True, duration_s=0.001, error="")},
         process=ProcessStats(1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+        web=WebStatus(configured=True),
         distribution=DistributionStatus(
             (FetchStatus("bundle", success_timestamp=1.0),), ShadowStatus("0" * 16, score=1.0)
         ),

@@ -364,6 +364,14 @@ def wait_for_query(
     raise TimeoutError(message)
 
 
+def check_web_config(file: Path) -> str:
+    """What `promtool check web-config` has against a web config file; empty when it has nothing."""
+    done = subprocess.run(
+        [str(need(PROMTOOL)), "check", "web-config", str(file)], capture_output=True, check=False, timeout=30
+    )
+    return (done.stdout + done.stderr).decode().strip() if done.returncode else ""
+
+
 def lint_metrics(exposition: str) -> str:
     """What `promtool check metrics` has against a text exposition; empty when it has nothing."""
     done = subprocess.run(

@@ -14,6 +14,7 @@ from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import Snapshot
 from node_anomaly_agent.web import Application
 from node_anomaly_agent.web_answer import Answer, Request
+from node_anomaly_agent.web_guard import WebGuard
 from node_anomaly_agent.web_server import WebServer
 
 
@@ -25,6 +26,7 @@ class Running:
     monotonic: float = 1000.0
     server: WebServer | None = None
     log: FakeLog = field(default_factory=FakeLog)
+    guard: WebGuard | None = None
     reload: Callable[[], None] | None = None
     predict: Callable[[Request], Answer] | None = None
 
@@ -43,7 +45,7 @@ class Running:
 
     @contextmanager
     def started(self) -> Iterator[Running]:
-        self.server = WebServer(Address("127.0.0.1", 0), application(self))
+        self.server = WebServer(Address("127.0.0.1", 0), application(self), guard=self.guard)
         self.server.start()
         yield self
         self.server.stop()
@@ -70,4 +72,4 @@ def application(site: Running) -> Application:
         reload=site.reload,
         predict=site.predict,
     )
-    return Application(endpoints(sources), site.log)  # type: ignore[arg-type]
+    return Application(endpoints(sources), site.log, site.guard)  # type: ignore[arg-type]

@@ -30,7 +30,9 @@ from node_anomaly_agent.site import Site
 from node_anomaly_agent.state import SYSTEM_DIRECTORY, state_directories, writable_directory
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_agent.web import Application
+from node_anomaly_agent.web_guard import WebGuard
 from node_anomaly_agent.web_server import WebServer
+from node_anomaly_agent.web_status import WebStatus
 from node_anomaly_core.bundle import Bundle, starter_bundle
 from node_anomaly_core.errors import ConfigError
 
@@ -126,6 +128,7 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
     map_large_blocks()
     log = configure_logging(config.log_level, config.log_format)
     listener = take_listener(environ, config.systemd_socket)
+    guard = None if config.web.config_file is None else WebGuard(config.web.config_file, log)
     manager = ServiceManager.of(environ, config.interval_s, log)
     state_directory = choose_state_directory(config, environ)
     bundles = choose_bundle_directory(config, state_directory)
@@ -155,6 +158,7 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
             trim=trim,
             distribution=distribution,
             logs=LogStatus if logs is None else logs.status,
+            web=lambda: WebStatus() if guard is None else guard.status,
             tell=lambda snapshot, waiting: manager.look(
                 snapshot, reloader.requests, reloader.busy or waiting
             ),
@@ -168,7 +172,7 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
         reload=reloader.request if config.web.enable_lifecycle else None,
         predict=Predictor(daemon.fork.ask, trim, lambda: daemon.ticking),
     )
-    web = WebServer(config.listen_address, Application(endpoints(sources), log), listener)
+    web = WebServer(config.listen_address, Application(endpoints(sources), log, guard), listener, guard)
     with handle_signals(daemon, reloader):
         web.start()
         log.info(

@@ -45,6 +45,7 @@ __all__ = [
     "load_config",
     "parse_address",
     "parse_duration",
+    "read_yaml",
 ]
 
 MAX_FILE_BYTES = 1 << 20
@@ -107,7 +108,7 @@ def load_config(
 
     Raises ConfigError: the file cannot be read, or every problem found in it, each with its key's path.
     """
-    document, inline = _without_own({} if path is None else _read(path))
+    document, inline = _without_own({} if path is None else read_yaml(path))
     known = [setting.path for setting in KEYS] + [f"collector.{name}" for name in collectors]
     values: dict[str, object] = {}
     problems: list[ConfigError] = []
@@ -184,7 +185,7 @@ def _own_features(inline: object, file: Path | None, problems: list[ConfigError]
         problems.append(error)
     try:
         if file is not None:
-            found += parse_own_document(_read(file, "features.file"), str(file))
+            found += parse_own_document(read_yaml(file, "features.file"), str(file))
     except ConfigError as error:
         problems.append(error)
     if len(problems) == before:
@@ -218,7 +219,8 @@ def _parse(
         problems.append(ConfigError(f"{key}: {error}"))
 
 
-def _read(path: Path, flag: str = "config.file") -> object:
+def read_yaml(path: Path, flag: str = "config.file") -> object:
+    """What a YAML file of at most 1 MiB holds; `flag` is the setting that named it. Raises ConfigError."""
     what = "config file" if flag == "config.file" else f"{flag}: file"
     try:
         with path.open("rb") as file:

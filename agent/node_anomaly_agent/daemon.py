@@ -145,6 +145,7 @@ class Daemon:
             process=self._parts.process(),
             distribution=self._distribution.status(),
             logs=self._parts.logs(),
+            web=self._parts.web(),
             history=self._history.record(self._clock.time(), score),
         )
 

@@ -23,6 +23,7 @@ from node_anomaly_agent.families import (
 from node_anomaly_agent.logs.status import log_families
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.snapshot import DURATION_BUCKETS, FEATURE_STATES, Counters, Snapshot
+from node_anomaly_agent.web_status import web_families
 
 _BOUNDS: tuple[str, ...] = tuple(map(format_number, (*DURATION_BUCKETS, float("inf"))))
 
@@ -51,6 +52,7 @@ def collect(snapshot: Snapshot, version: str, *, whole_agent: bool = True) -> It
         yield from _reloads(snapshot)
         yield from distribution_families(snapshot.distribution)
         yield from log_families(snapshot.logs)
+        yield from web_families(snapshot.web)
         yield from _process(snapshot.process)
 
 

@@ -15,6 +15,7 @@ from node_anomaly_agent.sampler import Sample
 from node_anomaly_agent.scorer import Candidate
 from node_anomaly_agent.snapshot import Snapshot
 from node_anomaly_agent.state_keeper import StateKeeper
+from node_anomaly_agent.web_status import WebStatus
 from node_anomaly_core.errors import BundleError
 
 
@@ -57,6 +58,7 @@ class Parts:
         trim: gives freed memory back to the system.
         distribution: what this node has to do with its bundles besides scoring; none in most tests.
         logs: what has been counted of the logs.
+        web: whether the file of TLS and users is in force.
         tell: tells the service manager what a snapshot shows, and whether a new bundle still waits.
     """
 
@@ -71,4 +73,5 @@ class Parts:
     trim: Callable[[], None]
     distribution: Distribution | None = None
     logs: Callable[[], LogStatus] = LogStatus
+    web: Callable[[], WebStatus] = WebStatus
     tell: Callable[[Snapshot, bool], None] = lambda _snapshot, _waiting: None

@@ -17,6 +17,7 @@ from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.score_history import ScoreHistory
+from node_anomaly_agent.web_status import WebStatus
 from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import Feature
 from node_anomaly_core.manifest import Manifest
@@ -132,6 +133,7 @@ class Snapshot:
     process: ProcessStats = field(default_factory=ProcessStats)
     distribution: DistributionStatus = field(default_factory=DistributionStatus)
     logs: LogStatus = field(default_factory=LogStatus)
+    web: WebStatus = field(default_factory=WebStatus)
     history: ScoreHistory = field(default_factory=ScoreHistory)
 
     @property

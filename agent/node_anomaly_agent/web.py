@@ -11,6 +11,7 @@ from typing import Any
 from node_anomaly_agent.endpoints import Endpoint
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.web_answer import Answer, Request, encode, problem, text_answer
+from node_anomaly_agent.web_guard import WebGuard
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
@@ -21,9 +22,11 @@ class Application:
     Args:
         endpoints: what there is.
         log: told of a page that raised, once in a row.
+        guard: who may ask; everybody where there is none.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], log: Log) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], log: Log, guard: WebGuard | None = None) -> None:
+        self._guard = guard
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
         self._log = log
         self._failing: set[str] = set()
@@ -31,8 +34,12 @@ class Application:
     def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, as PEP 3333 has it."""
         request = Request(environ)
-        answer = self._answer(request)
+        guard = self._guard
+        answer = (guard.refuse(request) if guard else None) or self._answer(request)
         body, headers = encode(answer, request.header("ACCEPT_ENCODING"))
+        if guard is not None and guard.headers:
+            given = {name for name, _ in guard.headers}
+            headers = [one for one in headers if one[0] not in given] + list(guard.headers)
         start_response(answer.status, headers)
         return [] if request.method == "HEAD" else [body]
 

@@ -13,6 +13,7 @@ import math
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from waitress import wasyncore
@@ -22,6 +23,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 from node_anomaly_agent.config import Address
+from node_anomaly_agent.web_guard import WebGuard
 from node_anomaly_core.errors import AnomalyError
 
 THREADS = 4
@@ -86,7 +88,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not typed
 
 
 class _Listener(TcpWSGIServer):  # type: ignore[misc]  # same
-    channel_class: type[Channel] = Channel
+    tls: Callable[[], tuple[Any, frozenset[str]]] = staticmethod(lambda: (None, frozenset()))
+
+    def channel_class(self, *given: Any, **options: Any) -> Channel:
+        """What waitress makes of a new connection."""
+        context, sans = self.tls()
+        if context is None:
+            return Channel(*given, **options)
+        from node_anomaly_agent.web_tls import TlsChannel
+
+        return TlsChannel(context, sans, *given, **options)
 
     def maintenance(self, now: float) -> None:
         """Drop the connections whose time is up."""
@@ -121,7 +132,14 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # same
 class WebServer:
     """The server, on threads of its own that are all daemons: no client can hold up the agent's end."""
 
-    def __init__(self, address: Address, application: Any, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        application: Any,
+        listener: socket.socket | None = None,
+        guard: WebGuard | None = None,
+    ) -> None:
+        self._guard = guard
         self._address = address
         self._given = listener
         self._application = application
@@ -176,6 +194,8 @@ class WebServer:
             sockinfo=where,
             bind_socket=False,
         )
+        if self._guard is not None:
+            self._server.tls = self._guard.tls
         self._thread.start()
 
     def stop(self) -> None:
