@@ -41,7 +41,7 @@ bench: env-dev ## the figures of bench/README.md
 	$(BIN)/python bench/mutations.py --count 5000
 	$(BIN)/python bench/reloads.py --count 1000
 
-docs: env-run  ## docs/metrics.md and docs/features.md from the code
+docs: env-dev  ## docs/metrics.md, docs/features.md, the man page and completions from the code
 	@$(BIN)/python scripts/docs.py
 
 starter: env-run ## train the starter bundle that ships in the wheel

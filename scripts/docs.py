@@ -1,4 +1,4 @@
-"""docs/metrics.md and docs/features.md, generated from the code: `make docs` writes them.
+"""docs/metrics.md, docs/features.md and the manual, generated from the code: `make docs` writes them.
 
 With --check nothing is written; the exit code is 1 if a file differs from what the code says. The metrics are
 those of a snapshot in which everything is known, so that every family has samples to read its labels off.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from manual import write_manual
 from node_anomaly_agent.collectors import COLLECTORS
 from node_anomaly_agent.distribution_status import (
     AGREEMENTS,
@@ -275,7 +276,7 @@ def main() -> int:
         print(f"docs/{' and docs/'.join(differ)} differ from the code: run `make docs`", file=sys.stderr)
         return 1
     print(f"wrote {', '.join(differ)}" if differ else "docs are as the code has them")
-    return 0
+    return write_manual(check=options.check) if options.directory == ROOT / "docs" else 0
 
 
 if __name__ == "__main__":

@@ -210,10 +210,16 @@ def with_escaping_file(bundle: Path) -> None:
     rewrite_manifest(bundle, change)
 
 
-def test_the_wheel_holds_exactly_the_three_packages_and_the_starter_bundle(wheel: Path) -> None:
+def test_the_wheel_holds_exactly_the_three_packages_the_starter_bundle_and_the_manual(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    beside = {name.partition(".data/data/")[2] for name in names if ".data/" in name}
+    assert beside == {
+        "share/man/man1/anomaly-agent.1",
+        "share/bash-completion/completions/anomaly-agent",
+        "share/zsh/site-functions/_anomaly-agent",
+    }
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name and ".data/" not in name}
     assert tops == {"node_anomaly_core", "node_anomaly_agent", "node_anomaly_trainer"}
     assert "node_anomaly_core/starter/manifest.json" in names
     assert not [name for name in names if "__pycache__" in name or "test" in name]
