@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import MemberScale, combine, fit_member, fit_tail
+from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import OPEN_S, UPDATE_S, rolling_scores
 from node_anomaly_trainer.config_models import MEMBERS
 
@@ -20,17 +21,6 @@ BASELINE = "baseline_"
 PRODUCT = tuple(MEMBERS)
 TAUGHT = tuple(OTHERS if name == FOREST else name for name in PRODUCT)
 HOUR_S, DAY_S = 3_600.0, 86_400.0
-
-PROPOSED = {
-    "isolation_forest": 2.0,
-    "isolation_forest_absolute": 2.0,
-    FOREST: 0.5,
-    OTHERS: 4.0,
-    "kmeans": 0.5,
-}
-"""Weights of members that do not weigh 1 in the rows of what the next recipe may be."""
-
-SMOOTHED_TICKS = 5
 
 Array = NDArray[np.float64]
 
@@ -56,17 +46,15 @@ class Variant:
     title: str
     members: tuple[str, ...]
     weights: str = "product"
-    """Or "equal", "learned" (of trainer's weights.py), or "proposed"."""
+    """Or "equal", or "learned" (of trainer's weights.py)."""
     high: float = 0.95
     """The quantile on normal data that is 1 in units of a member."""
     rolling: bool = True
     window_s: float | None = None
     open_s: float = OPEN_S
     update_s: float = UPDATE_S
-    half_smoothed: bool = False
-    """Whether half of a forest's score is its mean over the last SMOOTHED_TICKS."""
-    largest_of: int = 1
-    """The combined evidence is the largest of so many ticks."""
+    held: bool = True
+    """Whether the threshold is asked about the largest evidence of the last three ticks."""
 
 
 def alone(name: str, title: str) -> Variant:
@@ -86,15 +74,6 @@ def variants() -> Mapping[str, tuple[Variant, ...]]:
     )
     three = Variant("IF + LSTM + k-means", ("isolation_forest", "lstm", "kmeans"))
     in_float = tuple(LSTM_FLOAT if name == LSTM else name for name in PRODUCT)
-    half = replace(product, title="the product, forests half smoothed", half_smoothed=True)
-    largest = replace(product, title="the product, largest of 3 ticks", largest_of=3)
-    proposed = replace(
-        half,
-        title="forests half smoothed, other weights, largest of 3 ticks",
-        weights="proposed",
-        largest_of=3,
-    )
-    often = replace(proposed, title="the same, threshold looked at every half hour", update_s=HOUR_S / 2)
     return {
         "alone": (
             plain,
@@ -125,21 +104,9 @@ def variants() -> Mapping[str, tuple[Variant, ...]]:
             replace(product, title="the product, members scaled at 99 %", high=0.99),
             replace(taught, title="labels of other servers, members scaled at 99 %", high=0.99),
         ),
-        "what may come next": (
-            half,
-            largest,
-            replace(half, title="forests half smoothed, other weights", weights="proposed"),
-            proposed,
-            often,
-            replace(often, title="the same, labels of other servers", members=TAUGHT),
-            *(
-                replace(often, title=f"the same, {24 * days:g} hours", window_s=days * DAY_S)
-                for days in (2.5, 3)
-            ),
-            *(
-                replace(each, title=f"{each.title}, largest of 3 ticks", largest_of=3, update_s=HOUR_S / 2)
-                for each in (pca, windows)
-            ),
+        "held peaks": tuple(
+            replace(each, title=f"{each.title}, peaks not held", held=False)
+            for each in (product, pca, windows)
         ),
         "int8": (
             alone(LSTM_FLOAT, "LSTM in float32"),
@@ -151,14 +118,15 @@ def variants() -> Mapping[str, tuple[Variant, ...]]:
         ),
         "rolling threshold, as shipped 48 hours with an open episode spared for 6": tuple(
             replace(product, title=f"the product, {24 * days} hours", window_s=days * DAY_S)
-            for days in (1, 4)
+            for days in (1, 2.5, 3, 4)
         )
         + tuple(
             replace(
                 product, title=f"the product, an open episode spared for {hours} hours", open_s=hours * HOUR_S
             )
             for hours in (0, 24)
-        ),
+        )
+        + (replace(product, title="the product, set anew every three hours", update_s=3 * HOUR_S),),
     }
 
 
@@ -171,8 +139,7 @@ def scale_of(scores: Array, high: float) -> MemberScale:
 def evidence_of(measured: Measured, variant: Variant) -> tuple[Array, Array]:
     """Evidence (c,) of the calibration part, and (c + t,) of a node that lived it and the test."""
     raw = [
-        {name: _as_it_counts(name, scores[name], variant) for name in variant.members}
-        for scores in (measured.calibration, measured.lived)
+        {name: scores[name] for name in variant.members} for scores in (measured.calibration, measured.lived)
     ]
     if variant.members[0].startswith(BASELINE):  # as trainer's bench holds it against its threshold
         calibration, lived = (scores[variant.members[0]] for scores in raw)
@@ -186,34 +153,13 @@ def evidence_of(measured: Measured, variant: Variant) -> tuple[Array, Array]:
             )
             for scores in raw
         )
-    return largest_of(calibration, variant.largest_of), largest_of(lived, variant.largest_of)
-
-
-def _as_it_counts(name: str, scores: Array, variant: Variant) -> Array:
-    if not variant.half_smoothed or "forest" not in name:
-        return scores
-    known = np.isfinite(scores)
-    sums, counts = (np.cumsum(each) for each in (np.where(known, scores, 0.0), known.astype(float)))
-    for total in (sums, counts):
-        total[SMOOTHED_TICKS:] -= total[:-SMOOTHED_TICKS].copy()
-    return np.asarray(np.where(known, (scores + sums / np.maximum(counts, 1.0)) / 2, np.nan))
-
-
-def largest_of(evidence: Array, ticks: int) -> Array:
-    """The largest evidence (t,) of the last `ticks` ticks; NaN where this tick's is unknown."""
-    filled = np.where(np.isfinite(evidence), evidence, -np.inf)
-    result = filled.copy()
-    for back in range(1, ticks):
-        result[back:] = np.maximum(result[back:], filled[:-back])
-    return np.where(np.isfinite(evidence), result, np.nan)
+    return (peak_held(calibration), peak_held(lived)) if variant.held else (calibration, lived)
 
 
 def weight_of(measured: Measured, variant: Variant, name: str) -> float:
     """Of a member in a variant."""
     if variant.weights == "equal":
         return 1.0
-    if variant.weights == "proposed":
-        return PROPOSED.get(name, 1.0)
     known = measured.learned if variant.weights == "learned" else measured.weights
     return known[LSTM if name == LSTM_FLOAT else name]
 

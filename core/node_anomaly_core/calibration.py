@@ -9,6 +9,7 @@ fitted to the peaks of separate episodes (Pickands-Balkema-de Haan; probability-
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -51,10 +52,26 @@ class Tail:
     def score(self, evidence: Array) -> Array:
         """`anomaly_score` for evidence of any shape; NaN stays NaN, never below 0."""
         knots, values, slope = self._table
+        if evidence.size == 1:  # a node's tick, for every member: the same arithmetic without arrays
+            return np.full(evidence.shape, self._score_of_one(float(evidence.reshape(-1)[0])))
         result = np.interp(evidence, knots, values)
         beyond = evidence > knots[-1]
         result = np.where(beyond, values[-1] + slope * (evidence - knots[-1]), result)
         return np.asarray(np.maximum(result / self.alarm_log10p, 0.0))
+
+    def _score_of_one(self, evidence: float) -> float:
+        if evidence != evidence:  # noqa: PLR0124  # NaN
+            return evidence
+        knots, values = self.knots, self.log10p
+        if evidence > knots[-1]:
+            found = values[-1] + self._table[2] * (evidence - knots[-1])
+        elif evidence <= knots[0]:
+            found = values[0]
+        else:
+            left = min(bisect_right(knots, evidence), len(knots) - 1) - 1
+            rise = (values[left + 1] - values[left]) / (knots[left + 1] - knots[left])
+            found = rise * (evidence - knots[left]) + values[left]
+        return max(found / self.alarm_log10p, 0.0)
 
     def alarm_level(self) -> float:
         """The evidence whose score is 1.0."""

@@ -18,6 +18,7 @@ from node_anomaly_core.evidence import ForecastPath, WindowPath, feature_sides
 from node_anomaly_core.forest import Forest
 from node_anomaly_core.lstm import StepLSTM
 from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.steady import peak_held
 from node_anomaly_core.summary import SUMMARY_WIDTH
 from node_anomaly_core.tensors import read_tensors
 
@@ -106,6 +107,11 @@ class Judged:
     combined: Array  # (n,) evidence of all together, before any threshold
     members: Mapping[str, Array]  # (n,) each member's own score, 1.0 = its threshold at the budget
     evidence: Mapping[str, Array]  # (n,)
+
+    @property
+    def held(self) -> Array:
+        """`combined` of consecutive ticks (n, ...) as it meets the threshold."""
+        return peak_held(self.combined)
 
 
 def judge(manifest: Manifest, raw: Mapping[str, Array]) -> Judged:

@@ -19,6 +19,8 @@ _MEMORY: Mapping[str, tuple[int | str, ...]] = {
     "thinned": ("k", "f"),
     "counts": (5,),
     "range": (2, "f"),
+    "forest_scores": ("s", "m"),
+    "evidence": ("e",),
     "threshold_blocks": ("b",),
     "threshold_level": (2,),
 }
@@ -34,7 +36,14 @@ _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "summary_scale": (1, SUMMARY_WIDTH),
     "summary_ticks": (1,),
 }
-_MAY_BE_UNKNOWN = ("rows", "thinned", "centre", "level_level")  # NaN, but never infinite
+_MAY_BE_UNKNOWN = (
+    "rows",
+    "thinned",
+    "centre",
+    "level_level",
+    "forest_scores",
+    "evidence",
+)  # NaN, but never infinite
 _SCALES = ("scale", "residual_scale", "level_deviation", "summary_scale")
 
 Array = NDArray[np.float64]
@@ -50,6 +59,9 @@ def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinne
         "n": len(np.atleast_1d(state["times"])),
         "k": len(np.atleast_1d(state["thinned"])),
         "b": len(np.atleast_1d(state["threshold_blocks"])),
+        "s": len(np.atleast_1d(state["forest_scores"])),
+        "m": np.atleast_2d(state["forest_scores"]).shape[1],
+        "e": len(np.atleast_1d(state["evidence"])),
     }
     if sizes["k"] > most_thinned:
         raise ValueError(f"saved {sizes['k']} thinned rows, at most {most_thinned}")

@@ -29,6 +29,7 @@ from node_anomaly_core.members import Models, judge
 from node_anomaly_core.residuals import longest_window
 from node_anomaly_core.saved import checked
 from node_anomaly_core.score import STATES, Score, Tick, columns_of, measured, part
+from node_anomaly_core.steady import HalfSmoothed, PeakHold
 from node_anomaly_core.threshold import RollingThreshold, around
 from node_anomaly_core.windows import RowRing, ThinnedRows, ticks_in
 
@@ -75,6 +76,8 @@ class NodeScorer:
         self._residuals: ResidualPath | None = None
         self._forecasts: ForecastPath | None = None
         self._windows: WindowPath | None = None
+        self._steady = HalfSmoothed(len(self.models.forests), interval_s)
+        self._peak = PeakHold()
         manifest = bundle.manifest
         self._threshold = RollingThreshold(manifest.tail.alarm_level(), manifest.budget_per_week, interval_s)
         if self.known:
@@ -127,7 +130,14 @@ class NodeScorer:
 
     def _raw(self, tick: Tick) -> dict[str, Array]:
         forests = self.models.forest_scores(tick.residual.summary, tick.residual.normalised)
-        return forests | self._path_scores(tick)
+        return self._steadied(forests) | self._path_scores(tick)
+
+    def _steadied(self, forests: Mapping[str, Array]) -> dict[str, Array]:
+        """Raw scores (1,) of the forests with their last minute; once a tick."""
+        if not forests:
+            return {}
+        steady = self._steady.step(np.concatenate(list(forests.values())))
+        return {name: steady[at : at + 1] for at, name in enumerate(forests)}
 
     def _path_scores(self, tick: Tick) -> dict[str, Array]:
         """Raw scores (1,) of the members that are no forests."""
@@ -200,6 +210,7 @@ class NodeScorer:
         self._residuals = ResidualPath([baseline], self._sides, self.models.cohort, self.interval_s)
         self._forecasts = self.models.forecast_path(1, self.interval_s)
         self._windows = self.models.window_path(1, self.interval_s)
+        self._steady = HalfSmoothed(len(self.models.forests), self.interval_s)
 
     def _run(self, rows: Array) -> Tick:
         """Step the paths through consecutive rows (n, f), n >= 1; the last tick's evidence."""
@@ -218,6 +229,7 @@ class NodeScorer:
             self._residuals.normaliser.restore(learnt)
         self._recent = RowRing(min(longest_window(self.interval_s), _MOST_RECENT_ROWS), len(self.features))
         self._since_gap = 0
+        self._peak = PeakHold()
 
     def _cold(self, timestamp: float, row: Array) -> Score:
         nothing = np.full(len(row), np.nan)
@@ -238,10 +250,11 @@ class NodeScorer:
         if not self.warm or self._baseline is None:
             return self._cold(timestamp, row)
         raw, credit = self.models.explain(tick.residual.summary[0], tick.residual.normalised[0])
-        judged = judge(self.bundle.manifest, raw | self._path_scores(tick))
+        judged = judge(self.bundle.manifest, self._steadied(raw) | self._path_scores(tick))
         tail, ratio = self.bundle.manifest.tail, self._threshold.ratio
-        level = self._threshold.step(float(judged.combined[0]))
-        score = around(tail.score(judged.combined), tail.score(np.array(level)))
+        held = self._peak.step(float(judged.combined[0]))
+        level = self._threshold.step(held)
+        score = around(tail.score(np.array([held])), tail.score(np.array(level)))
         return Score(
             timestamp=timestamp,
             warm=True,
@@ -267,7 +280,7 @@ class NodeScorer:
         Sums to 1, NaN when nothing stands out.
         """
         weights = {
-            model.name: model.weight * (max(0.0, float(np.nan_to_num(evidence[model.name][0]))) + 1e-3)
+            model.name: model.weight * (max(0.0, _or_0(float(evidence[model.name][0]))) + 1e-3)
             for model in self.bundle.manifest.models
         }
         total = np.zeros(len(self.features))
@@ -300,6 +313,8 @@ class NodeScorer:
                 dtype=np.int64,
             ),
             "range": np.stack([self._lowest, self._highest]),
+            "forest_scores": self._steady.state(),
+            "evidence": self._peak.state(),
             **{f"threshold_{key}": value for key, value in self._threshold.state().items()},
         }
         if self._baseline is not None and self._residuals is not None:
@@ -344,6 +359,8 @@ class NodeScorer:
         self._learn_at, self._thinned.stride = max(self._learn_at, 1), max(self._thinned.stride, 1)
         self._lowest, self._highest = arrays["range"]
         self._threshold.restore(part(arrays, "threshold_"))
+        self._steady.restore(arrays["forest_scores"])
+        self._peak.restore(arrays["evidence"])
 
     def replay(self, other: NodeScorer) -> None:
         """Hot reload: live through what the scorer before has seen, so that this one is warm at once.
@@ -371,3 +388,7 @@ class NodeScorer:
             self._run(recent)
         elif self.ticks >= self.warmup_ticks and len(recent):
             self._learn()
+
+
+def _or_0(number: float) -> float:
+    return number if number == number else 0.0  # noqa: PLR0124  # NaN

@@ -2,12 +2,12 @@
 
 Distribution drift, not the choice of model, is the main source of false alarms (recipe, "What matters most"):
 a threshold fixed at training turns drift into an alarm that stands for days. So the level that training
-promised is only where a node starts; every few hours it is set anew to the level that separate episodes of
+promised is only where a node starts; every half hour it is set anew to the level that separate episodes of
 the trailing window reached as often as the budget allows. No label is used, and nothing of the members
 changes: only where on the evidence 1.0 lies. The ratio of both levels is exported, so that a threshold that
 wandered is seen.
 
-Memory is one number per ten ticks of two days (four for tight budgets), whatever happens.
+Memory is one number per ten ticks of two days (three for tight budgets), whatever happens.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, Tail
 
 WINDOW_S = 2 * 86_400.0
-LONG_WINDOW_S = 4 * 86_400.0
+LONG_WINDOW_S = 3 * 86_400.0
 """For a budget that allows less than one alarm in two days: their largest would be reached too often."""
 
-UPDATE_S = 3 * 3_600.0
+UPDATE_S = 1_800.0
 OPEN_S = 6 * 3_600.0
 """An episode that is still going on does not raise the threshold over itself for this long."""
 
-_COUNT_BIAS = 0.35  # keeps a budget of one a day on real servers; stationary noise realises a third more
+_COUNT_BIAS = 0.25  # keeps a budget of one a day on real servers; stationary noise realises a third more
 _LEAST_LEVEL = 0.05  # of evidence, where the median is 0 and the 95 % quantile of training 1
 _SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 _PEAKS = 12
@@ -53,7 +53,7 @@ def around(score: Array | float, at: Array | float) -> Array:
 
 
 class RollingThreshold:
-    """Running threshold of one node, in units of the combined evidence."""
+    """Running threshold of one node, in units of the combined evidence with its peaks held."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class RollingThreshold:
     ) -> None:
         """Start at the `level` that training found for the budget.
 
-        A node has the defaults, a window of two or, for tight budgets, four days; bench/ablation.py tries
+        A node has the defaults, a window of two or, for tight budgets, three days; bench/ablation.py tries
         others, an `open_s` of 0, which lets any episode raise the threshold over itself, and shorter
         times between two looks (`update_s`).
         """

@@ -74,7 +74,7 @@ def compared_live() -> dict[str, Any]:
 
 
 def far_apart(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Median difference of the features whose two values are further apart than so short a window explains."""
+    """Median difference of the features that are further apart than so short a window explains."""
     return {
         row["feature"]: row["median"]
         for row in rows

@@ -123,6 +123,13 @@ def test_more_evidence_never_scores_less(tail: Tail, one: float, two: float) -> 
     assert 0.0 <= scores[0] <= scores[1] + 1e-12
 
 
+@given(st.lists(st.floats(-50, 500) | st.just(NAN), min_size=2, max_size=9), st.integers(0, 30))
+def test_a_tick_alone_scores_as_in_a_batch(tail: Tail, evidence: list[float], knot: int) -> None:
+    batch = np.array([*evidence, tail.knots[knot % len(tail.knots)]])
+    alone = np.concatenate([tail.score(batch[at : at + 1]) for at in range(len(batch))])
+    np.testing.assert_allclose(alone, tail.score(batch), rtol=1e-12, atol=1e-12)
+
+
 def test_the_score_is_one_at_the_alarm_level_and_grows_without_end(tail: Tail) -> None:
     level = float(np.interp(-tail.alarm_log10p, -np.array(tail.log10p), tail.knots))
     assert tail.score(np.array([level]))[0] == pytest.approx(1.0)

@@ -41,6 +41,29 @@ def test_running_means_equal_means_computed_anew(lengths: list[int], rows: Array
         )
 
 
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    st.lists(
+        st.tuples(st.sampled_from(["all", "first", "none"]), st.integers(1, 25)), min_size=1, max_size=5
+    ),
+)
+def test_means_are_the_same_however_long_the_same_values_stay_known(
+    lengths: list[int], spells: list[tuple[str, int]]
+) -> None:
+    """A node has the features that it has: after a turn of the ring without a change less is done."""
+    missing = {"all": [], "first": [1], "none": [0, 1]}
+    rows = np.random.default_rng(3).normal(size=(sum(ticks for _, ticks in spells), 2))
+    begin = 0
+    for kind, ticks in spells:
+        rows[begin : begin + ticks, missing[kind]] = np.nan
+        begin += ticks
+    means = RunningMeans(lengths, (2,))
+    for tick in range(len(rows)):
+        np.testing.assert_allclose(
+            means.push(rows[tick]), naive_means(rows[: tick + 1], lengths), rtol=1e-5, atol=1e-6
+        )
+
+
 def test_rounding_does_not_outlive_one_turn_of_the_ring() -> None:
     """A huge value leaves nothing behind once the ring has wrapped, however long the process runs."""
     means = RunningMeans([3, 8], (1,))

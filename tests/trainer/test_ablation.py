@@ -12,11 +12,12 @@ import pytest
 
 from bench_data import server, small_config, write_folder
 from node_anomaly_core.calibration import combine, fit_member, fit_tail
+from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer.bench.data import load, read_manifest
 from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.plan import CALIBRATION_TICKS
-from node_anomaly_trainer.fitting import FOREST_WEIGHT
+from node_anomaly_trainer.fitting import FOREST_WEIGHT, WEIGHTS
 from node_anomaly_trainer.progress import ignore_report
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -83,9 +84,11 @@ def test_no_two_rows_are_the_same(rows):
 def test_the_product_is_scored_as_core_scores_it(rows, measured):
     members = rows.PRODUCT
     scales = [fit_member(measured.calibration[name]) for name in members]
-    evidence = combine(
-        [scale.evidence(measured.lived[name]) for scale, name in zip(scales, members, strict=True)],
-        [0.5 if name == "random_forest" else 1.0 for name in members],
+    evidence = peak_held(
+        combine(
+            [scale.evidence(measured.lived[name]) for scale, name in zip(scales, members, strict=True)],
+            [0.5 if name == "random_forest" else 1.0 for name in members],
+        )
     )
     tail = fit_tail([evidence[:CALIBRATION]], INTERVAL_S, PER_WEEK)
     expected = rolling_scores(tail, evidence, PER_WEEK, INTERVAL_S)[CALIBRATION:]
@@ -149,7 +152,10 @@ def test_what_was_measured_is_read_back_and_a_stranger_is_not(tmp_path, monkeypa
     for name in ("isolation_forest", "random_forest", "baseline_pca"):
         assert len(found.lived[name]) == len(found.calibration[name]) + len(series.test)
         assert np.isfinite(found.lived[name][-len(series.test) :]).all()
-    assert found.weights == {"isolation_forest": 1.0, "random_forest": FOREST_WEIGHT[False]}
+    assert found.weights == {
+        "isolation_forest": WEIGHTS["isolation_forest"],
+        "random_forest": FOREST_WEIGHT[False],
+    }
     assert measuring.read_measured(path, "other code") is None
     path.write_bytes(path.read_bytes()[:-100])
     assert measuring.read_measured(path, "this code") is None

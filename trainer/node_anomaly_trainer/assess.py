@@ -15,6 +15,7 @@ from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.calibration import WEEK, fit_tail
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import judge
+from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer import evaluate
 from node_anomaly_trainer.calibrate import calibrate_fresh, calibrate_known, comparison_budget, within
@@ -109,10 +110,10 @@ def assess(
     clean, faulted = equalised(clean, faulted, late, wanted)
     if parts.clean.origin.get("source") == "synthetic":
         manifest, judged = calibrate_fresh(parts, candidate, seed, within(report, 0.5, 0.4))
-        shown = _shown(manifest, judge(manifest, raw).combined, parts)
+        shown = _shown(manifest, judge(manifest, raw).held, parts)
     else:
         manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration)
-        shown = _shown(manifest, judge(manifest, raw).combined, parts)
+        shown = _shown(manifest, judge(manifest, raw).held, parts)
         normal = parts.normal[parts.judged]
         judged = [np.where(normal[:, node], scores, np.nan) for node, scores in enumerate(shown)]
     final = replace(candidate, manifest=manifest)
@@ -200,13 +201,13 @@ def _baseline(
 ) -> tuple[Array, Array]:
     """A baseline's scores (t, m) on clean and faulted history.
 
-    Fitted and calibrated on the same parts as ours.
+    Fitted and calibrated on the same parts as ours, peaks held like ours.
     """
     early = candidate.clean.compressed[parts.fit][-MOST_BASELINE_TICKS:]
     normal = parts.normal[parts.fit][-MOST_BASELINE_TICKS:]
     baseline.fit(early, np.isfinite(early) & normal[:, :, None], seed)
     clean, faulted = (
-        _late_scores(baseline, replayed.compressed, parts.late)
+        peak_held(_late_scores(baseline, replayed.compressed, parts.late))
         for replayed in (candidate.clean, candidate.faulted)
     )
     normal = np.where(parts.normal, clean, np.nan)[parts.late]

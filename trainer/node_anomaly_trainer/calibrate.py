@@ -12,6 +12,7 @@ from node_anomaly_core.calibration import WEEK, MemberScale, Tail, combine, fit_
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import judge
+from node_anomaly_core.steady import peak_held
 from node_anomaly_trainer.candidate import Candidate, Parts, part_of
 from node_anomaly_trainer.dataset import NORMAL
 from node_anomaly_trainer.progress import Report
@@ -71,7 +72,7 @@ def calibrate_fresh(
             ]
         )
     manifest = calibrated(candidate.manifest, series[0])
-    return manifest, [manifest.tail.score(judge(manifest, raw).combined) for raw in series[1]]
+    return manifest, [manifest.tail.score(judge(manifest, raw).held) for raw in series[1]]
 
 
 def within(report: Report, start: float, share: float) -> Report:
@@ -93,7 +94,7 @@ def calibrated(manifest: Manifest, series: Sequence[Raw]) -> Manifest:
         for collected, values in zip(evidence, own, strict=True):
             collected.append(values)
         models.append(replace(model, scale=scale, tail=_tail(own, manifest)))
-    combined = [combine(members, [model.weight for model in models]) for members in evidence]
+    combined = [peak_held(combine(members, [model.weight for model in models])) for members in evidence]
     return replace(manifest, models=tuple(models), tail=_tail(combined, manifest))
 
 

@@ -15,6 +15,7 @@ from node_anomaly_core.cohort import Cohort
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import Models, judge
 from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_core.steady import half_smoothed
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import NORMAL, History
@@ -117,6 +118,8 @@ def raw_scores(
         )
         for name, scores in models.forest_scores(rows, normalised).items():
             raw[name][at] = scores.reshape(-1, nodes)
+    for name in models.forests:
+        raw[name][part] = half_smoothed(raw[name][part], interval_s)
     path = models.forecast_path(nodes, interval_s)
     if path is not None and models.forecaster is not None:
         begin = max(0, part.start - LEAD_IN_TICKS)
@@ -140,9 +143,9 @@ def _within(report: Report, start: float, share: float) -> Report:
 
 
 def scores_of(candidate: Candidate, raw: Mapping[str, Array]) -> dict[str, Array]:
-    """`anomaly_score` as "combined", and every member's own, from raw scores of any shape."""
+    """`anomaly_score` as "combined", and every member's own, from raw scores (t, ...) tick after tick."""
     judged = judge(candidate.manifest, raw)
-    return {"combined": candidate.manifest.tail.score(judged.combined), **judged.members}
+    return {"combined": candidate.manifest.tail.score(judged.held), **judged.members}
 
 
 def golden_vectors(candidate: Candidate, history: History) -> dict[str, bytes]:

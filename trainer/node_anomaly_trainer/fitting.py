@@ -30,8 +30,11 @@ BURN_IN_TICKS = 120  # windows that are still filling say nothing about normal
 MOST_FOREST_ROWS = 40_000
 FORECAST_SCALE_TICKS = 4_000
 AUTOREGRESSION = "autoregression"  # the member that is part of the cohort
-FOREST_WEIGHT = {False: 0.25, True: 2.0}
-"""Of the Random Forest among members that weigh 1: injected faults teach little, real incidents much."""
+WEIGHTS = {"isolation_forest": 2.0, "isolation_forest_absolute": 2.0, "kmeans": 0.5}
+"""Of members that do not weigh 1, chosen by means over real servers (docs/adr/0020)."""
+
+FOREST_WEIGHT = {False: 0.5, True: 4.0}
+"""Of the Random Forest: injected faults teach little, real incidents much."""
 
 FAULT_GUARD_TICKS = 30  # around a fault, where the summary still or already shows it
 
@@ -112,7 +115,7 @@ def _entry(name: str, models: Mapping[str, Model], *, borrowed: bool) -> ModelEn
     if name == AUTOREGRESSION:
         return ModelEntry(name, AUTOREGRESSION, COHORT_FILE, "residuals", PLACEHOLDER_SCALE, PLACEHOLDER_TAIL)
     model = models[name]
-    weight = FOREST_WEIGHT[borrowed] if model.type == "random_forest" else 1.0
+    weight = FOREST_WEIGHT[borrowed] if model.type == "random_forest" else WEIGHTS.get(name, 1.0)
     return ModelEntry(
         name, model.type, model.filename, model.input, PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, weight
     )

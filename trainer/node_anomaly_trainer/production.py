@@ -34,7 +34,7 @@ class Rival:
     clean: Array
     faulted: Array
     evidence: Array
-    """(t, m) on the clean history, before any threshold."""
+    """(t, m) on the clean history, peaks held, before any threshold."""
     bundle: Bundle
     nodes: tuple[str, ...]
     """Those that it knows; a fault on another node is not compared."""
@@ -100,7 +100,7 @@ def rival(
     return Rival(
         clean=_widened(scores_of(equal, raw[0])["combined"], parts, known, start),
         faulted=_widened(scores_of(equal, raw[1])["combined"], parts, known, start),
-        evidence=_widened(judge(bundle.manifest, raw[0]).combined, parts, known, start),
+        evidence=_widened(judge(bundle.manifest, raw[0]).held, parts, known, start),
         bundle=bundle,
         nodes=tuple(known),
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import combine, fit_member, fit_tail
 from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.steady import peak_held
 from node_anomaly_trainer import evaluate
 from node_anomaly_trainer.candidate import Parts
 
@@ -47,9 +48,9 @@ def weighted(
     loud = [scale[name].evidence(faulted[name][parts.calibration]) for name in names]
 
     def found(weights: Sequence[float]) -> float:
-        series = np.where(normal, combine(quiet, weights), np.nan)
+        series = np.where(normal, peak_held(combine(quiet, weights)), np.nan)
         tail = fit_tail(list(series.T), parts.clean.interval_s, budget_per_week)
-        scores = tail.score(combine(loud, weights))
+        scores = tail.score(peak_held(combine(loud, weights)))
         by_node = dict(zip(parts.clean.nodes, scores.T, strict=True))
         return evaluate.recall(evaluate.caught(by_node, faults, first=parts.calibration.start))
 

@@ -15,6 +15,7 @@ from sklearn.ensemble import IsolationForest
 from node_anomaly_core.baseline import compress, fit_level
 from node_anomaly_core.calibration import fit_tail
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer.bench.plan import FLOOR
 from node_anomaly_trainer.bench.yardsticks import standardised
@@ -44,13 +45,14 @@ def baseline_scores(
 def alarm_scores(calibration: Array, test: Array, interval_s: float, budget_per_week: float) -> Array:
     """Scores (t,), 1.0 = alarm, from evidence on the calibration part (c,) and on the test that follows (t,).
 
-    The one place where a baseline gets its threshold. Raises TrainingError if there is too little evidence.
+    The one place where a baseline gets its threshold; peaks held as ours. Raises
+    TrainingError if there is too little evidence.
     """
     try:
-        tail = fit_tail([calibration], interval_s, budget_per_week)
+        tail = fit_tail([peak_held(calibration)], interval_s, budget_per_week)
     except ValueError as error:
         raise TrainingError(str(error), "give it a longer train part") from error
-    evidence = np.concatenate([calibration, test])
+    evidence = peak_held(np.concatenate([calibration, test]))
     return rolling_scores(tail, evidence, budget_per_week, interval_s)[len(calibration) :]
 
 

@@ -1,0 +1,193 @@
+"""A service on this host begins to log errors at twenty times its usual rate: when does the agent say so?
+
+    python bench/log_incident.py [--hours 4] [--times 20] [--lines 2.0] [--share 0.01] [--seed 1] [--json]
+
+The daemon as it ships with the starter bundle, over the real /proc and a real log file, with a clock that
+does not wait (as fast_agent.py): each tick of 15 s the service writes its lines, Poisson around `--lines` a
+second, `--share` of them errors. After `--hours` the errors come `--times` as often, everything else goes on.
+Printed: the false alarms before, the ticks from the first wrong line to the alarm, and the first reasons.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from node_anomaly_agent import assembly
+from node_anomaly_agent.clock import SystemClock
+from node_anomaly_agent.config import load_config
+from node_anomaly_agent.snapshot import Snapshot
+
+INTERVAL_S = 15.0
+INCIDENT_TICKS = 40
+HOLD_TICKS = 3
+"""An alarm is a score of 1 for so many ticks."""
+
+WORK = (
+    "INFO handled GET /orders/{} in {} ms",
+    "INFO stored order {} after {} ms",
+    "INFO cache refreshed, {} entries, {} ms",
+    "WARNING retry {} of upstream call after {} ms",
+)
+ERRORS = ("ERROR order {} failed: upstream timed out after {} ms",)
+
+
+@dataclass
+class Service:
+    """Writes what it logs in one tick."""
+
+    path: Path
+    lines: float
+    share: float
+    random: np.random.Generator
+    times: float = 1.0
+
+    def work(self) -> None:
+        """Append one tick's lines in random order."""
+        quiet = self.random.poisson(self.lines * (1 - self.share) * INTERVAL_S)
+        wrong = self.random.poisson(self.lines * self.share * self.times * INTERVAL_S)
+        kinds = [WORK[at] for at in self.random.choice(len(WORK), quiet, p=(0.6, 0.3, 0.08, 0.02))]
+        kinds += [ERRORS[0]] * int(wrong)
+        self.random.shuffle(kinds)
+        with self.path.open("a", encoding="utf-8") as file:
+            for kind in kinds:
+                numbers = self.random.integers(1, 9_999, 2)
+                file.write(f"2026-01-01T00:00:00Z shop[7]: {kind.format(*numbers)}\n")
+
+
+@dataclass
+class Story:
+    """What happens tick by tick, and what the agent said."""
+
+    service: Service
+    before: int
+    times: float
+    said: list[Snapshot] = field(default_factory=list)
+
+    def next(self, snapshot: Snapshot) -> bool:
+        """Take in what a tick said and write the next one's lines; False at the end."""
+        self.said.append(snapshot)
+        self.service.times = self.times if len(self.said) > self.before else 1.0
+        self.service.work()
+        return len(self.said) < self.before + INCIDENT_TICKS
+
+
+class StoryClock(SystemClock):
+    """Skips every wait and tells the story a tick further."""
+
+    story: Story
+    daemon: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._skipped = 0.0
+
+    def time(self) -> float:
+        """Unix seconds, waits included."""
+        return super().time() + self._skipped
+
+    def monotonic(self) -> float:
+        """Monotonic seconds, waits included."""
+        return super().monotonic() + self._skipped
+
+    def wait(self, seconds: float) -> None:
+        """Skip the wait; before the next tick the service works."""
+        self._skipped += max(seconds, 0.0)
+        said = self.story.said
+        snapshot = self.daemon.snapshot
+        if (not said or snapshot.heartbeat != said[-1].heartbeat) and not self.story.next(snapshot):
+            self.daemon.request_stop()
+
+
+def live(arguments: argparse.Namespace, folder: Path) -> Story:
+    """Run the daemon through the story."""
+    log = folder / "shop.log"
+    log.touch()
+    service = Service(log, arguments.lines, arguments.share, np.random.default_rng(arguments.seed))
+    story = Story(service, round(arguments.hours * 3600 / INTERVAL_S), arguments.times)
+    StoryClock.story = story
+
+    class Watched(assembly.Daemon):
+        """Known to the clock."""
+
+        def __init__(self, parts: Any) -> None:
+            super().__init__(parts)
+            StoryClock.daemon = self
+
+    vars(assembly)["SystemClock"] = StoryClock
+    vars(assembly)["Daemon"] = Watched
+    settings = {
+        "interval": INTERVAL_S,
+        "web.listen-address": "127.0.0.1:0",
+        "state.directory": str(folder / "state"),
+        "collector.logs.files": [str(log)],
+        "collector.logs.journald": False,
+        "collector.logs.containers": False,
+        "log.level": "error",
+    }
+    config = load_config(None, settings, assembly.collector_switches())
+    assembly.run_daemon(config, "bench", {})
+    return story
+
+
+def told(story: Story) -> dict[str, Any]:
+    """The figures of a story."""
+    scores = np.array([np.nan if one.score is None else one.score.score for one in story.said])
+    high = np.nan_to_num(scores) >= 1.0
+    held = high[2:] & high[1:-1] & high[:-2]
+    alarms = np.flatnonzero(held) + 2
+    wrong = alarms[alarms >= story.before]
+    begins = [at for at in alarms[alarms < story.before] if at - 1 not in alarms]
+    answer: dict[str, Any] = {
+        "ticks_before": story.before,
+        "warm_after": int(np.flatnonzero(np.isfinite(scores))[0]),
+        "false_alarms_before": len(begins),
+        "highest_score": float(np.nanmax(scores[story.before :])),
+        "ticks_to_alarm": int(wrong[0] - story.before) if len(wrong) else None,
+        "reasons": {},
+    }
+    if len(wrong):
+        answer["reasons"] = reasons(story.said[int(wrong[0])])
+    return answer
+
+
+def reasons(snapshot: Snapshot) -> Mapping[str, float]:
+    """The three features with the largest share, largest first."""
+    assert snapshot.score is not None  # noqa: S101  # there was an alarm
+    assert snapshot.bundle is not None  # noqa: S101
+    shares = np.nan_to_num(snapshot.score.contributions)
+    first = np.argsort(-shares)[:3]
+    return {snapshot.bundle.features[at].name: round(float(shares[at]), 3) for at in first}
+
+
+def main() -> int:
+    """Read the command line; 1 where no alarm came, or for another reason than the log."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hours", type=float, default=4.0, help="of usual work before")
+    parser.add_argument("--times", type=float, default=20.0, help="as many errors as usual")
+    parser.add_argument("--lines", type=float, default=2.0, help="a second")
+    parser.add_argument("--share", type=float, default=0.01, help="of errors among the lines")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="anomaly-log-incident-") as scratch:
+        answer = told(live(arguments, Path(scratch)))
+    if arguments.json:
+        print(json.dumps(answer))
+    else:
+        for name, value in answer.items():
+            print(f"{name:22} {value}")
+    named = next(iter(answer["reasons"]), "")
+    return 0 if named.startswith("log_") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
