@@ -46,7 +46,7 @@ PREDICTED_ROWS = 300
 
 @dataclass(frozen=True)
 class Measured:
-    """One situation: milliseconds of all scrapes, and what became of the ticks meanwhile."""
+    """One situation: milliseconds of all scrapes, what became of the ticks, the agent's CPU by scrape."""
 
     situation: str
     scrapes: int
@@ -56,6 +56,7 @@ class Measured:
     ticks: float
     skipped: float
     tick_ms: float
+    cpu_ms: float
 
 
 def read_answer(connection: socket.socket, begun: bytes) -> bytes | None:
@@ -117,21 +118,27 @@ def tick_counters(port: int) -> tuple[float, float, float]:
     return found["anomaly_agent_evaluations_total"], skipped, spent
 
 
-def measure(situation: str, port: int, scrapers: int, rounds: int) -> Measured:
+def cpu_s(pid: int) -> float:
+    """User + system time of a process, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(situation: str, port: int, pid: int, scrapers: int, rounds: int) -> Measured:
     """Scrape for so many rounds."""
     with ExitStack() as stack:
         where = ("127.0.0.1", port)
         opened = (socket.create_connection(where, timeout=30) for _ in range(scrapers))
         connections = [stack.enter_context(one) for one in opened]
         scrape_together(connections)
-        before = tick_counters(port)
+        before, cpu = tick_counters(port), cpu_s(pid)
         times: list[float] = []
         due = time.perf_counter()
         for _ in range(rounds):
             due = max(due + EVERY_S, time.perf_counter())
             time.sleep(max(0.0, due - time.perf_counter()))
             times += scrape_together(connections)
-        after = tick_counters(port)
+        after, cpu = tick_counters(port), cpu_s(pid) - cpu
     ticks, skipped, spent = (late - early for late, early in zip(after, before, strict=True))
     ordered = sorted(1e3 * one for one in times)
     return Measured(
@@ -143,6 +150,7 @@ def measure(situation: str, port: int, scrapers: int, rounds: int) -> Measured:
         ticks,
         skipped,
         1e3 * spent / max(ticks, 1.0),
+        1e3 * cpu / len(ordered),
     )
 
 
@@ -221,8 +229,8 @@ def predictions(port: int) -> Iterator[None]:
 
 
 @contextmanager
-def agent() -> Iterator[int]:
-    """A warm agent; its port."""
+def agent() -> Iterator[tuple[int, int]]:
+    """A warm agent; its port and process."""
     port = rig.free_port()
     with tempfile.TemporaryDirectory() as state:
         command = [
@@ -244,7 +252,7 @@ def agent() -> Iterator[int]:
                 if time.monotonic() > end:
                     raise TimeoutError("the agent does not become warm")
                 time.sleep(1.0)
-            yield port
+            yield port, process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(10)
@@ -257,7 +265,7 @@ def main() -> int:
     parser.add_argument("--scrapers", type=int, default=20)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with agent() as port:
+    with agent() as (port, pid):
         many = arguments.scrapers
         situations: list[tuple[str, int, Callable[[], contextlib.AbstractContextManager[None]]]] = [
             ("one scraper, idle host", 1, contextlib.nullcontext),
@@ -270,15 +278,17 @@ def main() -> int:
         results = []
         for name, scrapers, situation in situations:
             with situation():
-                results.append(measure(name, port, scrapers, arguments.rounds))
+                results.append(measure(name, port, pid, scrapers, arguments.rounds))
     if arguments.json:
         print(json.dumps([asdict(one) for one in results], indent=1))
         return 0
-    print("| situation | median, ms | p99, ms | slowest, ms | ticks | skipped | a tick takes, ms |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    print("| situation | median, ms | p99, ms | slowest, ms | ticks | skipped | a tick takes, ms | CPU, ms |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for one in results:
-        figures = f"{one.median_ms:.1f} | {one.p99_ms:.1f} | {one.slowest_ms:.1f}"
-        print(f"| {one.situation} | {figures} | {one.ticks:.0f} | {one.skipped:.0f} | {one.tick_ms:.1f} |")
+        figures = (one.median_ms, one.p99_ms, one.slowest_ms, one.ticks, one.skipped, one.tick_ms, one.cpu_ms)
+        places = (1, 1, 1, 0, 0, 1, 2)
+        cells = (f"{value:.{digits}f}" for value, digits in zip(figures, places, strict=True))
+        print(f"| {one.situation} | {' | '.join(cells)} |")
     return 0
 
 

@@ -214,13 +214,24 @@ def node_exporter(folder: Path, arguments: Sequence[str] = ()) -> Iterator[Servi
 
 @contextlib.contextmanager
 def prometheus(
-    folder: Path, jobs: Mapping[str, Sequence[int]], interval: str = "1s", part: Part = PROMETHEUS
+    folder: Path,
+    jobs: Mapping[str, Sequence[int]],
+    interval: str = "1s",
+    part: Part = PROMETHEUS,
+    access: Mapping[str, object] | None = None,
 ) -> Iterator[Service]:
-    """A real Prometheus that scrapes loopback ports: job name -> ports, every `interval`."""
+    """A real Prometheus that scrapes loopback ports: job name -> ports, every `interval`.
+
+    `access` is what else each scrape config has, such as its scheme and credentials.
+    """
     program, port = need(part), free_port()
     folder.mkdir(parents=True, exist_ok=True)
     scrapes = [
-        {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{target}" for target in targets]}]}
+        {
+            "job_name": job,
+            "static_configs": [{"targets": [f"127.0.0.1:{target}" for target in targets]}],
+            **(access or {}),
+        }
         for job, targets in jobs.items()
     ]
     configuration = folder / "prometheus.yml"

@@ -286,3 +286,18 @@ def test_promtool_accepts_the_same_file(home):
     (home / "web.yml").write_text(text)
     assert load_in_force(home / "web.yml").tls is not None
     assert rig.check_web_config(home / "web.yml") == ""
+
+
+def test_a_real_prometheus_scrapes_over_tls_with_a_certificate_and_a_user(home):
+    certificates = {"ca_file": "ca.pem", "cert_file": "client.crt", "key_file": "client.key"}
+    access = {
+        "scheme": "https",
+        "tls_config": {name: str(TLS / file) for name, file in certificates.items()},
+        "basic_auth": {"username": "ali", "password": "open sesame"},
+    }
+    with (
+        serving(home, WITH_TLS % CLIENTS + USERS) as site,
+        rig.prometheus(home / "prometheus", {"agent": [site.port]}, access=access) as prometheus,
+    ):
+        (found,) = rig.wait_for_query(prometheus, 'anomaly_score{job="agent"}')
+    assert found["value"][1] == "0.4"
