@@ -8,6 +8,7 @@ nothing.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import ssl
@@ -322,6 +323,12 @@ def _explained(url: str, error: Exception) -> FetchError:
     if isinstance(cause, http.client.HTTPException | ValueError):
         return FetchError("server", f"{url} does not answer as HTTP does ({type(cause).__name__})")
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else type(cause).__name__
+    if isinstance(cause, OSError) and cause.errno == errno.EAFNOSUPPORT:
+        return FetchError(
+            "connect",
+            f"{url} cannot be reached: this service may open no connection ({text})",
+            "under systemd install the drop-in network.conf (docs/install-systemd.md)",
+        )
     return FetchError(
         "connect", f"{url} cannot be reached: {text}", "check the name, the route and the proxy"
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -477,3 +479,11 @@ def test_an_alias_of_mlflow_brings_its_bundle(serve, made, tmp_path):
     server.files["api/2.0/mlflow/registered-models/alias"] = b"[]"
     assert node.look() == "document"
     assert node.version == made[NEW].name
+
+
+def test_a_service_that_may_open_no_connection_is_told_how_it_may():
+    """Under the shipped unit without its drop-in; the booted systemd in tests/deploy has it for real."""
+    refused = OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+    error = fetch_http._explained("https://bundles.example.org/x", urllib.error.URLError(refused))
+    assert error.reason == "connect"
+    assert "network.conf" in error.hint

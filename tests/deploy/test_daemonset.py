@@ -17,6 +17,8 @@ import cluster
 from node_anomaly_agent.assembly import collector_switches
 from node_anomaly_agent.cli import build_parser
 from node_anomaly_agent.config import load_config
+from node_anomaly_agent.web_config import parse_web_settings
+from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.config import load_config as load_trainer_config
 
 KUBERNETES = ("1.27", "1.30", "1.33", "1.35", "1.37")
@@ -281,3 +283,35 @@ def test_a_dry_run_changes_nothing(deploy):
     assert code == 0, said
     assert "apply --dry-run=server" in asked
     assert "rollout" not in asked
+
+
+def test_with_tls_the_operator_asks_as_the_agents_want_to_be_asked(repository):
+    objects = cluster.overlay("tls-auth")
+    pod = agent_pod(objects)
+    [container] = pod["containers"]
+    secret = next(volume["secret"] for volume in pod["volumes"] if volume["name"] == "web")
+    place = next(mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "web")
+    assert f"--web.config.file={place}/web.yml" in container["args"]
+    # Mode 0440 of the secret's files is for a group that the agent is in.
+    assert secret["defaultMode"] == 0o440
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert "httpGet" not in container[probe], "kubelet has no password"
+    [endpoint] = cluster.one(objects, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert endpoint["scheme"] == "https"
+    asked_with = {endpoint["tlsConfig"]["ca"]["secret"]["name"], endpoint["basicAuth"]["password"]["name"]}
+    assert asked_with == {"node-anomaly-scrape"}
+    settings = yaml.safe_load((repository / "daemonset/components/tls-auth/web.yml").read_text())
+    assert settings["tls_server_config"]["cert_file"] == "tls.crt"
+    [user] = settings["basic_auth_users"]
+    settings["basic_auth_users"] = {user: "$2y$10$" + "a" * 53}
+    parsed = parse_web_settings(settings, Path(place) / "web.yml")
+    assert parsed.tls is not None
+    assert user in parsed.users
+
+
+def test_an_example_password_is_no_password(repository):
+    """Whoever forgets to make a hash gets an error, not a door with a known key."""
+    settings = yaml.safe_load((repository / "daemonset/components/tls-auth/web.yml").read_text())
+    with pytest.raises(ConfigError, match="basic_auth_users"):
+        parse_web_settings(settings, Path("/web.yml"))
