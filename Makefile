@@ -20,7 +20,7 @@ check: env-dev ## lint, types, import contracts, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy scripts bench tests/rig.py tests/conftest.py
+	$(BIN)/mypy scripts dashboards bench tests/rig.py tests/conftest.py
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n auto --maxprocesses=4 -m "not e2e and not alone" $(PYTEST_ARGS)
 	$(BIN)/pytest -q -m "alone and not e2e" $(PYTEST_ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,23 +25,31 @@ from node_anomaly_core.tensors import write_tensors
 INTERVAL_S = 15.0
 
 
-def publish(
-    root: Path, *, trained_at: float = 1_700_000_000.0, features: Sequence[Feature] = CATALOGUE
-) -> str:
-    """Write a bundle below `root`, make it the current one, and return its version."""
-    path = make_bundle(root, trained_at=trained_at, features=features)
+def publish(root: Path, **options: Any) -> str:
+    """Write a bundle below `root`, see make_bundle, make it the current one, and return its version."""
+    path = make_bundle(root, **options)
     activate(root, path.name)
     return path.name
 
 
 def make_bundle(
-    root: Path, *, trained_at: float = 1_700_000_000.0, features: Sequence[Feature] = CATALOGUE
+    root: Path,
+    *,
+    trained_at: float = 1_700_000_000.0,
+    features: Sequence[Feature] = CATALOGUE,
+    interval_s: float = INTERVAL_S,
+    nodes: Sequence[str] = (),
+    alarm_log10p: float = -5.0,
 ) -> Path:
-    """Write a bundle below `root`; bundles differ in version by `trained_at`."""
-    tail = Tail((0.0, 1.0, 2.0), (0.0, -2.0, -4.0), -5.0)
+    """Write a bundle below `root`; bundles differ in version by `trained_at`.
+
+    `nodes` are known by name and by nothing else: each is warm, and learns what it is like, in ten ticks.
+    Its forest rates nothing as rarer than 1e-4.5, so that it alarms only with an `alarm_log10p` above that.
+    """
+    tail = Tail((0.0, 1.0, 2.0), (0.0, -2.0, -4.0), alarm_log10p)
     manifest = Manifest(
         features=tuple(features),
-        interval_s=INTERVAL_S,
+        interval_s=interval_s,
         models=(
             ModelEntry(
                 "isolation_forest",
@@ -55,12 +64,13 @@ def make_bundle(
         budget_per_week=1.0,
         trained_at=trained_at,
         origin="trained",
-        nodes=(),
+        nodes=tuple(nodes),
         provenance={"source": "a test"},
         files={},
     )
-    files = {"forest.safetensors": _forest(), COHORT_FILE: _cohort(len(features))}
-    values = np.random.default_rng(0).normal(10.0, 1.0, (40, len(features)))
+    files = {"forest.safetensors": _forest(), COHORT_FILE: _cohort(len(features), len(nodes))}
+    ticks = max(20, round(60.0 / interval_s)) + 20  # until a node that is not known is warm, and some more
+    values = np.random.default_rng(0).normal(10.0, 1.0, (ticks, len(features)))
     values[-3:] *= 5.0
     scores = golden_scores(Bundle(root, "", manifest, files), values)
     files[GOLDEN_FILE] = write_tensors({"values": values, "scores": scores})
@@ -93,7 +103,7 @@ def _forest(trees: int = 10) -> bytes:
     )
 
 
-def _cohort(features: int) -> bytes:
+def _cohort(features: int, nodes: int) -> bytes:
     blocks = len(BLOCKS)
     still = np.zeros((blocks, features))
     still[CENTRED] = np.log(0.1)  # the spread of what does not move
@@ -109,9 +119,9 @@ def _cohort(features: int) -> bytes:
             "components": np.eye(1, features),
             "partial": np.eye(features),
             "autoregression": np.zeros((past_width(features), features)),
-            "node_centre": np.zeros((0, features)),
-            "node_scale": np.ones((0, features)),
-            "node_residual_centre": np.zeros((0, blocks, features)),
-            "node_residual": np.ones((0, blocks, features)),
+            "node_centre": np.full((nodes, features), np.nan),
+            "node_scale": np.ones((nodes, features)),
+            "node_residual_centre": np.tile(still, (nodes, 1, 1)),
+            "node_residual": np.ones((nodes, blocks, features)),
         }
     )

@@ -219,8 +219,9 @@ def prometheus(
     interval: str = "1s",
     part: Part = PROMETHEUS,
     access: Mapping[str, object] | None = None,
+    rules: Sequence[Path] = (),
 ) -> Iterator[Service]:
-    """A real Prometheus that scrapes loopback ports: job name -> ports, every `interval`.
+    """A real Prometheus that scrapes loopback ports: job name -> ports, every `interval`; with rule files.
 
     `access` is what else each scrape config has, such as its scheme and credentials.
     """
@@ -237,7 +238,11 @@ def prometheus(
     configuration = folder / "prometheus.yml"
     configuration.write_text(  # JSON is YAML
         json.dumps(
-            {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": scrapes}
+            {
+                "global": {"scrape_interval": interval, "scrape_timeout": interval},
+                "scrape_configs": scrapes,
+                "rule_files": [str(path) for path in rules],
+            }
         )
     )
     command: list[str | Path] = [
