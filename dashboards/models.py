@@ -109,12 +109,10 @@ def build() -> dashboard.Dashboard:
         ),
         graph(
             "Candidate against the bundle in use",
-            "Nodes on which a candidate is scored beside, and how high both are. Above 1 is an alarm.",
+            "The highest score of the nodes on which a candidate is scored beside, and of all nodes with the "
+            "bundle in use. Above 1 is an alarm.",
             Query(f"max(anomaly_shadow_score{{{NODES}}})", "candidate, highest"),
-            Query(
-                f"max(anomaly_score{{{NODES}}} and on (job, instance) anomaly_shadow_score)",
-                "in use, highest",
-            ),
+            Query(f"max(anomaly_score{{{NODES}}})", "in use, highest"),
             unit=SCORE,
             line=(1, RED),
         ),
