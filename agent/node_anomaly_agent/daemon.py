@@ -203,6 +203,7 @@ class Daemon:
         age = self._clock.time() - state.saved_at
         if not self._parts.sampler.restore(state.sampler):
             self._log.warning("saved counters are of no use, rates start anew")
+        self._history.restore(state.history)
         why_not = "no bundle is loaded"
         if self._bundles.scorer is not None:
             why_not = self._bundles.scorer.resume(state, self._parts.interval_s, self._clock.time())
@@ -225,6 +226,7 @@ class Daemon:
             bundle_version=scorer.info.version,
             sampler=self._parts.sampler.state(),
             scorer=scorer.export(),
+            history=self._history.export(),
         )
 
     def _count_state_failures(self) -> None:

@@ -7,7 +7,7 @@ new arrays in its place.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from node_anomaly_core.score import Score
 
 SPAN_S = 6 * 3600.0
 SLOT_S = 60.0
+_LATEST = 253_402_300_799.0  # the end of the year 9999
 ALARM_TICKS = 3
 """An alarm is a score of 1 or more for so many ticks in a row; the shipped rule says the same."""
 
@@ -111,6 +112,28 @@ class ScoreRecorder:
                 alarms[-1 - min(slot - self._run_slot, self._slots - 1) :] = True
             self._publish(slot, peaks, alarms)
         return self.history
+
+    def export(self) -> dict[str, NDArray[np.generic]]:
+        """What `restore` takes; empty before the first tick."""
+        history = self.history
+        if not len(history.peaks):
+            return {}
+        span = np.array([history.slot_s, history.end])
+        return {"peaks": history.peaks, "alarms": history.alarms.astype(np.uint8), "span": span}
+
+    def restore(self, saved: Mapping[str, NDArray[np.generic]]) -> bool:
+        """Go on from what was exported; False, and untouched, if it does not fit."""
+        peaks, alarms, span = (np.asarray(saved.get(name, ())) for name in ("peaks", "alarms", "span"))
+        if peaks.shape != (self._slots,) or alarms.shape != (self._slots,) or span.shape != (2,):
+            return False
+        if peaks.dtype != np.float32 or alarms.dtype != np.uint8 or span.dtype != np.float64:
+            return False
+        slot_s, end = span.tolist()
+        if slot_s != self.history.slot_s or not 0 < end < _LATEST or np.isinf(peaks).any():
+            return False
+        # An alarm without any score in it would have no peak.
+        self._publish(round(end / slot_s) - 1, peaks.copy(), (alarms == 1) & np.isfinite(peaks))
+        return True
 
     def _move(self, slot: int) -> None:
         """Let time pass to another slot. A clock that was set back takes what lies ahead of it away."""

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.errors import AnomalyError, BundleError
+from node_anomaly_core.score import part
 from node_anomaly_core.tensors import read_tensors, write_tensors
 
 STATE_FILE = "agent.state"
@@ -30,6 +31,7 @@ SYSTEM_DIRECTORY = Path("/var/lib/node-anomaly")
 _MAGIC = b"node-anomaly state\n"
 _DIGEST_BYTES = 65  # hex sha256 and a newline
 _SCORER = "scorer."
+_HISTORY = "history."
 _META = "meta"
 
 
@@ -47,6 +49,7 @@ class AgentState:
         bundle_version: the bundle that `scorer` belongs to.
         sampler: the counters' window, JSON-able.
         scorer: arrays of the scorer.
+        history: arrays of the score's last hours, for the status page.
     """
 
     saved_at: float
@@ -54,6 +57,7 @@ class AgentState:
     bundle_version: str
     sampler: Mapping[str, object]
     scorer: Mapping[str, NDArray[Any]]
+    history: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def encode_state(state: AgentState) -> bytes:
@@ -66,6 +70,7 @@ def encode_state(state: AgentState) -> bytes:
         "sampler": state.sampler,
     }
     tensors: dict[str, NDArray[Any]] = {_SCORER + name: array for name, array in state.scorer.items()}
+    tensors |= {_HISTORY + name: array for name, array in state.history.items()}
     tensors[_META] = np.frombuffer(json.dumps(meta, separators=(",", ":")).encode(), dtype=np.uint8)
     body = write_tensors(tensors)
     return _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
@@ -89,7 +94,8 @@ def decode_state(content: bytes) -> AgentState:
             interval_s=float(meta["interval_seconds"]),
             bundle_version=str(meta["bundle_version"]),
             sampler=dict(meta["sampler"]),
-            scorer={name.removeprefix(_SCORER): array for name, array in tensors.items()},
+            scorer=part(tensors, _SCORER),
+            history=part(tensors, _HISTORY),
         )
     except (BundleError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise StateError(f"it does not hold what a state file holds ({error})") from error

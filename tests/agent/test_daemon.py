@@ -322,3 +322,17 @@ def test_every_snapshot_is_a_new_object_so_that_a_reader_keeps_a_consistent_one(
     rig.daemon.tick()
     assert seen.counters.evaluations == before
     assert rig.daemon.snapshot is not seen
+
+
+def test_the_last_hours_of_the_score_survive_a_restart(tmp_path):
+    before = make_rig(first=make_candidate("a" * 16), state=tmp_path)
+    before.daemon.start()
+    before.run_for(300)
+    before.daemon.stop()
+    rig = make_rig(first=make_candidate("a" * 16), state=tmp_path)
+    rig.clock.now = before.clock.now + 120.0
+    rig.daemon.start()
+    rig.daemon.tick()
+    peaks = rig.daemon.snapshot.history.peaks
+    kept = before.daemon.snapshot.history.peaks
+    assert (peaks == kept.max()).sum() >= (kept == kept.max()).sum() > 3

@@ -110,3 +110,50 @@ def test_whatever_the_clock_does_the_ring_keeps_its_size_and_its_last_slot_is_no
 def test_before_the_first_tick_there_is_nothing():
     assert not ScoreHistory().known
     assert list(ScoreHistory().spans()) == []
+
+
+def test_the_hours_before_a_restart_are_drawn_after_it_with_a_gap_between():
+    before = ScoreRecorder(60.0)
+    feed(before, [0.2, 1.5, 1.6, 1.7, 0.3], every=60.0)
+    after = ScoreRecorder(60.0)
+    assert after.restore(before.export())
+    after.record(START + 600, make_score(score=0.4))
+    (span,) = after.history.spans()
+    assert span.peak == pytest.approx(1.7)
+    assert after.history.peaks[-1] == pytest.approx(0.4)
+    assert np.isnan(after.history.peaks[-6:-1]).all()
+    assert after.history.peaks[-11:-6] == pytest.approx([0.2, 1.5, 1.6, 1.7, 0.3])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {},
+        {"peaks": np.zeros(3, np.float32)},
+        {"peaks": np.zeros(SLOTS)},
+        {"peaks": np.full(SLOTS, np.inf, np.float32)},
+        {"alarms": np.zeros((SLOTS, 2), np.uint8)},
+        {"span": np.array([15.0, START])},
+        {"span": np.array([60.0, np.nan])},
+        {"span": np.array([60.0, 1e300])},
+    ],
+    ids=str,
+)
+def test_saved_hours_that_do_not_fit_are_left_alone(damage):
+    saved = {"peaks": np.zeros(SLOTS, np.float32), "alarms": np.zeros(SLOTS, np.uint8)}
+    recorder = ScoreRecorder(60.0)
+    assert not recorder.restore(saved | damage if damage else {})
+    assert not recorder.history.known
+    if "span" not in damage:
+        assert not recorder.restore({**saved, "span": np.array([60.0, START]), **(damage or {"alarms": ()})})
+
+
+def test_an_alarm_that_was_saved_without_a_score_is_none():
+    recorder = ScoreRecorder(60.0)
+    saved = {
+        "peaks": np.full(SLOTS, np.nan, np.float32),
+        "alarms": np.ones(SLOTS, np.uint8),
+        "span": np.array([60.0, START // 60 * 60]),
+    }
+    assert recorder.restore(saved)
+    assert list(recorder.history.spans()) == []
