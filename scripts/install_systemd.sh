@@ -90,6 +90,9 @@ install_programs() {
     command -v "$PYTHON" >/dev/null || fail "$PYTHON is not there" "PYTHON=/path/to/python3.11"
     "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' ||
         fail "$PYTHON is not Python 3.11 to 3.13" "PYTHON=/path/to/python3.11"
+    case $("$PYTHON" -c 'import sys; print(sys.base_prefix)') in
+        /root/* | /home/*) fail "$PYTHON lives in a home directory, where the service's user may not read it" "PYTHON=/usr/bin/python3" ;;
+    esac
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     wheel=${WHEEL:-}

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import MutableMapping
 
+from node_anomaly_agent.config_values import Address
 from node_anomaly_core.errors import AnomalyError
 
 FIRST_FD = 3
@@ -51,6 +52,13 @@ def take_listener(
             "let the socket unit have ListenStream= with a port, and Accept=no",
         )
     return listener
+
+
+def listens_elsewhere(listener: socket.socket, address: Address) -> bool:
+    """Whether the socket that was passed is not at the configured address: who set that must be told."""
+    host, port = listener.getsockname()[:2]
+    everywhere = address.host in ("", "::", "0.0.0.0")  # noqa: S104  # compared with, not listened on
+    return port != address.port or (not everywhere and host != address.host)
 
 
 def _listener(descriptor: int) -> socket.socket | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from node_anomaly_agent.activation import take_listener
+from node_anomaly_agent.activation import listens_elsewhere, take_listener
 from node_anomaly_agent.clock import SystemClock
 from node_anomaly_agent.collectors import COLLECTORS, Collector, build_collectors
 from node_anomaly_agent.collectors.paths import Paths
@@ -134,6 +134,12 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
     sys.setswitchinterval(SWITCH_S)
     log = configure_logging(config.log_level, config.log_format)
     listener = take_listener(environ, config.systemd_socket)
+    if listener is not None and listens_elsewhere(listener, config.listen_address):
+        log.warning(
+            "web.listen-address has no say, systemd passed a socket",
+            configured=str(config.listen_address),
+            hint="systemctl edit node-anomaly-agent.socket",
+        )
     guard = None if config.web.config_file is None else WebGuard(config.web.config_file, log)
     manager = ServiceManager.of(environ, config.interval_s, log)
     state_directory = choose_state_directory(config, environ)

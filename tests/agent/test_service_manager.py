@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent_fakes import FakeLog, FakeScorer, make_candidate, make_rig, make_snapshot
-from node_anomaly_agent.activation import ActivationError, take_listener
+from node_anomaly_agent.activation import ActivationError, listens_elsewhere, take_listener
 from node_anomaly_agent.config import Address
 from node_anomaly_agent.endpoints import Sources, endpoints
 from node_anomaly_agent.service_manager import ServiceManager, describe
@@ -235,6 +235,16 @@ def test_sockets_for_nobody_or_for_another_process_are_left_alone(environ):
 
 def test_no_web_systemd_socket_leaves_a_passed_one_alone():
     assert take_listener(variables(), False) is None
+
+
+def test_an_address_that_the_passed_socket_is_not_at_is_noticed():
+    """Whoever configured loopback and has a socket unit on all addresses would be open without knowing."""
+    with passed() as own:
+        host, port = own.getsockname()
+        assert not listens_elsewhere(own, Address(host, port))
+        assert not listens_elsewhere(own, Address("", port))
+        assert listens_elsewhere(own, Address(host, port + 1))
+        assert listens_elsewhere(own, Address("127.0.0.2", port))
 
 
 def test_two_sockets_are_refused_by_their_names():

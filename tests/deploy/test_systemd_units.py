@@ -123,6 +123,17 @@ def test_a_wrong_call_says_what_is_wrong_and_changes_nothing(arguments, environm
     assert not (tmp_path / "stage").exists()
 
 
+def test_a_python_that_the_service_could_not_read_is_refused_before_anything_is_installed(install, tmp_path):
+    """That of pyenv in root's home, which is first on many a PATH."""
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\ncase "$*" in *base_prefix*) echo /root/.pyenv/versions/3.12.1 ;; esac\n')
+    python.chmod(0o755)
+    done = install("install", "agent", PYTHON=str(python))
+    assert done.returncode != 0
+    assert "home directory" in done.stderr
+    assert not (tmp_path / "stage").exists()
+
+
 def test_programs_that_the_script_did_not_install_are_never_overwritten_or_removed(install, tmp_path):
     own = tmp_path / "stage" / "opt" / "node-anomaly" / "bin" / "anomaly-agent"
     own.parent.mkdir(parents=True)
