@@ -66,7 +66,7 @@ def endpoints(sources: Sources) -> tuple[Endpoint, ...]:
     snapshot = sources.snapshot
     table = [
         Endpoint("/", READ, lambda _request: _status(sources)),
-        Endpoint(sources.site.telemetry_path, READ, lambda request: _metrics(sources, request)),
+        Endpoint(sources.site.telemetry_path, READ, _Metrics(sources)),
         Endpoint("/-/healthy", READ, lambda _request: _healthy(sources)),
         Endpoint("/-/ready", READ, lambda _request: _ready(sources)),
         Endpoint("/-/reload", ("POST", "PUT"), lambda _request: _reload(sources)),
@@ -84,10 +84,22 @@ def _status(sources: Sources) -> Answer:
     return Answer("200 OK", "text/html; charset=utf-8", page.encode(), _PAGE_HEADERS)
 
 
-def _metrics(sources: Sources, request: Request) -> Answer:
-    content_type = choose_format(request.header("ACCEPT"))
-    text = expose(sources.snapshot(), sources.site.version, content_type)
-    return Answer("200 OK", content_type, text.encode(), (("Vary", "Accept, Accept-Encoding"),))
+class _Metrics:
+    """Renders each snapshot once in each format, however many scrape it. Any thread."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._rendered: dict[str, tuple[Snapshot, bytes]] = {}
+
+    def __call__(self, request: Request) -> Answer:
+        content_type = choose_format(request.header("ACCEPT"))
+        snapshot = self._sources.snapshot()
+        rendered = self._rendered.get(content_type)
+        # Two threads may both render; each leaves a whole entry behind, and nobody waits for anybody.
+        if rendered is None or rendered[0] is not snapshot:
+            text = expose(snapshot, self._sources.site.version, content_type)
+            rendered = self._rendered[content_type] = (snapshot, text.encode())
+        return Answer("200 OK", content_type, rendered[1], (("Vary", "Accept, Accept-Encoding"),))
 
 
 def _healthy(sources: Sources) -> Answer:

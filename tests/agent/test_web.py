@@ -181,3 +181,18 @@ def test_errors_of_the_api_say_what_where_and_what_next(site, path, method, stat
     assert set(json.loads(body)) == {"error", "where", "next"}
     if status == 405:
         assert headers["allow"] == "GET, HEAD"
+
+
+def test_a_snapshot_is_rendered_once_for_all_that_scrape_it_and_the_next_one_anew(site, monkeypatch):
+    rendered = []
+    monkeypatch.setattr(
+        "node_anomaly_agent.endpoints.expose", lambda *given: rendered.append(given) or "x 1\n"
+    )
+    for _ in range(3):
+        assert site.ask("/metrics")[2] == b"x 1\n"
+    assert len(rendered) == 1
+    site.ask("/metrics", Accept="application/openmetrics-text")
+    assert len(rendered) == 2
+    site.snapshot = make_snapshot()
+    site.ask("/metrics")
+    assert len(rendered) == 3
