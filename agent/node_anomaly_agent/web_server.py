@@ -55,13 +55,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not typed
     """One connection."""
 
     begun = math.inf
-    """When the request that is arriving, or whose answer is leaving, began; infinite between requests."""
+    """When the request that is arriving began, or its answer to leave."""
 
     def received(self, data: bytes) -> bool:
         """Take in what a client sent; a client that sends more than anybody needs to is hung up on."""
-        now = time.monotonic()
-        if self.begun == math.inf:
-            self.begun = now
+        if self.request is None:
+            self.begun = time.monotonic()
         taken = bool(super().received(data))
         if len(self.requests) > MAX_PIPELINED:
             self.handle_close()
@@ -75,7 +74,6 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not typed
             self.begun = now  # the answer has its own time to leave
             return False
         if self.request is None and not self.total_outbufs_len:
-            self.begun = math.inf
             return bool(time.time() - self.last_activity > IDLE_S)  # waitress' own clock
         return now - self.begun > REQUEST_S
 
