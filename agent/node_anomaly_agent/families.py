@@ -75,7 +75,7 @@ def format_number(value: float) -> str:
     """A value as both formats have it."""
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
-    return repr(float(value))
+    return repr(float(value) + 0.0)  # minus zero is zero
 
 
 def choose_format(accept: str) -> str:

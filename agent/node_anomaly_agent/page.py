@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from node_anomaly_agent.page_html import text
+from node_anomaly_agent.page_html import score_text, text
 from node_anomaly_agent.page_plot import plot
 from node_anomaly_agent.page_sections import (
     agent_card,
@@ -56,7 +56,7 @@ def _title(snapshot: Snapshot, name: str) -> str:
     score = snapshot.score
     if score is None or not score.warm or math.isnan(score.score):
         return name
-    return f"{score.score:.2f} {name}"
+    return f"{score_text(score.score)} {name}"
 
 
 def _verdict(snapshot: Snapshot, now: float) -> str:
@@ -74,7 +74,7 @@ def _verdict(snapshot: Snapshot, now: float) -> str:
     kind, word = ("bad", "Anomalous") if score.score >= 1 else ("ok", "Normal")
     own = f"1.0 is this node's alarm threshold, {score.threshold_ratio:.2f} times what training promised"
     note = f"{own}; an alarm is three ticks in a row above it. {age}"
-    return _say(kind, f"{word}: {score.score:.2f}", note)
+    return _say(kind, f"{word}: {score_text(score.score)}", note)
 
 
 def _say(kind: str, headline: str, note: str) -> str:

@@ -46,6 +46,11 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
     return "<dl>" + "".join(f"<dt>{text(name)}</dt><dd>{value}</dd>" for name, value in rows) + "</dl>"
 
 
+def score_text(score: float) -> str:
+    """A score with two digits; one that rounds to zero has no sign."""
+    return f"{score:.2f}".replace("-0.00", "0.00")
+
+
 def share_bar(share: float) -> str:
     """A bar for a share of 1."""
     width = 100 * min(max(share, 0.0), 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from node_anomaly_agent.page_html import card, code, facts, score_bar, share_bar, table, text
+from node_anomaly_agent.page_html import card, code, facts, score_bar, score_text, share_bar, table, text
 from node_anomaly_agent.snapshot import FEATURE_STATES, Reason, Snapshot, reasons
 from node_anomaly_agent.units import UNKNOWN, format_age, format_fact, format_value
 
@@ -82,7 +82,7 @@ def models_card(snapshot: Snapshot) -> str:
     rows = []
     for name, kind in snapshot.bundle.models:
         value = scores.get(name, math.nan)
-        shown = UNKNOWN if math.isnan(value) else f"{value:.2f}{score_bar(value)}"
+        shown = UNKNOWN if math.isnan(value) else f"{score_text(value)}{score_bar(value)}"
         label = code(name) if name == kind else f'{code(name)}<div class="dim">{text(kind)}</div>'
         rows.append((label, shown))
     return card("Models", table(("Model", "Score alone"), rows, 1), "third")
@@ -157,7 +157,7 @@ def agent_card(snapshot: Snapshot) -> str:
     ]
     shadow = snapshot.distribution.shadow
     if shadow is not None and shadow.version:
-        score = UNKNOWN if math.isnan(shadow.score) else f"{shadow.score:.2f}"
+        score = UNKNOWN if math.isnan(shadow.score) else score_text(shadow.score)
         rows.append(("Candidate", f"{code(shadow.version)} would say {score}"))
     return card("The agent", facts(rows), "third last")
 

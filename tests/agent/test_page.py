@@ -85,6 +85,7 @@ def test_every_state_is_whole_html_of_bounded_size_that_loads_nothing_and_runs_n
         (make_snapshot(), "Normal: 0.40"),
         (make_snapshot(), "alarm threshold, 1.50 times what training promised"),
         (make_snapshot(score=make_score(score=float("nan"))), "no model could judge"),
+        (make_snapshot(score=make_score(score=-0.001)), "Normal: 0.00"),
         (make_snapshot(score=None), "the last evaluation failed"),
         (make_snapshot(bundle=make_info(origin="starter")), "simulated fleet"),
         (make_snapshot(score=make_score(values=(float("nan"),) * 3)), "Normal"),
