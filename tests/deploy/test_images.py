@@ -116,6 +116,13 @@ def test_the_demos_agent_and_trainer_take_their_arguments_and_have_no_rights(com
         assert services[name]["user"] == "65534:65534"
 
 
+def test_grafana_finds_the_dashboards_where_their_provisioning_says(compose, repository):
+    mounts = dict(volume.split(":")[:2] for volume in compose["services"]["grafana"]["volumes"])
+    [provider] = yaml.safe_load((repository / "dashboards" / "provisioning.yml").read_text())["providers"]
+    assert mounts["./dashboards"] == provider["options"]["path"]
+    assert mounts["./dashboards/provisioning.yml"].startswith("/etc/grafana/provisioning/dashboards/")
+
+
 def test_prometheus_takes_the_demos_configuration(compose, repository, tmp_path):
     """With the rules where the compose file mounts them."""
     text = (repository / "images" / "compose" / "prometheus.yml").read_text()
