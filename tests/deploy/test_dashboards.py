@@ -262,6 +262,15 @@ def test_the_variables_have_values(server: rig.Service, name: str) -> None:
             assert json.loads(body)["data"], variable
 
 
+def test_no_rule_failed(server: rig.Service) -> None:
+    """With the series of a real agent: a join that finds two of a kind is an error only then."""
+    _, body = rig.fetch(f"{server.url}/api/v1/rules")
+    rules = [rule for group in json.loads(body)["data"]["groups"] for rule in group["rules"]]
+    assert len(rules) > 50
+    assert {rule.get("lastError", "") for rule in rules} == {""}
+    assert {rule["health"] for rule in rules} == {"ok"}
+
+
 def test_the_alarm_that_was_seen_names_the_disturbed_features(server: rig.Service) -> None:
     """The shipped rule, evaluated by a real Prometheus, asks it for the reasons."""
     _, body = rig.fetch(f"{server.url}/api/v1/alerts")

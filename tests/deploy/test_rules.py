@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -47,6 +48,14 @@ class TestFiles:
     @pytest.mark.parametrize("file", TESTS, ids=lambda path: path.stem)
     def test_they_do_what_their_tests_say(self, file: Path) -> None:
         run(rig.need(rig.PROMTOOL), "test", "rules", file)
+
+    @pytest.mark.parametrize("part", rig.PROMETHEUSES, ids=lambda part: part.name)
+    def test_either_prometheus_loads_them(self, part: rig.Part, tmp_path: Path) -> None:
+        shipped = [RULES / "recording.yml", RULES / "alerts.yml"]
+        with rig.prometheus(tmp_path, {}, part=part, rules=shipped) as server:
+            _, body = rig.fetch(f"{server.url}/api/v1/rules")
+        loaded = [rule["name"] for group in json.loads(body)["data"]["groups"] for rule in group["rules"]]
+        assert set(loaded) == set(ALERTS) | known_metrics.recorded()
 
     def test_every_metric_that_they_name_exists(self) -> None:
         known = known_metrics.known()
