@@ -14,24 +14,33 @@ from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.score_history import ScoreRecorder
 from node_anomaly_agent.snapshot import BundleInfo, Counters, Histogram, ReloadStatus, Snapshot
-from node_anomaly_core.features import CATALOGUE
+from node_anomaly_core.features import CATALOGUE, Feature
 from node_anomaly_core.score import Score
 
 MODELS = ("isolation_forest", "isolation_forest_raw", "random_forest", "lstm", "kmeans", "autoregression")
 NOW = START + 3.0
+BLAMED = {
+    "disk_busy_ratio": (0.38, 0.97),
+    "pressure_io_waiting_ratio": (0.24, 0.81),
+    "disk_written_bytes_per_second": (0.12, 3.1e8),
+    "tcp_established_count": (0.05, 1.0),
+}
+"""Features that an anomaly is made of: share and observed value."""
 
 
 def score_of(timestamp: float, score: float, *, warm: bool = True) -> Score:
     """One evaluation of the whole catalogue; of a high score two features are to blame."""
     width = len(CATALOGUE)
     spread = np.random.default_rng(int(timestamp) % 1000)
-    expected = np.array([_usual(feature.unit) for feature in CATALOGUE])
+    expected = np.array([_usual(feature) for feature in CATALOGUE])
     observed = expected * spread.uniform(0.85, 1.15, width)
     shares = spread.dirichlet(np.ones(width))
     if score >= 1:
         shares *= 0.25
-        shares[[5, 21]] += (0.5, 0.25)
-        observed[[5, 21]] *= (14.0, 0.05)
+        for name, (share, seen) in BLAMED.items():
+            at = next(at for at, feature in enumerate(CATALOGUE) if feature.name == name)
+            shares[at] += share
+            observed[at] = seen
     states = ["active"] * width
     for at in (30, 31, 44):
         states[at], observed[at], expected[at], shares[at] = "missing", math.nan, math.nan, math.nan
@@ -53,8 +62,11 @@ def score_of(timestamp: float, score: float, *, warm: bool = True) -> Score:
     )
 
 
-def _usual(unit: str) -> float:
-    return {"ratio": 0.23, "bytes": 3.2e9, "bytes_per_second": 1.4e6, "per_second": 830.0}.get(unit, 4.2)
+def _usual(feature: Feature) -> float:
+    if any(word in feature.name for word in ("oom", "error", "drop", "retrans", "overflow", "swap")):
+        return 0.02
+    known = {"ratio": 0.23, "bytes": 3.2e9, "bytes_per_second": 1.4e6, "per_second": 830.0, "seconds": 0.004}
+    return known.get(feature.unit, 4.2)
 
 
 def bundle(origin: str = "trained") -> BundleInfo:

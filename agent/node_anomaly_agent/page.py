@@ -65,12 +65,12 @@ def _verdict(snapshot: Snapshot, now: float) -> str:
         return _say("wait", "Not ready", waiting)
     if score is None:
         return _say("bad", "No score", "the last evaluation failed; see the agent's log")
-    age = f"evaluated {format_age(now - score.timestamp)} ago"
+    age = f"Evaluated {format_age(now - score.timestamp)} ago"
     if not score.warm:
         done = f"{snapshot.warmup_done} of {snapshot.warmup_ticks} ticks"
         return _say("wait", "Warming up", f"{done}; there is no score yet. {age}")
     if math.isnan(score.score):
-        return _say("bad", "No score", f"no model could judge this tick; {age}")
+        return _say("bad", "No score", f"no model could judge this tick. {age}")
     kind, word = ("bad", "Anomalous") if score.score >= 1 else ("ok", "Normal")
     own = f"1.0 is this node's alarm threshold, {score.threshold_ratio:.2f} times what training promised"
     note = f"{own}; an alarm is three ticks in a row above it. {age}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from node_anomaly_agent.page_html import card, code, facts, score_bar, score_text, share_bar, table, text
+from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.snapshot import FEATURE_STATES, Reason, Snapshot, reasons
 from node_anomaly_agent.units import UNKNOWN, format_age, format_fact, format_value
 
@@ -109,12 +110,17 @@ def features_card(snapshot: Snapshot) -> str:
 def collectors_card(snapshot: Snapshot) -> str:
     """Which parts of the host could be read."""
     rows = []
-    for name, status in snapshot.collectors.items():
+    for name, status in sorted(snapshot.collectors.items(), key=_failing_first):
         kind = "ok" if status.success else "dim" if status.missing else "bad"
         said = "ok" if status.success else status.error
         shown = f'<span class="{kind}">{text(said)}</span>'
         rows.append((code(name), shown, format_value(status.duration_s, "seconds")))
     return card("Collectors", table(("Collector", "State", "Took"), rows, 2), "third") if rows else ""
+
+
+def _failing_first(item: tuple[str, CollectorStatus]) -> int:
+    status = item[1]
+    return 1 if status.success else 2 if status.missing else 0
 
 
 def bundle_card(snapshot: Snapshot, now: float) -> str:
