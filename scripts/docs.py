@@ -26,6 +26,7 @@ from node_anomaly_agent.distribution_status import (
     FetchStatus,
     ShadowStatus,
 )
+from node_anomaly_agent.episode_status import EPISODE_OPERATIONS
 from node_anomaly_agent.exposition import collect
 from node_anomaly_agent.families import Family
 from node_anomaly_agent.fetch_errors import FETCH_REASONS
@@ -77,6 +78,7 @@ LABEL_VALUES = {
     ("anomaly_agent_evaluation_duration_seconds", "phase"): PHASES,
     ("anomaly_agent_bundle_reload_failures", "reason"): BUNDLE_REASONS,
     ("anomaly_agent_state_failures", "operation"): STATE_OPERATIONS,
+    ("anomaly_agent_episode_failures", "operation"): EPISODE_OPERATIONS,
     ("anomaly_model_info", "origin"): ("trained", "starter"),
     ("anomaly_model_info", "type"): MODEL_TYPES,
     ("anomaly_agent_bundle_fetches", "source"): FETCH_SOURCES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from node_anomaly_agent.episode import Episode, document
 from node_anomaly_agent.snapshot import Reason, Snapshot, reasons
 from node_anomaly_core.score import Score
 
@@ -34,7 +35,7 @@ def explain_document(snapshot: Snapshot) -> dict[str, object]:
 
 
 def episodes_document(snapshot: Snapshot) -> dict[str, object]:
-    """The alarms of the last hours, newest first. Times are unix seconds."""
+    """The alarms of the last hours and what was recorded of the latest, newest first, in unix seconds."""
     history = snapshot.history
     return {
         "since": history.start,
@@ -42,7 +43,14 @@ def episodes_document(snapshot: Snapshot) -> dict[str, object]:
             {"start": span.start, "end": span.end, "ongoing": span.end >= history.end, "peak": span.peak}
             for span in reversed(list(history.spans()))
         ],
+        "recorded": [recorded_document(one) for one in reversed(snapshot.episodes.recent)],
     }
+
+
+def recorded_document(episode: Episode) -> dict[str, object]:
+    """One recorded episode: its processes by name alone, and no flight record."""
+    names = list(dict.fromkeys(process.name for process in episode.processes))
+    return {**document(episode), "processes": names}
 
 
 def scored(score: Score | None) -> dict[str, object]:

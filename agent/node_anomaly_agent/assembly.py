@@ -17,6 +17,9 @@ from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Daemon, handle_signals
 from node_anomaly_agent.distribution_assembly import build_distribution
 from node_anomaly_agent.endpoints import Sources, endpoints
+from node_anomaly_agent.episode_processes import top_processes
+from node_anomaly_agent.episode_store import EPISODES, EpisodeStore
+from node_anomaly_agent.episodes import Episodes
 from node_anomaly_agent.log_setup import Log, configure_logging
 from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.loop_parts import Parts
@@ -125,6 +128,21 @@ def load_other(
     return load_candidate(path, config.features, config.interval_s, node, keys, admit)
 
 
+def build_episodes(config: AgentConfig, state_directory: Path | None, log: Log) -> Episodes:
+    """What records this node's alarms."""
+    settings = config.episodes
+    directory = None if state_directory is None else state_directory / EPISODES
+    return Episodes(
+        EpisodeStore(directory, settings.max_count, settings.max_bytes, log),
+        config.interval_s,
+        settings.end_after_s,
+        settings.flight_ticks,
+        lambda: top_processes(config.procfs),
+        log,
+        settings.is_quiet,
+    )
+
+
 def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, str] = os.environ) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code.
 
@@ -169,6 +187,7 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
             process=ProcessReader().read,
             trim=trim,
             distribution=distribution,
+            episodes=build_episodes(config, state_directory, log),
             logs=LogStatus if logs is None else logs.status,
             web=lambda: WebStatus() if guard is None else guard.status,
             tell=lambda snapshot, waiting: manager.look(

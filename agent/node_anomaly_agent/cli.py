@@ -18,6 +18,7 @@ from node_anomaly_agent.assembly import (
 )
 from node_anomaly_agent.config import KEYS, AgentConfig, format_duration, load_config
 from node_anomaly_agent.config_distribution import describe_distribution
+from node_anomaly_agent.config_episodes import describe_episodes
 from node_anomaly_agent.config_logs import describe_logs, maybe
 from node_anomaly_agent.config_web import describe_web
 from node_anomaly_core.errors import AnomalyError
@@ -90,6 +91,11 @@ def build_parser() -> argparse.ArgumentParser:
     features.add_argument(
         "--promql.matchers", dest="matchers", default="", metavar="MATCHERS", help='such as job="node"'
     )
+    episodes = commands.add_parser(
+        "episodes", parents=[settings], allow_abbrev=False, help="list recorded alarms, or show one"
+    )
+    episodes.add_argument("episode", nargs="?", default="", metavar="ID", help="one of the list, or `latest`")
+    episodes.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
     bundle = commands.add_parser("bundle", allow_abbrev=False, help="verify, show or activate a bundle")
     actions = bundle.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text, what, meaning in (
@@ -169,6 +175,8 @@ def _run(parsed: Mapping[str, object]) -> int:
         return 0
     if command == "features":
         return _features(config, str(parsed["output"]), str(parsed["matchers"]))
+    if command == "episodes":
+        return _episodes(config, str(parsed["episode"]), as_json=bool(parsed["as_json"]))
     if parsed["once"]:
         from node_anomaly_agent.clock import SystemClock
         from node_anomaly_agent.once import run_once
@@ -203,6 +211,7 @@ def _describe(config: AgentConfig) -> str:
         *describe_web(config.web),
         *describe_distribution(config.distribution),
         *describe_logs(config.logs),
+        *describe_episodes(config.episodes),
         ("source", config.source),
         *(
             [("node-exporter.url", config.node_exporter_url.partition("?")[0])]
@@ -232,6 +241,21 @@ def _features(config: AgentConfig, output: str, matchers: str) -> int:
     if output == "json":  # which is for programs, and only holds features
         for line in complaints(collectors, missing=False):
             print(line, file=sys.stderr)
+    return 0
+
+
+def _episodes(config: AgentConfig, name: str, *, as_json: bool) -> int:
+    from node_anomaly_agent.episode_commands import find_directory, list_episodes, show_episode
+    from node_anomaly_agent.state import state_directories
+
+    directory = find_directory(state_directories(config.state_directory, os.environ))
+    if name:
+        print(show_episode(directory, name, as_json=as_json), end="")
+        return 0
+    text, complaints = list_episodes(directory, as_json=as_json)
+    print(text, end="")
+    for line in complaints:
+        print(line, file=sys.stderr)
     return 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from node_anomaly_agent.config_distribution import DistributionConfig
+from node_anomaly_agent.config_episodes import EpisodesConfig
 from node_anomaly_agent.config_keys import KEYS
 from node_anomaly_agent.config_logs import LogsConfig
 from node_anomaly_agent.config_values import (
@@ -80,6 +81,7 @@ class AgentConfig:
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
     web: WebConfig = field(default_factory=WebConfig)
+    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
     systemd_socket: bool | None = None
     file: Path | None = None
 
@@ -160,6 +162,7 @@ def load_config(
         distribution=distribution,
         logs=LogsConfig.of(parsed),
         web=WebConfig.of(parsed),
+        episodes=EpisodesConfig.of(parsed),
         file=path,
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from node_anomaly_agent import config_distribution, config_logs, config_web
+from node_anomaly_agent import config_distribution, config_episodes, config_logs, config_web
 from node_anomaly_agent.config_values import (
     Address,
     Setting,
@@ -73,6 +73,7 @@ KEYS: tuple[Setting, ...] = (
     *config_web.ROWS,
     *config_distribution.ROWS,
     *config_logs.ROWS,
+    *config_episodes.ROWS,
     Setting(
         "node.name",
         plain_name,

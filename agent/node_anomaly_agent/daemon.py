@@ -73,6 +73,8 @@ class Daemon:
         self._bundles.start("" if state is None else state.bundle_version)
         if state is not None:
             self._resume(state)
+        if self._parts.episodes is not None:
+            self._parts.episodes.start(self._clock.time())
         self._deadline = self._clock.monotonic()
 
     def run(self) -> None:
@@ -97,6 +99,8 @@ class Daemon:
     def stop(self) -> None:
         """Save the state a last time."""
         self._parts.keeper.finish(self._state)
+        if self._parts.episodes is not None:
+            self._parts.episodes.stop()
 
     def tick(self) -> None:
         """One evaluation, published whatever came of it."""
@@ -124,6 +128,8 @@ class Daemon:
                     counters = counters.add("evaluations")
                     counters = counters.observe("score", self._clock.monotonic() - sampled)
         self._publish(counters, score, collectors)
+        if self._parts.episodes is not None:
+            self._board.update(episodes=self._parts.episodes.tick(timestamp, self.snapshot))
         if sample is not None:
             self._distribution.after_tick(sample.timestamp, sample.values, score, self._bundles.scorer)
 

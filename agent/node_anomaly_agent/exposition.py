@@ -11,6 +11,7 @@ import platform
 from collections.abc import Iterator, Sequence
 
 from node_anomaly_agent.distribution_status import distribution_families
+from node_anomaly_agent.episode_status import episode_families
 from node_anomaly_agent.families import (
     Family,
     counter,
@@ -50,6 +51,7 @@ def collect(snapshot: Snapshot, version: str, *, whole_agent: bool = True) -> It
     if whole_agent:
         yield from _evaluations(snapshot.counters)
         yield from _reloads(snapshot)
+        yield from episode_families(snapshot.episodes)
         yield from distribution_families(snapshot.distribution)
         yield from log_families(snapshot.logs)
         yield from web_families(snapshot.web)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.distribution import Distribution
+from node_anomaly_agent.episodes import Episodes
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
@@ -57,6 +58,7 @@ class Parts:
         process: what the agent itself costs now; never raises.
         trim: gives freed memory back to the system.
         distribution: what this node has to do with its bundles besides scoring; none in most tests.
+        episodes: records alarms; none in most tests.
         logs: what has been counted of the logs.
         web: whether the file of TLS and users is in force.
         tell: tells the service manager what a snapshot shows, and whether a new bundle still waits.
@@ -72,6 +74,7 @@ class Parts:
     process: Callable[[], ProcessStats]
     trim: Callable[[], None]
     distribution: Distribution | None = None
+    episodes: Episodes | None = None
     logs: Callable[[], LogStatus] = LogStatus
     web: Callable[[], WebStatus] = WebStatus
     tell: Callable[[Snapshot, bool], None] = lambda _snapshot, _waiting: None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from node_anomaly_agent.distribution_status import DistributionStatus
+from node_anomaly_agent.episode_status import EpisodeStatus
 from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
@@ -135,6 +136,7 @@ class Snapshot:
     logs: LogStatus = field(default_factory=LogStatus)
     web: WebStatus = field(default_factory=WebStatus)
     history: ScoreHistory = field(default_factory=ScoreHistory)
+    episodes: EpisodeStatus = field(default_factory=EpisodeStatus)
 
     @property
     def warm(self) -> bool:
