@@ -122,12 +122,31 @@ def build() -> dashboard.Dashboard:
             "Mean share of each feature in the score, over the nodes in alarm. Empty without an alarm.",
             f"topk(8, job_feature:anomaly_contribution_in_alarm:avg{{{JOBS}}})",
             "{{feature}}",
+            width=8,
+        ),
+        bars(
+            "Episodes in the last hour",
+            "Alarms that began, of the nodes that had most. One episode may last long.",
+            f"topk(10, instance:anomaly_episodes:increase1h{{{NODES}}})",
+            "{{instance}}",
+            unit="none",
+            width=8,
+            links=[to_node("__field.labels.instance")],
+        ),
+        graph(
+            "Alarms against the budget",
+            "Episodes of the last week as a multiple of the false-alarm budget, true ones included. "
+            "AnomalyAlarmsOverBudget begins at the line.",
+            Query(f"job:anomaly_episodes_budget:ratio{{{JOBS}}}", "{{job}}"),
+            unit="none",
+            width=8,
+            line=(3, RED),
         ),
         states(
             "Nodes in alarm",
             "One stripe for each node.",
             Query(f"instance:anomaly_alarm:bool{{{NODES}}}", "{{instance}}"),
-            width=12,
+            width=24,
         ),
     )
     page = page.with_row(dashboard.Row("Capacity"))

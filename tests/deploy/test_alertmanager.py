@@ -35,6 +35,7 @@ def test_amtool_accepts_it() -> None:
         (("alertname=FleetAnomalousWithSymptoms", "severity=critical"), "on-call"),
         (("alertname=NodeAnomalous", "severity=warning"), "operators"),
         (("alertname=FleetAnomalous", "severity=warning"), "operators"),
+        (("alertname=AnomalySpike", "severity=warning"), "operators"),
         (("alertname=AnomalyAgentDown", "severity=warning"), "owners-of-node-anomaly"),
         (("alertname=SomethingElse", "severity=critical"), "operators"),
     ],
@@ -80,9 +81,10 @@ def test_the_fleet_stands_for_its_nodes_but_not_for_one_that_suffers(alertmanage
         {"alertname": "NodeAnomalous", "severity": "warning", "instance": "a"},
         {"alertname": "NodeGroupAnomalous", "severity": "warning", "group": "web"},
         {"alertname": "NodeAnomalousWithSymptom", "severity": "critical", "instance": "b"},
+        {"alertname": "AnomalySpike", "severity": "warning"},
         {"alertname": "AnomalyAgentDown", "severity": "warning", "instance": "c"},
     )
-    assert held == {"NodeAnomalous a", "NodeGroupAnomalous"}
+    assert held == {"NodeAnomalous a", "NodeGroupAnomalous", "AnomalySpike"}
 
 
 def test_a_suffering_fleet_is_one_page(alertmanager: rig.Service) -> None:
