@@ -47,7 +47,7 @@ class Node:
     def config(self) -> AgentConfig:
         return load_config(None, {"state.directory": str(self.directory)}, {})
 
-    def run_daemon(self, ticks: int = 30) -> None:
+    def run_daemon(self, ticks: int = 30, loud: int = 0) -> None:
         bundle = self.bundles / "current"
         daemon = Daemon(
             Parts(
@@ -66,6 +66,10 @@ class Node:
         generator = np.random.default_rng(0)
         for _ in range(ticks):
             self.sampler.row = tuple(np.array(QUIET) * generator.normal(1.0, 0.01, len(QUIET)))
+            daemon.tick()
+            self.clock.advance(15.0)
+        for _ in range(loud):
+            self.sampler.row = LOUD
             daemon.tick()
             self.clock.advance(15.0)
         daemon.stop()
@@ -93,7 +97,7 @@ def test_with_a_running_agents_state_one_sample_gives_a_verdict(node):
 
 
 def test_an_anomalous_node_has_its_own_exit_code(node):
-    node.run_daemon()
+    node.run_daemon(loud=4)  # half of a forest's score is its last minute
     node.sampler.row = LOUD
     outcome = node.once()
     assert outcome.exit is Exit.ANOMALOUS

@@ -9,11 +9,15 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from node_anomaly_core.bundle import starter_bundle, verify_bundle, write_bundle
 from node_anomaly_core.errors import AnomalyError
+from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.members import COHORT_FILE
+from node_anomaly_core.tensors import read_tensors, write_tensors
 from node_anomaly_trainer import gate
 from node_anomaly_trainer.config import TrainConfig, parse_config
 from node_anomaly_trainer.pipeline import build
@@ -43,14 +47,23 @@ def make(root: Path, config: TrainConfig, progress: Progress) -> Path:
     for name, figure in evaluation.fault_recall.items():
         weight = f", weight {evaluation.weights[name]:.2f}" if name in evaluation.weights else ""
         progress.note(f"{name}: {figure:.0%} of {evaluation.faults} faults{weight}")
-    # The simulated nodes are nobody's: carrying their baselines would only cost bytes.
-    manifest = replace(candidate.manifest, origin="starter")
+    manifest, files = nobodys(replace(candidate.manifest, origin="starter"), candidate.files)
     with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
-        written = write_bundle(Path(scratch), manifest, candidate.files)
+        written = write_bundle(Path(scratch), manifest, files)
         verify_bundle(written)
         shutil.rmtree(root, ignore_errors=True)
         written.rename(root)
     return root
+
+
+def nobodys(manifest: Manifest, files: Mapping[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    """The same bundle without baselines of its own nodes.
+
+    They are simulated, and a host that is called like one of them, web-01 say, would be held against it.
+    """
+    cohort = read_tensors(files[COHORT_FILE])
+    kept = {name: array[:0] if name.startswith("node_") else array for name, array in cohort.items()}
+    return replace(manifest, nodes=()), {**files, COHORT_FILE: write_tensors(kept)}
 
 
 def main() -> int:

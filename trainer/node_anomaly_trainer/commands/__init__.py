@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import typer
 
+from node_anomaly_trainer.commands.backtest import backtest
 from node_anomaly_trainer.commands.bench import bench
 from node_anomaly_trainer.commands.bundle import bundle_app
 from node_anomaly_trainer.commands.compare import SpreadLists, compare
@@ -35,6 +36,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     train,
     predict,
     explain,
+    backtest,
     label,
     validate,
     fetch,

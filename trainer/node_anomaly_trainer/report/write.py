@@ -49,7 +49,7 @@ def write_report(root: Path, record: RunRecord, keep: int) -> Artifacts:
             (CARD, card(record)),
         ):
             (scratch / name).write_text(text, encoding="utf-8")
-        directory = _named(root, scratch)
+        directory = named(root, scratch)
         _retire(root, keep)
     except OSError as error:
         raise TrainingError(
@@ -118,21 +118,23 @@ def _environment(*, html: bool) -> Environment:
         autoescape=select_autoescape(("html.j2",), default_for_string=False) if html else False,  # noqa: S701
         undefined=StrictUndefined,
     )
-    made.filters |= {"share": _share, "figure": _figure, "small": lambda value: f"{value:.1g}"}
+    made.filters |= {"share": share, "figure": figure, "small": lambda value: f"{value:.1g}"}
     return made
 
 
-def _share(value: float | None, digits: int = 0) -> str:
+def share(value: float | None, digits: int = 0) -> str:
+    """As a percentage."""
     return "unknown" if value is None or math.isnan(value) else f"{value:.{digits}%}"
 
 
-def _figure(value: float | None, otherwise: str = "unknown") -> str:
+def figure(value: float | None, otherwise: str = "unknown") -> str:
+    """With three digits that count."""
     if value is None or math.isnan(value):
         return otherwise
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _named(root: Path, scratch: Path) -> Path:
+def named(root: Path, scratch: Path) -> Path:
     """Give the finished directory its name; two runs may end in one second."""
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     for number in range(1, 100):
