@@ -29,7 +29,7 @@ def as_json(name: str) -> str:
     for number, panel in enumerate(page["panels"], start=1):
         panel["id"] = number
     for mark in page["annotations"]["list"]:
-        mark.update(titleFormat=mark["name"], textFormat="{{alertname}} {{instance}}", step="30s")
+        mark.update(titleFormat=mark["name"], textFormat="{{instance}}", step="30s")
     return json.dumps(page, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

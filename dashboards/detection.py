@@ -74,7 +74,7 @@ def build() -> dashboard.Dashboard:
         ).text_mode(BigValueTextMode.NAME),
         graph(
             "Score",
-            "The line is the alarm threshold. Red marks are alarms, blue ones a change of the bundle.",
+            "The line is the alarm threshold. Red marks are episodes, blue ones a change of the bundle.",
             Query(f"anomaly_score{{{NODES}}}", "score"),
             unit=SCORE,
             line=(1, RED),

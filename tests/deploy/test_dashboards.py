@@ -105,12 +105,14 @@ class TestFiles:
             assert url.startswith("https://runbooks.") or re.match(r"/d/([\w-]+)", url)[1] in uids  # type: ignore[index]
 
     @pytest.mark.parametrize("name", PAGES)
-    def test_each_has_variables_for_source_job_and_node_and_marks_alarms_and_bundles(self, name: str) -> None:
+    def test_each_has_variables_for_source_job_and_node_and_marks_episodes_and_bundles(
+        self, name: str
+    ) -> None:
         page = PAGES[name]
         variables = {variable["name"]: variable for variable in page["templating"]["list"]}
         assert {"datasource", "job", "instance"} <= variables.keys()
         assert variables["datasource"]["type"] == "datasource"
-        assert {mark["name"] for mark in page["annotations"]["list"]} == {"Alarms", "Bundle changes"}
+        assert {mark["name"] for mark in page["annotations"]["list"]} == {"Episodes", "Bundle changes"}
 
     @pytest.mark.parametrize("name", PAGES)
     def test_each_panel_has_an_id_a_place_a_unit_a_description_and_the_variable_source(
