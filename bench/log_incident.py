@@ -5,7 +5,8 @@
 The daemon as it ships with the starter bundle, over the real /proc and a real log file, with a clock that
 does not wait (as fast_agent.py): each tick of 15 s the service writes its lines, Poisson around `--lines` a
 second, `--share` of them errors. After `--hours` the errors come `--times` as often, everything else goes on.
-Printed: the false alarms before, the ticks from the first wrong line to the alarm, and the first reasons.
+Printed: the false alarms before, the ticks from the first wrong line to the alarm, and the first reasons, of
+the alarm or else of the highest score.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from node_anomaly_agent import assembly
 from node_anomaly_agent.clock import SystemClock
 from node_anomaly_agent.config import load_config
+from node_anomaly_agent.daemon import Daemon
 from node_anomaly_agent.snapshot import Snapshot
 
 INTERVAL_S = 15.0
@@ -115,7 +117,7 @@ def live(arguments: argparse.Namespace, folder: Path) -> Story:
     story = Story(service, round(arguments.hours * 3600 / INTERVAL_S), arguments.times)
     StoryClock.story = story
 
-    class Watched(assembly.Daemon):
+    class Watched(Daemon):
         """Known to the clock."""
 
         def __init__(self, parts: Any) -> None:
@@ -140,6 +142,8 @@ def live(arguments: argparse.Namespace, folder: Path) -> Story:
 
 def told(story: Story) -> dict[str, Any]:
     """The figures of a story."""
+    if len(story.said) < story.before + INCIDENT_TICKS:
+        raise SystemExit(f"the agent was stopped after {len(story.said)} ticks, before the story ended")
     scores = np.array([np.nan if one.score is None else one.score.score for one in story.said])
     high = np.nan_to_num(scores) >= 1.0
     held = high[2:] & high[1:-1] & high[:-2]
@@ -152,10 +156,9 @@ def told(story: Story) -> dict[str, Any]:
         "false_alarms_before": len(begins),
         "highest_score": float(np.nanmax(scores[story.before :])),
         "ticks_to_alarm": int(wrong[0] - story.before) if len(wrong) else None,
-        "reasons": {},
     }
-    if len(wrong):
-        answer["reasons"] = reasons(story.said[int(wrong[0])])
+    highest = story.before + int(np.nanargmax(scores[story.before :]))
+    answer["reasons"] = reasons(story.said[int(wrong[0]) if wrong.size else highest])
     return answer
 
 
@@ -169,7 +172,7 @@ def reasons(snapshot: Snapshot) -> Mapping[str, float]:
 
 
 def main() -> int:
-    """Read the command line; 1 where no alarm came, or for another reason than the log."""
+    """Read the command line; 1 where no alarm came, or the log was not its first reason."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, default=4.0, help="of usual work before")
     parser.add_argument("--times", type=float, default=20.0, help="as many errors as usual")
@@ -185,8 +188,8 @@ def main() -> int:
     else:
         for name, value in answer.items():
             print(f"{name:22} {value}")
-    named = next(iter(answer["reasons"]), "")
-    return 0 if named.startswith("log_") else 1
+    named = next(iter(answer["reasons"]))
+    return 0 if answer["ticks_to_alarm"] is not None and named.startswith("log_") else 1
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -82,10 +83,10 @@ def scrape_together(connections: list[socket.socket]) -> list[float]:
     started = time.perf_counter()
     for connection in connections:
         connection.sendall(ASKED)
-    took = []
+    took: list[float] = []
     while len(took) < len(connections):
         for key, _ in selector.select(30.0):
-            arrived = read_answer(key.fileobj, key.data)
+            arrived = read_answer(cast("socket.socket", key.fileobj), key.data)
             if arrived is None:
                 took.append(time.perf_counter() - started)
                 selector.unregister(key.fileobj)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent_fakes import START
 from node_anomaly_agent.process_stats import ProcessStats
@@ -90,7 +91,7 @@ def bundle(origin: str = "trained") -> BundleInfo:
     )
 
 
-def history_of(scores: Sequence[float], interval_s: float = 15.0) -> Any:
+def history_of(scores: Sequence[float] | NDArray[np.float64], interval_s: float = 15.0) -> Any:
     """What the recorder makes of these scores, the last one at START; NaN is a tick without one."""
     recorder = ScoreRecorder(interval_s)
     first = START - interval_s * (len(scores) - 1)

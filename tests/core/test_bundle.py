@@ -57,7 +57,7 @@ def test_golden_scores_say_something_about_every_member(bundle: Bundle) -> None:
 def test_the_starter_bundle_is_taken_and_says_what_it_is() -> None:
     starter = verify_bundle(starter_bundle())
     assert starter.origin == "starter"
-    assert starter.manifest.nodes == (), "a host that is called as a simulated one is would be held against that"
+    assert starter.manifest.nodes == (), "a host of the same name would be held against a simulated one"
 
 
 def test_scores_are_the_same_every_time(bundle: Bundle) -> None:
