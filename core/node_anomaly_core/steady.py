@@ -2,7 +2,7 @@
 
 What raises no alarm on its own, a single tick, should not move a score much; and an incident that drops below
 the threshold for one tick is still the same incident. Both were chosen on real servers by means over all of
-them (docs/adr/0020), and both are the same lines on a node and in the trainer's replay.
+them (docs/adr/0023), and both are the same lines on a node and in the trainer's replay.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ MOST_FOREST_ROWS = 40_000
 FORECAST_SCALE_TICKS = 4_000
 AUTOREGRESSION = "autoregression"  # the member that is part of the cohort
 WEIGHTS = {"isolation_forest": 2.0, "isolation_forest_absolute": 2.0, "kmeans": 0.5}
-"""Of members that do not weigh 1, chosen by means over real servers (docs/adr/0020)."""
+"""Of members that do not weigh 1, chosen by means over real servers (docs/adr/0023)."""
 
 FOREST_WEIGHT = {False: 0.5, True: 4.0}
 """Of the Random Forest: injected faults teach little, real incidents much."""
