@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 import rig
@@ -233,7 +234,10 @@ def test_what_fires_is_where_scores_were_held_and_the_page_names_every_alert(fle
     assert all(incident.node in text for incident in result.incidents)
 
 
-def test_the_command_writes_a_report_and_says_the_same_as_json(tmp_path, tool):
+def test_the_command_writes_a_report_records_it_and_says_the_same_as_json(tmp_path, tool, monkeypatch):
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.chdir(tmp_path)  # where the store keeps artifacts
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     config = tmp_path / "trainer.yml"
     config.write_text("interval: 60s\nsource: {type: synthetic, synthetic: {nodes: 1}}\n")
     arguments = [
@@ -246,6 +250,13 @@ def test_the_command_writes_a_report_and_says_the_same_as_json(tmp_path, tool):
     written = json.loads((Path(told.pop("report")).parent / "backtest.json").read_text())
     assert written == told
     assert told["rates"][0]["name"] == "NodeAnomalous"
+    client = MlflowClient(tracking_uri=store)
+    (run,) = client.search_runs([client.get_experiment_by_name("node-anomaly").experiment_id])
+    assert run.data.tags["bundle_version"] == told["bundle"]
+    assert run.data.metrics["backtest_node_weeks"] == pytest.approx(told["node_weeks"])
+    assert {one.path for one in client.list_artifacts(run.info.run_id, "report")} == {
+        "report/backtest.html", "report/backtest.json",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

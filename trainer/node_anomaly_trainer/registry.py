@@ -114,7 +114,7 @@ def _record(
 ) -> Recorded:
     client = open_client(config.mlflow)
     with as_training_error(config.mlflow):
-        experiment = _experiment(client, config.mlflow.experiment)
+        experiment = experiment_of(client, config.mlflow.experiment)
         tags = {
             "mlflow.runName": archived.version,
             "mlflow.note.content": "\n".join(report.reasons or report.allowances)[:5_000],
@@ -138,7 +138,8 @@ def _record(
     )
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
+def experiment_of(client: MlflowClient, name: str) -> str:
+    """The experiment of that name, made if there is none."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)

@@ -86,6 +86,7 @@ def _backtest(
     output: Output,
 ) -> None:
     from node_anomaly_trainer.backtest.promtool import find_promtool
+    from node_anomaly_trainer.backtest.record import record
     from node_anomaly_trainer.backtest.report import write_backtest
     from node_anomaly_trainer.backtest.rules import find_rules, read_rules
     from node_anomaly_trainer.backtest.run import backtest as run
@@ -103,6 +104,7 @@ def _backtest(
     root = report or Path(settings.report.directory) / "backtests"
     with progress.phase("report"):
         written = write_backtest(root, result, lived, history)
+    record(settings.mlflow, result, written, progress.note)
     if output is Output.json:
         from node_anomaly_trainer.report.write import plain
 
