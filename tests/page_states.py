@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent_fakes import START
+from node_anomaly_agent.episode import Cause, Episode, ProcessUse
+from node_anomaly_agent.episode_status import EpisodeStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.score_history import ScoreRecorder
@@ -139,6 +141,47 @@ def anomalous() -> Snapshot:
     return _snapshot(score=score_of(START, 4.6), history=history_of(scores))
 
 
+def recorded() -> Snapshot:
+    """The same, with what was recorded of both."""
+    causes = tuple(
+        Cause(name, feature.unit, share, "above", seen, _usual(feature))
+        for name, (share, seen) in BLAMED.items()
+        for feature in CATALOGUE
+        if feature.name == name
+    )
+    processes = tuple(
+        ProcessUse(pid, name, 0.9, 2e9, 3e8) for pid, name in ((812, "postgres"), (4011, "pg_dump"))
+    )
+    over, open_ = (
+        Episode(
+            "20231114T175300Z",
+            START - 15600,
+            START - 15150,
+            1.8,
+            START - 15300,
+            causes[:1],
+            causes[:2],
+            "3f9a",
+            1.27,
+        ),
+        Episode(
+            "20231114T214700Z",
+            START - 1590,
+            START,
+            4.6,
+            START,
+            causes,
+            causes,
+            "3f9a",
+            1.27,
+            processes=processes,
+        ),
+    )
+    ended = replace(over, end=START - 15150, ended="recovered")
+    status = EpisodeStatus(detected=2, ongoing=True, quiet=True, recent=(ended, open_))
+    return replace(anomalous(), episodes=status)
+
+
 def rejected() -> Snapshot:
     """A bundle on offer was refused, and a collector fails; the bundle in use goes on."""
     message = (
@@ -163,6 +206,7 @@ STATES = {
     "not-ready": not_ready,
     "warm": warm,
     "anomalous": anomalous,
+    "recorded": recorded,
     "rejected": rejected,
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from node_anomaly_agent.page_episodes import episodes_card
 from node_anomaly_agent.page_html import score_text, text
 from node_anomaly_agent.page_plot import plot
 from node_anomaly_agent.page_sections import (
@@ -40,10 +41,11 @@ def render_page(snapshot: Snapshot, site: Site, now: float) -> str:
         f"<header><h1>{text(name)}</h1>{''.join(f'<span>{text(one)}</span>' for one in about)}</header>",
         '<main class="grid">',
         attention_card(snapshot),
-        f'<section class="card">{_verdict(snapshot, now)}{plot(snapshot.history, now)}</section>',
+        f'<section class="card">{_verdict(snapshot, now)}{_picture(snapshot, now)}</section>',
         reasons_card(snapshot),
         models_card(snapshot),
         features_card(snapshot),
+        episodes_card(snapshot, now),
         bundle_card(snapshot, now),
         collectors_card(snapshot),
         agent_card(snapshot),
@@ -75,6 +77,13 @@ def _verdict(snapshot: Snapshot, now: float) -> str:
     own = f"1.0 is this node's alarm threshold, {score.threshold_ratio:.2f} times what training promised"
     note = f"{own}; an alarm is three ticks in a row above it. {age}"
     return _say(kind, f"{word}: {score_text(score.score)}", note)
+
+
+def _picture(snapshot: Snapshot, now: float) -> str:
+    quiet = (
+        '<p class="dim">A quiet window holds back new episodes now.</p>' if snapshot.episodes.quiet else ""
+    )
+    return quiet + plot(snapshot.history, now, listed=not snapshot.episodes.recent)
 
 
 def _say(kind: str, headline: str, note: str) -> str:

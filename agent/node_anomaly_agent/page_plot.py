@@ -18,15 +18,19 @@ _LEAST_TOP = 1.5
 _LISTED_SPANS = 5
 
 
-def plot(history: ScoreHistory, now: float) -> str:
-    """The figure, an HTML fragment; `now` is unix seconds."""
+def plot(history: ScoreHistory, now: float, *, listed: bool = True) -> str:
+    """The figure, an HTML fragment, and with `listed` a table of its episodes.
+
+    `now` is unix seconds.
+    """
     top = _top(history)
     slots = max(len(history.peaks), 1)
     return (
         '<figure class="plot"><div class="frame">'
         f'<svg viewBox="0 0 {slots} {HEIGHT:g}" preserveAspectRatio="none" role="img" '
         f'aria-label="{text(_describe(history))}">{_drawing(history, top)}</svg>'
-        f"{_y_labels(top)}{_nothing_yet(history)}</div>{_x_labels(history)}</figure>{_episodes(history, now)}"
+        f"{_y_labels(top)}{_nothing_yet(history)}</div>{_x_labels(history)}</figure>"
+        + (_episodes(history, now) if listed else "")
     )
 
 

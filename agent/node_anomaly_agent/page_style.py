@@ -48,7 +48,7 @@ color:var(--dim);font-variant-numeric:tabular-nums}
 .threshold{stroke:var(--bad);stroke-width:1;stroke-dasharray:5 4}
 .area{fill:var(--draw);opacity:.13}.shade{fill:var(--shade)}
 .over{stop-color:var(--bad)}.under{stop-color:var(--draw)}
-.narrow{max-width:36rem}
+.narrow{max-width:36rem}.episodes td:nth-child(2),.episodes td:nth-child(3){white-space:nowrap}
 @media(min-width:46rem){.grid{grid-template-columns:repeat(2,minmax(0,1fr))}.card{grid-column:span 2}
 .third{grid-column:span 1}.last{grid-column:span 2}}
 @media(min-width:70rem){.grid{grid-template-columns:repeat(12,minmax(0,1fr))}.card{grid-column:span 12}
@@ -56,6 +56,8 @@ color:var(--dim);font-variant-numeric:tabular-nums}
 @media(max-width:30rem){body{padding:.75rem .6rem 2rem}.card{padding:.75rem}
 table{font-size:.87rem}.frame{height:9.5rem}
 .why tr{display:grid;grid-template-columns:1fr 1fr 1fr;border-bottom:1px solid var(--line);padding:.3rem 0}
+.episodes thead{display:none}.episodes tr{display:grid;grid-template-columns:1fr auto auto;gap:0 .7rem}
+.episodes td{border:0;padding:.15rem 0}.episodes td:last-child{grid-column:1/-1}
 .why td,.why th{border:0;padding:.1rem 0}
 .why td:first-child{grid-column:1/-1}.why th:first-child{display:none}}
 """

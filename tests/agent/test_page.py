@@ -181,3 +181,25 @@ def test_a_bundle_with_ever_so_many_features_does_not_make_the_page_grow():
     page = show(snapshot)
     assert "and 2940 more" in page
     assert len(page.encode()) < MAX_BYTES
+
+
+def test_recorded_episodes_are_listed_with_why_and_who_was_busy_in_place_of_the_bare_ones():
+    page = show(page_states.recorded())
+    said = "".join(read(page).text)
+    assert "disk_busy_ratio 38 %: 97 % instead of 23 %" in said
+    assert "busiest: postgres, pg_dump" in said
+    assert "14 Nov" in said
+    assert said.count("still going on") == 1
+    assert "8 min" in said
+    assert "A quiet window holds back new episodes now" in said
+
+
+def test_a_hostile_episode_is_escaped_and_cut():
+    snapshot = page_states.recorded()
+    episode = snapshot.episodes.recent[-1]
+    cause = replace(episode.peak_reasons[0], feature=HOSTILE * 100, unit=HOSTILE)
+    busy = replace(episode.processes[0], name=HOSTILE)
+    hostile = replace(episode, peak_reasons=(cause,), processes=(busy,))
+    page = show(replace(snapshot, episodes=replace(snapshot.episodes, recent=(hostile,) * 20)))
+    assert not {"script", "img"} & set(read(page).seen)
+    assert len(page.encode()) < MAX_BYTES
