@@ -178,6 +178,21 @@ def test_a_wrong_setting_stands_in_the_journal_with_its_remedy(machine):
     machine.run("systemctl", "restart", AGENT)
 
 
+@pytest.mark.parametrize(("code", "well"), [(3, True), (1, False)])
+def test_a_run_that_the_gate_refused_is_no_failed_unit(code, well, machine):
+    """A stand-in ends as the trainer does; a whole training run takes minutes."""
+    machine.write("/opt/node-anomaly/bin/anomaly-trainer", f"#!/bin/sh\ntouch ran\nexit {code}\n", 0o755)
+    machine.run("/opt/src/scripts/install_systemd.sh", "install", "trainer", "--files-only")
+    # The machine has no network that could come up; its target would be waited for.
+    waits = ("systemd-networkd-wait-online", "ifupdown-wait-online", "NetworkManager-wait-online")
+    machine.run("systemctl", "mask", "--runtime", *(f"{wait}.service" for wait in waits))
+    done = machine.run("sh", "-c", "systemctl start node-anomaly-trainer; echo ends with $?")
+    assert ("ends with 0" in done) == well, done
+    owner = machine.run("stat", "--format=%U", "/var/lib/node-anomaly-trainer/ran")
+    assert owner.strip() == "node-anomaly-trainer"
+    machine.run("/opt/src/scripts/install_systemd.sh", "uninstall", "trainer", "--purge")
+
+
 def test_installing_again_keeps_settings_and_uninstalling_leaves_no_unit(machine):
     """Runs last: the machine is without the agent afterwards."""
     machine.write("/etc/node-anomaly/agent.yml", "interval: 1s\n")
