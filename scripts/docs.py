@@ -16,6 +16,7 @@ import numpy as np
 
 from manual import write_manual
 from node_anomaly_agent.collectors import COLLECTORS
+from node_anomaly_agent.degradation import DegradationStatus
 from node_anomaly_agent.distribution_status import (
     AGREEMENTS,
     FETCH_RESULTS,
@@ -140,6 +141,7 @@ def whole_snapshot() -> Snapshot:
             (FetchStatus("bundle", success_timestamp=1.0),), ShadowStatus("0" * 16, score=1.0)
         ),
         logs=whole_logs(),
+        degradation=DegradationStatus(0, {"lstm": 0}),
     )
 
 

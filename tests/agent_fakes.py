@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from node_anomaly_agent.daemon import Daemon
+from node_anomaly_agent.degradation import Budget
 from node_anomaly_agent.distribution import Distribution
 from node_anomaly_agent.loop_parts import Parts
 from node_anomaly_agent.process_stats import ProcessStats
@@ -18,6 +20,7 @@ from node_anomaly_agent.sampler import CollectorStatus, Sample
 from node_anomaly_agent.scorer import Candidate
 from node_anomaly_agent.snapshot import BundleInfo, ReloadStatus, Snapshot
 from node_anomaly_agent.state_keeper import StateKeeper
+from node_anomaly_core.degradation import MemberHealth
 from node_anomaly_core.features import Feature
 from node_anomaly_core.score import Score
 
@@ -106,6 +109,7 @@ class FakeScorer:
     """Warm after three ticks; then scores `score`."""
 
     warmup_ticks = 3
+    models = SimpleNamespace(forecaster="lstm")
 
     def __init__(self, score: float = 0.4, features: int = 3) -> None:
         self.score = score
@@ -113,6 +117,7 @@ class FakeScorer:
         self.ticks = 0
         self.error: Exception | None = None
         self.replayed_from: FakeScorer | None = None
+        self.health = MemberHealth(("isolation_forest", "lstm"), ("isolation_forest",))
 
     @property
     def warm(self) -> bool:
@@ -233,6 +238,7 @@ class Rig:
     fallbacks: dict[str, Any]
     daemon: Daemon
     tell: Callable[[Snapshot, bool], None] = lambda _snapshot, _waiting: None
+    process: Callable[[], ProcessStats] = ProcessStats
 
     def run_for(self, seconds: float) -> None:
         """Let the loop run until so much of its time has passed."""
@@ -253,6 +259,7 @@ def make_rig(
     state: Path | None = None,
     interval_s: float = 15.0,
     distribution: Distribution | None = None,
+    budget: Budget | None = None,
 ) -> Rig:
     clock, log = FakeClock(), FakeLog()
     sampler, reloader = FakeSampler(clock), FakeReloader(clock, first)
@@ -267,6 +274,9 @@ def make_rig(
     def tell(snapshot: Snapshot, waiting: bool) -> None:
         rig.tell(snapshot, waiting)
 
+    def process() -> ProcessStats:
+        return rig.process()
+
     daemon = Daemon(
         Parts(
             sampler=sampler,
@@ -276,9 +286,10 @@ def make_rig(
             clock=clock,
             log=log,  # type: ignore[arg-type]
             interval_s=interval_s,
-            process=ProcessStats,
+            process=process,
             trim=lambda: None,
             distribution=distribution,
+            budget=budget,
             tell=tell,
         )
     )

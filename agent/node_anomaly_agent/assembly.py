@@ -15,6 +15,7 @@ from node_anomaly_agent.collectors import COLLECTORS, Collector, build_collector
 from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.daemon import Daemon, handle_signals
+from node_anomaly_agent.degradation import Budget
 from node_anomaly_agent.distribution_assembly import build_distribution
 from node_anomaly_agent.endpoints import Sources, endpoints
 from node_anomaly_agent.episode_processes import top_processes
@@ -187,6 +188,7 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
             process=ProcessReader().read,
             trim=trim,
             distribution=distribution,
+            budget=Budget(config.budget, log) if config.budget.limited else None,
             episodes=build_episodes(config, state_directory, log),
             logs=LogStatus if logs is None else logs.status,
             web=lambda: WebStatus() if guard is None else guard.status,

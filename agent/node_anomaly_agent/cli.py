@@ -17,6 +17,7 @@ from node_anomaly_agent.assembly import (
     uses_exporter,
 )
 from node_anomaly_agent.config import KEYS, AgentConfig, format_duration, load_config
+from node_anomaly_agent.config_budget import describe_budget
 from node_anomaly_agent.config_distribution import describe_distribution
 from node_anomaly_agent.config_episodes import describe_episodes
 from node_anomaly_agent.config_logs import describe_logs, maybe
@@ -212,6 +213,7 @@ def _describe(config: AgentConfig) -> str:
         *describe_distribution(config.distribution),
         *describe_logs(config.logs),
         *describe_episodes(config.episodes),
+        *describe_budget(config.budget),
         ("source", config.source),
         *(
             [("node-exporter.url", config.node_exporter_url.partition("?")[0])]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from node_anomaly_agent.config_budget import BudgetConfig
 from node_anomaly_agent.config_distribution import DistributionConfig
 from node_anomaly_agent.config_episodes import EpisodesConfig
 from node_anomaly_agent.config_keys import KEYS
@@ -81,6 +82,7 @@ class AgentConfig:
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
     web: WebConfig = field(default_factory=WebConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
     systemd_socket: bool | None = None
     file: Path | None = None
@@ -162,6 +164,7 @@ def load_config(
         distribution=distribution,
         logs=LogsConfig.of(parsed),
         web=WebConfig.of(parsed),
+        budget=BudgetConfig.of(parsed),
         episodes=EpisodesConfig.of(parsed),
         file=path,
     )

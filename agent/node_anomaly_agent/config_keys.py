@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from node_anomaly_agent import config_distribution, config_episodes, config_logs, config_web
+from node_anomaly_agent import config_budget, config_distribution, config_episodes, config_logs, config_web
 from node_anomaly_agent.config_values import (
     Address,
     Setting,
@@ -74,6 +74,7 @@ KEYS: tuple[Setting, ...] = (
     *config_distribution.ROWS,
     *config_logs.ROWS,
     *config_episodes.ROWS,
+    *config_budget.ROWS,
     Setting(
         "node.name",
         plain_name,

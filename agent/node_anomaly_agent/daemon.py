@@ -10,6 +10,7 @@ import math
 import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from types import FrameType
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from node_anomaly_agent.board import Board
 from node_anomaly_agent.bundle_use import BundleUse
+from node_anomaly_agent.degradation import DegradationStatus
 from node_anomaly_agent.distribution import no_distribution
 from node_anomaly_agent.loop_parts import Parts, Reloading
 from node_anomaly_agent.loop_question import LoopQuestion
@@ -152,8 +154,19 @@ class Daemon:
             distribution=self._distribution.status(),
             logs=self._parts.logs(),
             web=self._parts.web(),
+            degradation=self._degradation(),
             history=self._history.record(self._clock.time(), score),
         )
+
+    def _degradation(self) -> DegradationStatus:
+        """How far the score is from what the bundle means, and what the next tick may ask of it."""
+        scorer, budget = self._bundles.scorer, self._parts.budget
+        status = DegradationStatus() if scorer is None else scorer.degradation()
+        if scorer is None or budget is None:
+            return status
+        exceeded = budget.tick(self._clock.monotonic(), self.snapshot.process)
+        scorer.afford(everything=not exceeded)
+        return replace(status, dropped=exceeded)
 
     def _sample(self, timestamp: float) -> Sample | None:
         try:

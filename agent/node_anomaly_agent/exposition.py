@@ -10,6 +10,7 @@ import math
 import platform
 from collections.abc import Iterator, Sequence
 
+from node_anomaly_agent.degradation import degradation_families
 from node_anomaly_agent.distribution_status import distribution_families
 from node_anomaly_agent.episode_status import episode_families
 from node_anomaly_agent.families import (
@@ -51,6 +52,7 @@ def collect(snapshot: Snapshot, version: str, *, whole_agent: bool = True) -> It
     if whole_agent:
         yield from _evaluations(snapshot.counters)
         yield from _reloads(snapshot)
+        yield from degradation_families(snapshot.degradation)
         yield from episode_families(snapshot.episodes)
         yield from distribution_families(snapshot.distribution)
         yield from log_families(snapshot.logs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from node_anomaly_agent.clock import Clock
+from node_anomaly_agent.degradation import Budget
 from node_anomaly_agent.distribution import Distribution
 from node_anomaly_agent.episodes import Episodes
 from node_anomaly_agent.log_setup import Log
@@ -58,6 +59,7 @@ class Parts:
         process: what the agent itself costs now; never raises.
         trim: gives freed memory back to the system.
         distribution: what this node has to do with its bundles besides scoring; none in most tests.
+        budget: what the agent may use; none in most tests.
         episodes: records alarms; none in most tests.
         logs: what has been counted of the logs.
         web: whether the file of TLS and users is in force.
@@ -74,6 +76,7 @@ class Parts:
     process: Callable[[], ProcessStats]
     trim: Callable[[], None]
     distribution: Distribution | None = None
+    budget: Budget | None = None
     episodes: Episodes | None = None
     logs: Callable[[], LogStatus] = LogStatus
     web: Callable[[], WebStatus] = WebStatus

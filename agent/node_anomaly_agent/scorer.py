@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_agent.degradation import DegradationStatus
 from node_anomaly_agent.snapshot import BundleInfo
 from node_anomaly_agent.state import AgentState
 from node_anomaly_core.bundle import Bundle, verify_bundle
@@ -56,7 +57,9 @@ def load_candidate(
     # The starter's nodes are simulated: a real node that happens to share a name is another one.
     known_as = "" if bundle.origin == "starter" else node
     info = BundleInfo.of(str(path), bundle.version, bundle.manifest, bundle.signed_by)
-    return Candidate(NodeScorer(bundle, interval_s, known_as), columns, info)
+    scorer = NodeScorer(bundle, interval_s, known_as)
+    scorer.health.tolerant = True  # it has passed its self-test; from now on a node must not go blind
+    return Candidate(scorer, columns, info)
 
 
 def align(wanted: Sequence[Feature], supplied: Sequence[Feature]) -> NDArray[np.intp]:
@@ -115,6 +118,7 @@ class Fork:
         origin = self.origin
         node = origin.node if with_history else ""
         fork = NodeScorer(origin.bundle, origin.interval_s, node, origin.models.twin())
+        fork.health.tolerant = origin.health.tolerant
         if with_history and not fork.restore(self.state):
             raise BundleError("model", "the node's history does not fit its own bundle", "report this")
         return fork
@@ -145,6 +149,17 @@ class AgentScorer:
     def step(self, timestamp: float, values: NDArray[np.float64]) -> Score:
         """Score one tick. `values` (f,) is in the agent's own order, NaN where missing."""
         return self._active.scorer.step(timestamp, values[self._active.columns])
+
+    def afford(self, *, everything: bool) -> None:
+        """Leave the forecaster out, or ask it again; a bundle without one stays as it is."""
+        scorer = self._active.scorer
+        if scorer.models.forecaster is not None:
+            (scorer.health.take_back if everything else scorer.health.drop)(scorer.models.forecaster)
+
+    def degradation(self) -> DegradationStatus:
+        """How far the score is from what the bundle means."""
+        health = self._active.scorer.health
+        return DegradationStatus(health.level, health.failures)
 
     def swap(self, candidate: Candidate) -> None:
         """Put another bundle to use. It takes over the raw history first, so it is warm if this one was.

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from node_anomaly_agent.degradation import DegradationStatus
 from node_anomaly_agent.distribution_status import DistributionStatus
 from node_anomaly_agent.episode_status import EpisodeStatus
 from node_anomaly_agent.logs.status import LogStatus
@@ -136,6 +137,7 @@ class Snapshot:
     logs: LogStatus = field(default_factory=LogStatus)
     web: WebStatus = field(default_factory=WebStatus)
     history: ScoreHistory = field(default_factory=ScoreHistory)
+    degradation: DegradationStatus = field(default_factory=DegradationStatus)
     episodes: EpisodeStatus = field(default_factory=EpisodeStatus)
 
     @property

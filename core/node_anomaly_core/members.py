@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.calibration import combine
 from node_anomaly_core.clusters import parse_centroids
 from node_anomaly_core.cohort import Cohort, parse_cohort
+from node_anomaly_core.degradation import MemberHealth
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.evidence import ForecastPath, WindowPath, feature_sides
 from node_anomaly_core.forest import Forest
@@ -88,15 +90,23 @@ class Models:
                 result[model.name] = np.where(unknown, np.nan, self.forests[model.name].score(rows))
         return result
 
-    def explain(self, summary: Array, normalised: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Raw scores (1,) of one row (SUMMARY_WIDTH,) and what each forest credits to its numbers."""
+    def explain(
+        self, summary: Array, normalised: Array, health: MemberHealth
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Raw scores (1,) of one row (SUMMARY_WIDTH,) and what each forest credits to its numbers.
+
+        A forest that is left out, or fails, has a raw score of NaN and no credit.
+        """
         raw, credit = {}, {}
         unknown = bool(np.isnan(summary).all())
         for model in self.manifest.models:
             if model.name in self.forests:
                 row = normalised if model.input == "summary_normalised" else summary
-                score, credit[model.name] = self.forests[model.name].explain(row)
-                raw[model.name] = np.array([np.nan if unknown else score])
+                said = health.ask(model.name, partial(self.forests[model.name].explain, row))
+                score = None if said is None else np.array([np.nan if unknown else said[0]])
+                raw[model.name] = health.number(model.name, score, known=not unknown)
+                if said is not None and health.may(model.name):
+                    credit[model.name] = said[1]
         return raw, credit
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,7 @@ class Score:
     expected: Array
     observed: Array
     states: tuple[str, ...]
+    member_contributions: Mapping[str, Array] = field(default_factory=dict)  # of each member alone
 
 
 class Tick(NamedTuple):

@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.attribution import features_behind, surprises
 from node_anomaly_core.baseline import Baseline, expand, fit_level, lean, lean_centre
 from node_anomaly_core.bundle_store import Bundle
+from node_anomaly_core.degradation import MemberHealth, robust_z
 from node_anomaly_core.evidence import (
     ForecastPath,
     ResidualPath,
@@ -29,6 +29,7 @@ from node_anomaly_core.members import Models, judge
 from node_anomaly_core.residuals import longest_window
 from node_anomaly_core.saved import checked
 from node_anomaly_core.score import STATES, Score, Tick, columns_of, measured, part
+from node_anomaly_core.shares import combined_shares, member_shares
 from node_anomaly_core.steady import HalfSmoothed, PeakHold
 from node_anomaly_core.threshold import RollingThreshold, around
 from node_anomaly_core.windows import RowRing, ThinnedRows, ticks_in
@@ -75,7 +76,9 @@ class NodeScorer:
         self._baseline: Baseline | None = None
         self._residuals: ResidualPath | None = None
         self._forecasts: ForecastPath | None = None
+        self._forecast_ticks = 0
         self._windows: WindowPath | None = None
+        self.health = MemberHealth([model.name for model in bundle.manifest.models], self.models.forests)
         self._steady = HalfSmoothed(len(self.models.forests), interval_s)
         self._peak = PeakHold()
         manifest = bundle.manifest
@@ -90,6 +93,7 @@ class NodeScorer:
 
     def step(self, timestamp: float, values: NDArray[np.floating]) -> Score:
         """Score values (f,), in the bundle's order and units, NaN = missing, taken at unix `timestamp`."""
+        self.health.tick()
         row = measured(values)
         advanced = self._advance(timestamp, row)
         if advanced is None:
@@ -124,9 +128,22 @@ class NodeScorer:
 
     def _step_paths(self, residuals: ResidualPath, row: Array) -> Tick:
         residual = residuals.step(row[None])
-        surprise = self._forecasts.step(residual.compressed) if self._forecasts else None
-        distance = self._windows.step(residual.compressed) if self._windows else None
+        compressed, models = residual.compressed, self.models
+        surprise = distance = None
+        if models.forecaster is not None:
+            surprise = self.health.ask(models.forecaster, lambda: self._forecast(compressed))
+            if surprise is None:
+                self._forecasts = None  # when it is asked again it begins anew
+        windows = self._windows
+        if models.clusterer is not None and windows is not None:
+            distance = self.health.ask(models.clusterer, lambda: windows.step(compressed))
         return Tick(residual, surprise, distance)
+
+    def _forecast(self, compressed: Array) -> Surprise | None:
+        if self._forecasts is None:
+            self._forecasts, self._forecast_ticks = self.models.forecast_path(1, self.interval_s), 0
+        self._forecast_ticks += 1
+        return None if self._forecasts is None else self._forecasts.step(compressed)
 
     def _raw(self, tick: Tick) -> dict[str, Array]:
         forests = self.models.forest_scores(tick.residual.summary, tick.residual.normalised)
@@ -140,14 +157,20 @@ class NodeScorer:
         return {name: steady[at : at + 1] for at, name in enumerate(forests)}
 
     def _path_scores(self, tick: Tick) -> dict[str, Array]:
-        """Raw scores (1,) of the members that are no forests."""
-        scores = {}
-        if tick.surprise is not None and self.models.forecaster is not None:
-            scores[self.models.forecaster] = tick.surprise.score
-        if tick.distance is not None and self.models.clusterer is not None:
-            scores[self.models.clusterer] = tick.distance.score
-        if self.models.autoregression is not None:
-            scores[self.models.autoregression] = tick.residual.unpredicted
+        """Raw scores (1,) of the members that are no forests; NaN of one that is left out."""
+        scores, models, number = {}, self.models, self.health.number
+        if models.forecaster is not None:
+            surprise, row = tick.surprise, tick.residual.compressed
+            known = self._forecast_ticks > 1 and not bool(np.isnan(row).all())
+            score = None if surprise is None else surprise.score
+            scores[models.forecaster] = number(models.forecaster, score, known=known)
+        if models.clusterer is not None:
+            score = None if tick.distance is None else tick.distance.score
+            scores[models.clusterer] = number(models.clusterer, score, known=False)
+        if models.autoregression is not None:
+            asked = self.health.may(models.autoregression)
+            score = tick.residual.unpredicted if asked else None
+            scores[models.autoregression] = number(models.autoregression, score, known=False)
         return scores
 
     def _remember(self, timestamp: float, row: Array) -> None:
@@ -208,7 +231,7 @@ class NodeScorer:
     def _start(self, baseline: Baseline) -> None:
         self._baseline = baseline
         self._residuals = ResidualPath([baseline], self._sides, self.models.cohort, self.interval_s)
-        self._forecasts = self.models.forecast_path(1, self.interval_s)
+        self._forecasts, self._forecast_ticks = None, 0  # it begins when it is asked
         self._windows = self.models.window_path(1, self.interval_s)
         self._steady = HalfSmoothed(len(self.models.forests), self.interval_s)
 
@@ -249,19 +272,26 @@ class NodeScorer:
     def _score(self, timestamp: float, row: Array, tick: Tick) -> Score:
         if not self.warm or self._baseline is None:
             return self._cold(timestamp, row)
-        raw, credit = self.models.explain(tick.residual.summary[0], tick.residual.normalised[0])
+        raw, credit = self.models.explain(tick.residual.summary[0], tick.residual.normalised[0], self.health)
         judged = judge(self.bundle.manifest, self._steadied(raw) | self._path_scores(tick))
+        if self.models.forecaster is not None and not self.health.may(self.models.forecaster):
+            tick = tick._replace(surprise=None)
         tail, ratio = self.bundle.manifest.tail, self._threshold.ratio
         held = self._peak.step(float(judged.combined[0]))
         level = self._threshold.step(held)
-        score = around(tail.score(np.array([held])), tail.score(np.array(level)))
+        score = float(around(tail.score(np.array([held])), tail.score(np.array(level)))[0])
+        shares = member_shares(self.models, tick, credit)
+        contributions = combined_shares(self.bundle.manifest, judged.evidence, shares)
+        if not self.health.working:  # uncalibrated, but a node without any model is not blind
+            score, contributions = robust_z(tick.residual.scaled[0])
         return Score(
             timestamp=timestamp,
             warm=True,
-            score=float(score[0]),
+            score=score,
             threshold_ratio=ratio,
             model_scores={name: float(value[0]) for name, value in judged.members.items()},
-            contributions=self._contributions(tick, judged.evidence, credit),
+            contributions=contributions,
+            member_contributions=shares,
             expected=self._expected(self._baseline, tick.surprise),
             observed=row,
             states=self._states(row),
@@ -273,28 +303,6 @@ class NodeScorer:
         if surprise is not None:
             expected = expand(surprise.forecast[0], baseline.centre, baseline.scale)
         return np.where((expected < 0) & (self._lowest >= 0), 0.0, expected)
-
-    def _contributions(self, tick: Tick, evidence: Mapping[str, Array], credit: Mapping[str, Array]) -> Array:
-        """Each member's shares weighted by how much evidence it brought.
-
-        Sums to 1, NaN when nothing stands out.
-        """
-        weights = {
-            model.name: model.weight * (max(0.0, _or_0(float(evidence[model.name][0]))) + 1e-3)
-            for model in self.bundle.manifest.models
-        }
-        total = np.zeros(len(self.features))
-        if credit:
-            shares = features_behind(np.stack(list(credit.values())), tick.residual.scaled[0])
-            total += np.array([weights[name] for name in credit]) @ shares
-        if tick.surprise is not None and self.models.forecaster is not None:
-            total += weights[self.models.forecaster] * surprises(tick.surprise.share[0])
-        if tick.distance is not None and self.models.clusterer is not None:
-            total += weights[self.models.clusterer] * tick.distance.share[0]
-        if self.models.autoregression is not None:
-            total += weights[self.models.autoregression] * surprises(tick.residual.unpredicted_share[0])
-        whole = total.sum()
-        return total / whole if whole > 0 else np.full(len(total), np.nan)
 
     def _states(self, row: Array) -> tuple[str, ...]:
         seen = np.isfinite(self._lowest)
@@ -332,6 +340,7 @@ class NodeScorer:
         except (ValueError, TypeError):
             return False
         fresh = NodeScorer(self.bundle, self.interval_s, self.node, self.models)
+        fresh.health = self.health
         try:
             fresh._take_over(arrays)
         except ValueError:
@@ -388,7 +397,3 @@ class NodeScorer:
             self._run(recent)
         elif self.ticks >= self.warmup_ticks and len(recent):
             self._learn()
-
-
-def _or_0(number: float) -> float:
-    return number if number == number else 0.0  # noqa: PLR0124  # NaN
