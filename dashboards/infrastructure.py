@@ -62,6 +62,13 @@ def build() -> dashboard.Dashboard:
             unit=BYTES,
             thresholds=[(104_857_600, YELLOW)],
         ),
+        number(
+            "Degraded",
+            "Agents that score with fewer models than their bundle has.",
+            f"sum(anomaly_agent_degradation_level{{{NODES}}} > bool 0)",
+            width=24,
+            thresholds=[(1, YELLOW)],
+        ),
         graph(
             "Time of an evaluation",
             "95 % are faster, by phase, of the slowest agent. AnomalyScoringSlow begins at the line.",
