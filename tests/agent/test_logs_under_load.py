@@ -11,10 +11,14 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import pytest
+
 from log_world import EVERY_LOOK, Reader, read_all
 from node_anomaly_agent.logs.discovery import Pattern
 from node_anomaly_agent.logs.files import FileSource
 from node_anomaly_agent.logs.source import Budget
+
+pytestmark = pytest.mark.alone  # a reader that waits for a CPU misses files that come and go meanwhile
 
 WRITER = """
 import sys, time

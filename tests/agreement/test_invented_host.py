@@ -30,6 +30,7 @@ LEVELS = {
 
 
 @pytest.mark.e2e
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_what_this_host_may_lack_agrees_on_one_that_has_it(tmp_path: Path) -> None:
     """node_exporter, Prometheus and the agent look at swap in use, warming sensors and killed processes."""

@@ -222,7 +222,8 @@ def test_the_wheel_holds_exactly_the_three_packages_the_starter_bundle_and_the_m
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name and ".data/" not in name}
     assert tops == {"node_anomaly_core", "node_anomaly_agent", "node_anomaly_trainer"}
     assert "node_anomaly_core/starter/manifest.json" in names
-    assert not [name for name in names if "__pycache__" in name or "test" in name]
+    assert "node_anomaly_trainer/backtest/shipped/alerts.yml" in names
+    assert not [name for name in names if "__pycache__" in name or "/tests/" in name or "/test_" in name]
 
 
 def test_a_node_has_nothing_of_the_training_stack(node: Path) -> None:
