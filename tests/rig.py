@@ -390,12 +390,7 @@ def check_web_config(file: Path) -> str:
 
 def lint_metrics(exposition: str) -> str:
     """What `promtool check metrics` has against a text exposition; empty when it has nothing."""
-    done = subprocess.run(
-        [str(need(PROMTOOL)), "check", "metrics"],
-        input=exposition.encode(),
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
+    command = [str(need(PROMTOOL)), "check", "metrics"]
+    done = subprocess.run(command, input=exposition.encode(), capture_output=True, check=False, timeout=30)
     complaints = (done.stdout + done.stderr).decode().strip()
     return complaints if done.returncode or complaints else ""
