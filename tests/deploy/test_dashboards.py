@@ -216,14 +216,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Service]:
             rig.prometheus(folder / "prometheus", jobs, "500ms", rules=rules) as prometheus,
         ):
             try:
-                rig.wait_for_query(prometheus, BUNDLE_CHANGED, 60.0)
-                rig.wait_for_query(prometheus, "anomaly_score < 1", 60.0)
+                rig.wait_for_query(prometheus, BUNDLE_CHANGED, 180.0)
+                rig.wait_for_query(prometheus, "anomaly_score < 1", 180.0)
                 assert rig.query(prometheus, ALARM) == []
                 host.disturb()
                 with log.open("a") as file:
                     file.write("something new was said\n")
-                rig.wait_for_query(prometheus, ALARM, 60.0)
-                rig.wait_for_query(prometheus, "job_feature:anomaly_contribution_in_alarm:avg", 60.0)
+                rig.wait_for_query(prometheus, ALARM, 180.0)
+                rig.wait_for_query(prometheus, "job_feature:anomaly_contribution_in_alarm:avg", 180.0)
             except TimeoutError as error:
                 pytest.fail(f"{error}; the agent printed:\n{agent.output()[-4000:]}")
             yield prometheus
