@@ -28,7 +28,7 @@ from moving_host import moving_host
 from node_anomaly_agent.distribution_status import DistributionStatus, ShadowStatus, distribution_families
 from node_anomaly_agent.families import TEXT, render
 
-pytestmark = pytest.mark.timeout(300)  # the first test waits for a quiet time and an alarm
+pytestmark = pytest.mark.timeout(900)  # the first test waits for a quiet time and an alarm
 
 FOLDER = rig.REPOSITORY / "dashboards"
 FILES = sorted(FOLDER.glob("*.json"))
