@@ -63,10 +63,17 @@ def build() -> dashboard.Dashboard:
             thresholds=[(104_857_600, YELLOW)],
         ),
         number(
+            "Blind",
+            "Agents whose self-test does not find the anomaly that it makes up.",
+            f"sum(anomaly_agent_selftest_success{{{NODES}}} == bool 0)",
+            width=12,
+            thresholds=[(1, RED)],
+        ),
+        number(
             "Degraded",
             "Agents that score with fewer models than their bundle has.",
             f"sum(anomaly_agent_degradation_level{{{NODES}}} > bool 0)",
-            width=24,
+            width=12,
             thresholds=[(1, YELLOW)],
         ),
         graph(

@@ -34,6 +34,7 @@ from node_anomaly_agent.fetch_errors import FETCH_REASONS
 from node_anomaly_agent.logs.status import DROP_REASONS, Counted, LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
+from node_anomaly_agent.selftest_status import SelfTestStatus
 from node_anomaly_agent.snapshot import (
     FAILURE_REASONS,
     FEATURE_STATES,
@@ -142,6 +143,7 @@ def whole_snapshot() -> Snapshot:
         ),
         logs=whole_logs(),
         degradation=DegradationStatus(0, {"lstm": 0}),
+        selftest=SelfTestStatus(1.0, 0.0),
     )
 
 

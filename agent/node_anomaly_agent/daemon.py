@@ -25,6 +25,7 @@ from node_anomaly_agent.loop_question import LoopQuestion
 from node_anomaly_agent.sampler import CollectorStatus, Sample
 from node_anomaly_agent.score_history import ScoreRecorder
 from node_anomaly_agent.scorer import AgentScorer, Fork
+from node_anomaly_agent.selftest import SelfTest
 from node_anomaly_agent.snapshot import Counters, Snapshot
 from node_anomaly_agent.state import AgentState
 from node_anomaly_core.score import Score
@@ -56,6 +57,7 @@ class Daemon:
         self.ticking = False
         self.fork = LoopQuestion(self._fork, self._clock.wake, parts.log)
         self._history = ScoreRecorder(parts.interval_s)
+        self._selftest = SelfTest(parts.log)
         self._bundles = BundleUse(parts, self._distribution, self._board)
 
     @property
@@ -132,6 +134,7 @@ class Daemon:
         self._publish(counters, score, collectors)
         if self._parts.episodes is not None:
             self._board.update(episodes=self._parts.episodes.tick(timestamp, self.snapshot))
+        self._selftest.tick(self._clock.monotonic(), self._clock.time(), score, self._bundles.scorer)
         if sample is not None:
             self._distribution.after_tick(sample.timestamp, sample.values, score, self._bundles.scorer)
 
@@ -155,6 +158,7 @@ class Daemon:
             logs=self._parts.logs(),
             web=self._parts.web(),
             degradation=self._degradation(),
+            selftest=self._selftest.status,
             history=self._history.record(self._clock.time(), score),
         )
 

@@ -24,6 +24,7 @@ from node_anomaly_agent.families import (
 )
 from node_anomaly_agent.logs.status import log_families
 from node_anomaly_agent.process_stats import ProcessStats
+from node_anomaly_agent.selftest_status import selftest_families
 from node_anomaly_agent.snapshot import DURATION_BUCKETS, FEATURE_STATES, Counters, Snapshot
 from node_anomaly_agent.web_status import web_families
 
@@ -53,6 +54,7 @@ def collect(snapshot: Snapshot, version: str, *, whole_agent: bool = True) -> It
         yield from _evaluations(snapshot.counters)
         yield from _reloads(snapshot)
         yield from degradation_families(snapshot.degradation)
+        yield from selftest_families(snapshot.selftest)
         yield from episode_families(snapshot.episodes)
         yield from distribution_families(snapshot.distribution)
         yield from log_families(snapshot.logs)

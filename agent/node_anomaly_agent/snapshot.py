@@ -19,6 +19,7 @@ from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.score_history import ScoreHistory
+from node_anomaly_agent.selftest_status import SelfTestStatus
 from node_anomaly_agent.web_status import WebStatus
 from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import Feature
@@ -139,6 +140,7 @@ class Snapshot:
     history: ScoreHistory = field(default_factory=ScoreHistory)
     degradation: DegradationStatus = field(default_factory=DegradationStatus)
     episodes: EpisodeStatus = field(default_factory=EpisodeStatus)
+    selftest: SelfTestStatus = field(default_factory=SelfTestStatus)
 
     @property
     def warm(self) -> bool:
