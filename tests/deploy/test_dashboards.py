@@ -27,6 +27,7 @@ from bundle_server import BundleServer
 from moving_host import moving_host
 from node_anomaly_agent.distribution_status import DistributionStatus, ShadowStatus, distribution_families
 from node_anomaly_agent.families import TEXT, render
+from node_anomaly_agent.selftest_status import SelfTestStatus, selftest_families
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for a quiet time and an alarm
 
@@ -150,14 +151,16 @@ class TestFiles:
 class Invented(BaseHTTPRequestHandler):
     """Optional parts, with invented figures that the product's own code exposes.
 
-    What a Pushgateway would hold after a run of the trainer, and an agent's candidate. A real candidate may
-    take 0.1 % of a core, and is put away at once where an agent ticks twice a second.
+    What a Pushgateway would hold after a run of the trainer, an agent's candidate and its self-test. A real
+    candidate may take 0.1 % of a core, and is put away at once where an agent ticks twice a second; a real
+    self-test comes ten minutes after the agent is warm.
     """
 
     def do_GET(self) -> None:
         registries = known_metrics.trainer_registries(time.time() - 60, drifted=5)
         shadow = DistributionStatus((), ShadowStatus("0" * 16, score=0.5))
-        candidate = render(distribution_families(shadow), TEXT)
+        families = [*distribution_families(shadow), *selftest_families(SelfTestStatus(1.0, time.time()))]
+        candidate = render(families, TEXT)
         body = b"".join(generate_latest(registry) for registry in registries) + candidate.encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
@@ -189,7 +192,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Service]:
     alike: dict[str, Any] = {"interval_s": TICK_S, "nodes": ["db-1"], "alarm_log10p": -3.0}
     agent_bundle.publish(bundles, trained_at=begun - 3.0, **alike)
     better = agent_bundle.make_bundle(folder / "better", trained_at=begun - 1.0, **alike)
-    tree.publish(better, begun - 1.0)
+    tree.publish(agent_bundle.make_bundle(folder / "first", trained_at=begun - 3.0, **alike), begun - 3.0)
     trainer = ThreadingHTTPServer(("127.0.0.1", 0), Invented)
     Thread(target=trainer.serve_forever, daemon=True).start()
     log = folder / "app.log"
@@ -216,6 +219,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Service]:
             rig.prometheus(folder / "prometheus", jobs, "500ms", rules=rules) as prometheus,
         ):
             try:
+                rig.wait_for_query(
+                    prometheus, "anomaly_agent_bundle_last_reload_success_timestamp_seconds", 180.0
+                )
+                tree.publish(better, begun - 1.0)  # only now is there a change that Prometheus can see
                 rig.wait_for_query(prometheus, BUNDLE_CHANGED, 180.0)
                 rig.wait_for_query(prometheus, "anomaly_score < 1", 180.0)
                 assert rig.query(prometheus, ALARM) == []
