@@ -23,6 +23,7 @@ from node_anomaly_core.bundle import verify_bundle, write_bundle
 from node_anomaly_core.calibration import fit_tail
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer.bench.baselines import DETECTORS, alarm_scores, baseline_scores
 from node_anomaly_trainer.bench.data import load, read_manifest
@@ -184,9 +185,9 @@ def test_baselines_get_their_threshold_on_the_part_that_calibrates(web):
     """The same meaning as ours: the node's own threshold, which begins where the calibration part puts it."""
     rng = np.random.default_rng(0)
     evidence = rng.gamma(2.0, size=3000)
-    tail = fit_tail([evidence[:2000]], INTERVAL_S, 7.0)
+    tail = fit_tail([peak_held(evidence[:2000])], INTERVAL_S, 7.0)
     scores = alarm_scores(evidence[:2000], evidence[2000:], INTERVAL_S, 7.0)
-    assert np.array_equal(scores, rolling_scores(tail, evidence, 7.0, INTERVAL_S)[2000:])
+    assert np.array_equal(scores, rolling_scores(tail, peak_held(evidence), 7.0, INTERVAL_S)[2000:])
     _, loaded, _, _ = web
     train, test = loaded.train.astype(float), loaded.test.astype(float)
     changed = train.copy()

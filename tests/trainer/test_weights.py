@@ -14,7 +14,7 @@ from node_anomaly_trainer.candidate import split
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.dataset import History
-from node_anomaly_trainer.fitting import _entry
+from node_anomaly_trainer.fitting import WEIGHTS, _entry
 from node_anomaly_trainer.models import MODELS
 from node_anomaly_trainer.weights import LEAST_FAULTS, weighted
 
@@ -64,7 +64,7 @@ def test_a_random_forest_starts_with_what_its_labels_are_worth():
     injected, lent = (_entry("random_forest", models, borrowed=borrowed) for borrowed in (False, True))
     assert injected.weight < 1.0 < lent.weight
     for borrowed in (False, True):
-        assert _entry("isolation_forest", models, borrowed=borrowed).weight == 1.0
+        assert _entry("isolation_forest", models, borrowed=borrowed).weight == WEIGHTS["isolation_forest"]
 
 
 def test_the_autoregression_is_a_member_whose_file_is_the_cohort():
