@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from node_anomaly_agent.episode import Episode, document
 from node_anomaly_agent.snapshot import Reason, Snapshot, reasons
 from node_anomaly_core.score import Score
@@ -25,12 +27,25 @@ def score_document(snapshot: Snapshot) -> dict[str, object]:
 
 
 def explain_document(snapshot: Snapshot) -> dict[str, object]:
-    """Why: every feature of the bundle by its share in the score, largest first."""
+    """Why: every feature by its share in the score, largest first, and what each model alone blames."""
     return {
         **scored(snapshot.score),
         "warm": snapshot.warm,
         "bundle": bundle_document(snapshot),
         "features": [reason_document(reason, whole=True) for reason in reasons(snapshot)],
+        "features_by_model": _by_model(snapshot),
+    }
+
+
+def _by_model(snapshot: Snapshot) -> dict[str, dict[str, float]]:
+    """Of each model that says something, its features by their share in what it alone says, largest first."""
+    score, bundle = snapshot.score, snapshot.bundle
+    if score is None or bundle is None:
+        return {}
+    names = [feature.name for feature in bundle.features]
+    return {
+        model: {names[at]: float(shares[at]) for at in np.argsort(-shares, kind="stable") if shares[at] > 0}
+        for model, shares in score.member_contributions.items()
     }
 
 

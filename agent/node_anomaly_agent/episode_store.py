@@ -7,7 +7,6 @@ or read is counted, and the agent goes on without it.
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from node_anomaly_agent.episode import ID_PATTERN, MAX_EPISODE_BYTES, Episode, EpisodeError, decode, encode
 from node_anomaly_agent.log_setup import Log
+from node_anomaly_agent.whole_file import write_whole
 
 EPISODES = "episodes"
 """The directory, within the state directory."""
@@ -74,18 +74,7 @@ def write_episode(directory: Path, name: str, content: bytes) -> None:
     """Put a file in place, whole or not at all. Raises EpisodeError when the disk refuses."""
     path = directory / (name + _SUFFIX)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor, staging = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(staging).chmod(0o640)  # names of processes are for the operators' group
-            Path(staging).replace(path)
-        except BaseException:
-            Path(staging).unlink(missing_ok=True)
-            raise
+        write_whole(path, content, 0o640)  # names of processes are for the operators' group
     except OSError as error:
         raise EpisodeError(
             f"{path} cannot be written: {error.strerror}", "free space or correct state.directory"

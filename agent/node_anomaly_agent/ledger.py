@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from node_anomaly_agent.whole_file import write_whole
 from node_anomaly_core.errors import BundleError
 
 LEDGER_FILE = "bundles.json"
@@ -114,7 +115,7 @@ class Ledger:
             self._memory = change(before)
             if self._directory is not None and self._memory != before:
                 try:
-                    _write(self._directory, self._memory.to_bytes())
+                    write_whole(self._directory / LEDGER_FILE, self._memory.to_bytes(), 0o644)
                 except OSError as error:
                     self._complain(f"{self._directory / LEDGER_FILE} cannot be written: {error.strerror}")
         return self._memory
@@ -205,15 +206,3 @@ def check(memory: Memory, version: str, trained_at: float, *, signed: bool, allo
             f"bundle {version} is older than one that was accepted before",
             f"{back}, or publish it as a rollback",
         )
-
-
-def _write(directory: Path, content: bytes) -> None:
-    beside = directory / f".{LEDGER_FILE}.{os.getpid()}"
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(directory / LEDGER_FILE)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -54,10 +54,8 @@ def load_candidate(
     bundle = verify_bundle(path, trusted)
     admit(bundle)
     columns = align(bundle.manifest.features, catalogue)
-    # The starter's nodes are simulated: a real node that happens to share a name is another one.
-    known_as = "" if bundle.origin == "starter" else node
     info = BundleInfo.of(str(path), bundle.version, bundle.manifest, bundle.signed_by)
-    scorer = NodeScorer(bundle, interval_s, known_as)
+    scorer = NodeScorer(bundle, interval_s, node)
     scorer.health.tolerant = True  # it has passed its self-test; from now on a node must not go blind
     return Candidate(scorer, columns, info)
 

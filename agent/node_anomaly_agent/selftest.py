@@ -1,4 +1,4 @@
-"""Would it see an anomaly? The agent makes one up every hour and looks whether its models find it.
+"""Would it see an anomaly? The agent makes one up every six hours and looks whether its models find it.
 
 An agent whose score stays low whatever happens is worse than none: its silence is taken for health. So a copy
 of the scorer in use, with this node's past and its own threshold, is shown rows in which every feature does
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,16 @@ from node_anomaly_core.calibration import HOLD_TICKS
 from node_anomaly_core.features import Feature
 from node_anomaly_core.score import Score
 
-EVERY_S = 3_600.0
+EVERY_S = 6 * 3_600.0
 FIRST_AFTER_S = 600.0
 """Of being warm: a node that has just been learnt knows itself badly."""
 
 TICKS = 12
 """Of the anomaly; windows of minutes have to fill with it."""
+
+PAST_TICKS = 160
+"""That the copy lives through first: the forty minutes of the windows at 15 s. All of a scorer's past would
+cost three times as much; what it has learnt comes with its state."""
 
 _TIMES = 10.0
 _FLOORS = 50.0
@@ -45,7 +50,8 @@ class SelfTest:
     def __init__(self, log: Log, start: Callable[[Callable[[], None]], None] | None = None) -> None:
         self._log = log
         self._start = start or _on_a_thread
-        self._next = math.nan
+        self._next = math.inf
+        self._tried = ""
         self._running = False
         self._done: tuple[float, str] | None = None
         self.status = SelfTestStatus()
@@ -57,8 +63,8 @@ class SelfTest:
             self._done, self._running = None, False
         if scorer is None or score is None or not score.warm:
             return
-        if math.isnan(self._next):
-            self._next = monotonic + FIRST_AFTER_S
+        if scorer.info.version != self._tried:  # what was found of other models says nothing about these
+            self._tried, self._next = scorer.info.version, monotonic + FIRST_AFTER_S
         if monotonic >= self._next and not self._running:
             self._next, self._running = monotonic + EVERY_S, True
             try:
@@ -88,7 +94,8 @@ def held_score(fork: Fork, last: Score, now: float) -> float:
 
     NaN counts as 0: a scorer that does not know sees nothing. Raises BundleError if the fork cannot be made.
     """
-    scorer = fork.scorer(with_history=True)
+    state = {name: fork.state[name][-PAST_TICKS:] for name in ("times", "rows")}
+    scorer = replace(fork, state={**fork.state, **state}).scorer(with_history=True)
     row = anomaly(fork.info.features, last)
     scores = [scorer.step(now + (at + 1) * fork.interval_s, row).score for at in range(TICKS)]
     known = np.nan_to_num(np.array(scores))

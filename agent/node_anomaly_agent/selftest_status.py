@@ -23,7 +23,7 @@ def selftest_families(status: SelfTestStatus) -> Iterator[Family]:
     """The metrics."""
     yield plain_gauge(
         "anomaly_agent_selftest_success",
-        "Whether an anomaly that the agent made up was seen by the models in use; absent before the first.",
+        "Whether an anomaly that the agent made up reached the alarm threshold; absent before the first.",
         status.success,
     )
     yield plain_gauge(

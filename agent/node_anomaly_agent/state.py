@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_agent.whole_file import write_whole
 from node_anomaly_core.errors import AnomalyError, BundleError
 from node_anomaly_core.score import part
 from node_anomaly_core.tensors import read_tensors, write_tensors
@@ -127,18 +127,7 @@ def save_state(directory: Path, content: bytes) -> None:
     """Put an encoded state in place, whole or not at all. Raises StateError when the disk refuses."""
     path = directory / STATE_FILE
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor, staging = tempfile.mkstemp(prefix=f".{STATE_FILE}.", dir=directory)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(staging).chmod(0o644)  # `--once` reads it as another user; it holds nothing secret
-            Path(staging).replace(path)
-        except BaseException:
-            Path(staging).unlink(missing_ok=True)
-            raise
+        write_whole(path, content, 0o644)  # `--once` reads it as another user; it holds nothing secret
     except OSError as error:
         raise StateError(
             f"state file {path} cannot be written: {error.strerror}", "free space or correct state.directory"

@@ -1,8 +1,8 @@
 """Two short memories between the members and the threshold: less noise below it, no holes above it.
 
-What raises no alarm on its own, a single tick, should not move a score much; and an incident that drops below
-the threshold for one tick is still the same incident. Both were chosen on real servers by means over all of
-them (docs/adr/0023), and both are the same lines on a node and in the trainer's replay.
+What lasts should count for more than a tick of it; and an incident that drops below the threshold for one
+tick is still the same incident. Both were chosen on real servers by means over all of them (docs/adr/0023),
+and both are the same lines on a node and in the trainer's replay.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def half_smoothed(scores: Array, interval_s: float) -> Array:
 class PeakHold:
     """The largest evidence of the last three ticks, the length that an alarm has to last.
 
-    An alarm needs three ticks at the threshold; held peaks let it have one tick below, or two, in between.
-    Calibration and threshold see held evidence too, so the false-alarm budget is kept with it.
+    An alarm needs three ticks at the threshold; with held peaks ticks in between may lie below, and a single
+    tick is enough if it is high enough. Calibration and threshold see held evidence too: they count such
+    ticks on normal data, and the false-alarm budget is kept with them.
     """
 
     def __init__(self) -> None:

@@ -70,7 +70,7 @@ def test_the_starter_sees_it_on_a_node_that_it_has_just_learnt():
     assert held_score(scorer.fork(), score, score.timestamp) >= 1.0
 
 
-def test_it_begins_ten_minutes_after_the_agent_is_warm_and_comes_back_every_hour(bundle):
+def test_it_begins_ten_minutes_after_the_agent_is_warm_and_comes_back_after_hours(bundle):
     scorer, score = lived(bundle)
     later = Later()
     test = SelfTest(FakeLog(), later)
@@ -87,6 +87,20 @@ def test_it_begins_ten_minutes_after_the_agent_is_warm_and_comes_back_every_hour
     later.run()
     test.tick(5000.0, NOW + 7, score, scorer)
     assert (test.status.success, test.status.timestamp) == (1.0, NOW + 7)
+
+
+def test_another_bundle_is_tried_soon_after_it_has_taken_over(bundle):
+    scorer, score = lived(bundle)
+    other, its = lived(replace(bundle, version="another"))
+    later = Later()
+    test = SelfTest(FakeLog(), later)
+    for at in (0.0, FIRST_AFTER_S):
+        test.tick(at, NOW, score, scorer)
+    later.run()
+    test.tick(FIRST_AFTER_S + 1, NOW, its, other)
+    assert not later.work
+    test.tick(2 * FIRST_AFTER_S + 1, NOW, its, other)
+    assert len(later.work) == 1
 
 
 def test_models_that_see_nothing_are_told_once_and_so_is_their_recovery(bundle):
@@ -114,6 +128,8 @@ def test_a_test_that_cannot_be_made_is_a_failed_one(bundle):
     test = SelfTest(log, later)
 
     class Broken:
+        info = scorer.info
+
         def fork(self):
             raise MemoryError
 

@@ -6,7 +6,9 @@ import gzip
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import page_states
@@ -161,6 +163,20 @@ def test_the_explanation_has_every_feature_largest_share_first_with_what_was_exp
     assert (first["unit"], first["state"]) == ("ratio", "active")
     assert sum(one["share"] for one in features) == pytest.approx(1.0)
     assert features[2]["observed"] is None
+
+
+def test_the_explanation_has_what_each_model_alone_blames_largest_share_first(site):
+    score = replace(
+        make_score(),
+        member_contributions={"isolation_forest": np.array([0.3, 0.7, 0.0]), "lstm": np.zeros(3)},
+    )
+    site.snapshot = make_snapshot(score=score)
+    blamed = json.loads(site.ask("/api/v1/explain")[2])["features_by_model"]
+    assert list(blamed["isolation_forest"].items()) == [
+        ("disk_read_bytes_per_second", 0.7),
+        ("cpu_busy_ratio", 0.3),
+    ]
+    assert blamed["lstm"] == {}
 
 
 def test_episodes_are_those_of_the_last_hours_newest_first(site):

@@ -153,3 +153,16 @@ def test_a_robust_z_of_nothing_is_unknown():
     score, shares = robust_z(np.full((3, 4), np.nan))
     assert math.isnan(score)
     assert np.isnan(shares).all()
+
+
+def test_each_members_shares_sum_to_one_and_one_that_is_left_out_has_none(small) -> None:
+    scorer = scorer_of(small)
+    row = small_bundle.rows(5, 61)[60] * 3.0
+    everyone = scorer.step(small_bundle.LIVE + 60 * small_bundle.INTERVAL_S, row)
+    assert set(everyone.member_contributions) == set(ALL)
+    for shares in everyone.member_contributions.values():
+        assert shares.min() >= 0.0
+        assert shares.sum() == pytest.approx(1.0)
+    scorer.health.drop("lstm")
+    rest = scorer.step(small_bundle.LIVE + 61 * small_bundle.INTERVAL_S, row)
+    assert set(rest.member_contributions) == set(ALL) - {"lstm"}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -257,6 +258,25 @@ def test_the_command_writes_a_report_records_it_and_says_the_same_as_json(tmp_pa
     assert {one.path for one in client.list_artifacts(run.info.run_id, "report")} == {
         "report/backtest.html", "report/backtest.json",
     }  # fmt: skip
+
+
+def test_since_cuts_a_file_too(tmp_path, tool, fleet):
+    """Five hours in the file, the last three are asked for."""
+    names = list(fleet.feature_names[:6])
+    times = pd.to_datetime(fleet.timestamps, unit="s", utc=True)
+    frame = pd.DataFrame(fleet.values[:, 0, :6], columns=names).assign(timestamp=times, node="a")
+    frame.to_parquet(tmp_path / "history.parquet")
+    config = tmp_path / "trainer.yml"
+    config.write_text("interval: 60s\n")
+    arguments = [
+        "backtest", "--config", str(config), "--data", str(tmp_path / "history.parquet"), "--since", "3h",
+        "--bundle", str(starter_bundle()), "--promtool", tool, "--report", str(tmp_path / "out"),
+        "--jobs", "1", "--output", "json",
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout[done.stdout.index("{") :])
+    assert told["stop"] - told["start"] == 3 * 3600 - 60
 
 
 @pytest.mark.parametrize(

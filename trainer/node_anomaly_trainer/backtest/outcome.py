@@ -176,8 +176,8 @@ def by_node(alerts: Sequence[Alert], nodes: Sequence[str]) -> dict[str, int]:
 
 def by_feature(alerts: Sequence[Alert]) -> dict[str, float]:
     """How many alerts each feature made: its share in each, summed; the most first."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = {}
     for one in alerts:
         for reason in one.reasons:
-            total[reason.feature] += reason.share  # type: ignore[assignment]  # a Counter adds floats as well
-    return {name: float(share) for name, share in total.most_common()}
+            total[reason.feature] = total.get(reason.feature, 0.0) + reason.share
+    return dict(sorted(total.items(), key=lambda pair: -pair[1]))

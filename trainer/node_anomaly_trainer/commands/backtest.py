@@ -52,18 +52,33 @@ def backtest(
     """
     with exits(", no report was written"):
         settings = with_options(load_config(config, os.environ), data=str(data) if data else None)
-        _backtest(_since(settings, since), open_run(config), bundle, rules, promtool, report, jobs, output)
+        seconds = _seconds(since)
+        _backtest(
+            settings if seconds is None else _reaching_back(settings, seconds),
+            open_run(config),
+            seconds,
+            bundle,
+            rules,
+            promtool,
+            report,
+            jobs,
+            output,
+        )
 
 
-def _since(settings: TrainConfig, since: str | None) -> TrainConfig:
+def _seconds(since: str | None) -> float | None:
     if since is None:
-        return settings
+        return None
     try:
-        seconds = parse_duration(since)
+        return parse_duration(since)
     except InvalidValueError as invalid:
         raise ConfigError(
             f"--since {since}: expected {invalid.expected}", "for example --since 30d"
         ) from None
+
+
+def _reaching_back(settings: TrainConfig, seconds: float) -> TrainConfig:
+    """A server is asked for no more than is wanted; a file is cut when it has been read."""
     source = settings.source
     return replace(
         settings,
@@ -78,6 +93,7 @@ def _since(settings: TrainConfig, since: str | None) -> TrainConfig:
 def _backtest(
     settings: TrainConfig,
     progress: Progress,
+    seconds: float | None,
     bundle: Path | None,
     rules: Path | None,
     promtool: str | None,
@@ -99,6 +115,8 @@ def _backtest(
     chosen = open_bundle(bundle, Path(settings.publish.directory))
     with progress.phase("history") as told:
         history = fetch(settings, told, progress.note)
+    if seconds is not None and seconds < history.duration_s:
+        history = history.between(1.0 - seconds / history.duration_s, 1.0)
     history = label(history, settings, progress.note).history
     result, lived = run(chosen, history, wanted, program, jobs, progress)
     root = report or Path(settings.report.directory) / "backtests"
