@@ -220,6 +220,7 @@ def test_the_replay_is_what_an_agent_says_with_one_process_and_with_two(fleet):
 def test_what_fires_is_where_scores_were_held_and_the_page_names_every_alert(fleet, shipped, tool):
     result, nodes = backtest(verify_bundle(starter_bundle()), fleet, shipped, tool, 2, SilentProgress())
     ours = [one for one in result.alerts if one.name == "NodeAnomalous"]
+    assert ours
     scores = {one.node: one.scores for one in nodes}
     for one in ours:
         first = int((one.start - result.start) // 60) - 3

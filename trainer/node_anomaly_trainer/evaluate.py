@@ -21,6 +21,9 @@ from node_anomaly_trainer.dataset import History
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.incident_figures import IncidentFigures
 
+COST_GROUP = 25
+"""Consecutive ticks of which a cost is the median."""
+
 Array = NDArray[np.float64]
 
 
@@ -131,9 +134,6 @@ def caught(scores: Mapping[str, Array], faults: Sequence[Fault], first: int = 0)
 def recall(hits: Sequence[bool]) -> float:
     """Share of faults that were caught, NaN without any."""
     return float(np.mean(hits)) if hits else float("nan")
-
-
-COST_GROUP = 25
 
 
 def measure_cost(bundle: Bundle, history: History, ticks: int = 400) -> tuple[float, int]:
