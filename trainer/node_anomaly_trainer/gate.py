@@ -241,6 +241,6 @@ def _cost(report: Evaluation, limits: GateLimits) -> str:
     if report.tick_cpu_seconds <= limits.tick_cpu_seconds:
         return ""
     return (
-        f"a tick costs {report.tick_cpu_seconds * 1e3:.1f} ms CPU on this host (the cheapest of {report.ticks}; "
-        f"other work on it makes that more), the limit is {limits.tick_cpu_seconds * 1e3:g} ms"
+        f"a tick costs {report.tick_cpu_seconds * 1e3:.1f} ms CPU on this host (the cheapest of "
+        f"{report.ticks}; other work makes that more), the limit is {limits.tick_cpu_seconds * 1e3:g} ms"
     )
