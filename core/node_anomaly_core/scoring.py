@@ -26,21 +26,17 @@ from node_anomaly_core.evidence import (
     measure_residuals,
 )
 from node_anomaly_core.members import Models, judge
-from node_anomaly_core.residuals import longest_window
+from node_anomaly_core.node_memory import MOST_THINNED, NodeMemory
 from node_anomaly_core.saved import checked
-from node_anomaly_core.score import STATES, Score, Tick, columns_of, measured, part
+from node_anomaly_core.score import Score, Tick, measured, part
 from node_anomaly_core.shares import combined_shares, member_shares
 from node_anomaly_core.steady import HalfSmoothed, PeakHold
 from node_anomaly_core.threshold import RollingThreshold, around
-from node_anomaly_core.windows import RowRing, ThinnedRows, ticks_in
+from node_anomaly_core.windows import ticks_in
 
-_MOST_RECENT_ROWS = 960  # consecutive rows kept to rebuild windows from: 4 h at 15 s
 _MEASURED_ROWS = 480
-_THINNED_ROWS = 512
-_LEARN_FOR_S = 86_400.0
 _WARMUP_S, _WARMUP_TICKS = 60.0, 20
 _KNOWN_WARMUP_TICKS = 10
-_GAP_S, _GAP_TICKS = 3_600.0, 3  # after a longer silence the windows start anew; what was learnt stays
 
 Array = NDArray[np.float64]
 
@@ -63,16 +59,7 @@ class NodeScorer:
         self.warmup_ticks = (
             _KNOWN_WARMUP_TICKS if self.known else ticks_in(_WARMUP_S, interval_s, _WARMUP_TICKS)
         )
-        width = len(self.features)
-        self._recent = RowRing(min(longest_window(interval_s), _MOST_RECENT_ROWS), width)
-        self._thinned = ThinnedRows(_THINNED_ROWS, width, ticks_in(_LEARN_FOR_S, interval_s))
-        self._lowest = np.full(width, np.inf)
-        self._highest = np.full(width, -np.inf)
-        self._observed = np.zeros(width)  # ticks in which each feature had a value, since start or reload
-        self.ticks = 0
-        self._since_gap = 0
-        self._last: float | None = None
-        self._learn_at = self.warmup_ticks
+        self._memory = NodeMemory(len(self.features), interval_s, self.warmup_ticks)
         self._baseline: Baseline | None = None
         self._residuals: ResidualPath | None = None
         self._forecasts: ForecastPath | None = None
@@ -87,9 +74,16 @@ class NodeScorer:
             self._start(self.models.cohort.node(bundle.manifest.nodes.index(node)))
 
     @property
+    def ticks(self) -> int:
+        """Rows taken in, before a restart or a reload too."""
+        return self._memory.ticks
+
+    @property
     def warm(self) -> bool:
         """Whether the next score will be a number."""
-        return self._baseline is not None and self._since_gap >= min(self.warmup_ticks, _KNOWN_WARMUP_TICKS)
+        return self._baseline is not None and self._memory.since_gap >= min(
+            self.warmup_ticks, _KNOWN_WARMUP_TICKS
+        )
 
     def step(self, timestamp: float, values: NDArray[np.floating]) -> Score:
         """Score values (f,), in the bundle's order and units, NaN = missing, taken at unix `timestamp`."""
@@ -109,19 +103,14 @@ class NodeScorer:
 
     def _advance(self, timestamp: float, row: Array) -> Tick | None:
         """Take one tick in; its evidence, or None while nothing is known about this node."""
-        if self._last is not None and timestamp - self._last > max(_GAP_S, _GAP_TICKS * self.interval_s):
+        if self._memory.silence_before(timestamp):
             self._restart_windows()
-        self._last = timestamp
-        self._remember(timestamp, row)
-        if (
-            not self.known
-            and self.ticks >= self._learn_at
-            and self.ticks * self.interval_s <= _LEARN_FOR_S * 1.01
-        ):
+        self._memory.push(timestamp, row)
+        if not self.known and self._memory.due():
             return self._learn()
         if self._residuals is None or self._baseline is None:
             return None
-        late = np.isnan(self._baseline.centre) & (self._observed >= self.warmup_ticks)
+        late = np.isnan(self._baseline.centre) & (self._memory.observed >= self.warmup_ticks)
         if late.any():
             return self._admit(late)
         return self._step_paths(self._residuals, row)
@@ -173,22 +162,12 @@ class NodeScorer:
             scores[models.autoregression] = number(models.autoregression, score, known=False)
         return scores
 
-    def _remember(self, timestamp: float, row: Array) -> None:
-        self._recent.push(timestamp, row)
-        self._thinned.push(row)
-        self._lowest = np.fmin(self._lowest, row)
-        self._highest = np.fmax(self._highest, row)
-        self._observed += np.isfinite(row)
-        self.ticks += 1
-        self._since_gap += 1
-
     def _learn(self) -> Tick:
         """Fit the node's baseline to what it has shown and run its recent past through fresh windows."""
-        while self._learn_at <= self.ticks:
-            self._learn_at *= 2
+        self._memory.learnt()
         prior = self.models.cohort.prior
-        centre, scale = fit_level(self._thinned.values().astype(np.float64), self._floor, prior)
-        recent = self._recent.ordered()[1].astype(np.float64)
+        centre, scale = fit_level(self._memory.thinned_rows(), self._floor, prior)
+        recent = self._memory.recent_rows()
         (measured,) = measure_residuals(
             recent[:, None],
             (centre[None], scale[None]),
@@ -208,7 +187,7 @@ class NodeScorer:
         if self._baseline is None or self._residuals is None:
             raise RuntimeError("a scorer without a baseline has no late features")
         prior = self.models.cohort.prior
-        recent = self._recent.ordered()[1].astype(np.float64)
+        recent = self._memory.recent_rows()
         centre, scale = fit_level(recent, self._floor, prior)
         old = self._baseline
         levels, learnt = self._residuals.blocks.state(), self._residuals.normaliser.state()
@@ -250,8 +229,7 @@ class NodeScorer:
             self._start(self._baseline)
             self._residuals.blocks.restore(levels)
             self._residuals.normaliser.restore(learnt)
-        self._recent = RowRing(min(longest_window(self.interval_s), _MOST_RECENT_ROWS), len(self.features))
-        self._since_gap = 0
+        self._memory.forget_recent()
         self._peak = PeakHold()
 
     def _cold(self, timestamp: float, row: Array) -> Score:
@@ -266,7 +244,7 @@ class NodeScorer:
             contributions=nothing,
             expected=nothing,
             observed=row,
-            states=self._states(row),
+            states=self._memory.states(row),
         )
 
     def _score(self, timestamp: float, row: Array, tick: Tick) -> Score:
@@ -294,7 +272,7 @@ class NodeScorer:
             member_contributions=shares,
             expected=self._expected(self._baseline, tick.surprise),
             observed=row,
-            states=self._states(row),
+            states=self._memory.states(row),
         )
 
     def _expected(self, baseline: Baseline, surprise: Surprise | None) -> Array:
@@ -302,25 +280,12 @@ class NodeScorer:
         expected = baseline.centre
         if surprise is not None:
             expected = expand(surprise.forecast[0], baseline.centre, baseline.scale)
-        return np.where((expected < 0) & (self._lowest >= 0), 0.0, expected)
-
-    def _states(self, row: Array) -> tuple[str, ...]:
-        seen = np.isfinite(self._lowest)
-        kind = np.where(np.isnan(row), np.where(seen, 1, 0), np.where(self._lowest == self._highest, 2, 3))
-        return tuple([STATES[at] for at in kind.tolist()])
+        return self._memory.possible(expected)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Everything a restart needs, as bounded plain arrays; windows are rebuilt from the recent rows."""
-        times, rows = self._recent.ordered()
         saved: dict[str, NDArray[np.generic]] = {
-            "times": times,
-            "rows": rows,
-            "thinned": self._thinned.values().copy(),
-            "counts": np.array(
-                [self.ticks, self._learn_at, self._thinned.stride, self._thinned.offered, self._since_gap],
-                dtype=np.int64,
-            ),
-            "range": np.stack([self._lowest, self._highest]),
+            **self._memory.state(),
             "forest_scores": self._steady.state(),
             "evidence": self._peak.state(),
             **{f"threshold_{key}": value for key, value in self._threshold.state().items()},
@@ -336,7 +301,7 @@ class NodeScorer:
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> bool:
         """Take over what `state` saved under the same bundle; False, and untouched, if it does not fit."""
         try:
-            arrays = checked(state, len(self.features), _THINNED_ROWS)
+            arrays = checked(state, len(self.features), MOST_THINNED)
         except (ValueError, TypeError):
             return False
         fresh = NodeScorer(self.bundle, self.interval_s, self.node, self.models)
@@ -352,21 +317,12 @@ class NodeScorer:
         if not self.known and "centre" in arrays:
             kept = (arrays[name] for name in ("centre", "scale", "residual_centre", "residual_scale"))
             self._start(Baseline(*kept))
-        for timestamp, row in zip(arrays["times"], arrays["rows"], strict=True):
-            self._recent.push(float(timestamp), row)
-            self._last = float(timestamp)
-        if self._residuals is not None and len(self._recent):
-            self._run(self._recent.ordered()[1].astype(np.float64))
+        self._memory.take_over(arrays)
+        if self._residuals is not None and len(self._memory.recent):
+            self._run(self._memory.recent_rows())
             if "centre" in arrays:
                 self._residuals.blocks.restore(part(arrays, "level_"))
                 self._residuals.normaliser.restore(part(arrays, "summary_"))
-        self._thinned.rows[: len(arrays["thinned"])] = arrays["thinned"]
-        self._thinned.kept = len(arrays["thinned"])
-        self.ticks, self._learn_at, self._thinned.stride, self._thinned.offered, self._since_gap = (
-            int(count) for count in arrays["counts"]
-        )
-        self._learn_at, self._thinned.stride = max(self._learn_at, 1), max(self._thinned.stride, 1)
-        self._lowest, self._highest = arrays["range"]
         self._threshold.restore(part(arrays, "threshold_"))
         self._steady.restore(arrays["forest_scores"])
         self._peak.restore(arrays["evidence"])
@@ -377,23 +333,12 @@ class NodeScorer:
         Features are matched by name; what the old bundle did not have was not kept and is missing in the
         past.
         """
-        times, rows = other._recent.ordered()
         index = {name: position for position, name in enumerate(other.features)}
         columns = [index.get(name, -1) for name in self.features]
-        self._thinned = ThinnedRows(
-            _THINNED_ROWS, len(self.features), ticks_in(_LEARN_FOR_S, self.interval_s)
-        )
-        for row in columns_of(other._thinned.values(), columns):
-            self._thinned.push(row)
-        self._thinned.stride, self._thinned.offered = other._thinned.stride, other._thinned.offered
-        for timestamp, row in zip(times, columns_of(rows, columns), strict=True):
-            self._recent.push(float(timestamp), row)
-        self._lowest = columns_of(other._lowest[None], columns, np.inf)[0]
-        self._highest = columns_of(other._highest[None], columns, -np.inf)[0]
-        self.ticks, self._since_gap, self._last = other.ticks, other._since_gap, other._last
+        self._memory.adopt(other._memory, columns)
         self._threshold.adopt(other._threshold)
-        recent = self._recent.ordered()[1].astype(np.float64)
+        recent = self._memory.recent_rows()
         if self.known and len(recent):
             self._run(recent)
-        elif self.ticks >= self.warmup_ticks and len(recent):
+        elif self._memory.ticks >= self.warmup_ticks and len(recent):
             self._learn()

@@ -270,7 +270,7 @@ def test_the_memory_of_a_scorer_stops_growing(small: small_bundle.SmallBundle) -
     assert max(sizes[2:]) <= 400 * 1024
     capacity = 512 * WIDTH * 4
     assert max(sizes[2:]) - min(sizes[2:]) <= capacity
-    assert len(scorer._thinned.rows) == 512
+    assert len(scorer._memory._thinned.rows) == 512
     assert len(scorer.state()["rows"]) == 240
 
 

@@ -125,6 +125,7 @@ def test_a_state_that_is_not_whole_is_refused_and_the_scorer_untouched(
     )
     assume((name, how) != ("thinned", "longer"))  # more rows of the past are a state as well
     assume(name != "threshold_blocks" or how not in ("longer", "flatter", "nothing"))  # so is any past of it
+    assume(name != "evidence" or how not in ("flatter", "nothing"))  # and fewer ticks of evidence
     if how == "drop":
         del state[name]
     else:
