@@ -31,6 +31,7 @@ from node_anomaly_agent.episode_status import EPISODE_OPERATIONS
 from node_anomaly_agent.exposition import collect
 from node_anomaly_agent.families import Family
 from node_anomaly_agent.fetch_errors import FETCH_REASONS
+from node_anomaly_agent.forecast_status import ForecastStatus
 from node_anomaly_agent.logs.status import DROP_REASONS, Counted, LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
@@ -48,6 +49,7 @@ from node_anomaly_agent.snapshot import (
 from node_anomaly_agent.web_status import WebStatus
 from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import CATALOGUE, Feature
+from node_anomaly_core.forecast import Forecast, Leaving
 from node_anomaly_core.manifest import MODEL_TYPES
 from node_anomaly_core.score import Score
 
@@ -101,6 +103,7 @@ OPEN_VALUES = {
     + "; `node_exporter`, the URL of an exporter or the path of a textfile where one is configured",
     "model": "a model of the bundle",
     "source": "of logs: `files`, `journald` or `containers`",
+    "horizon": "how far ahead: `5m`, `15m` and `1h` unless the trainer was told otherwise; those with skill",
     "group": "a configured group of logs, see [logs.md](logs.md)",
     "version": "of the bundle (16 hexadecimal digits) or of the agent",
     "pythonversion": "of the interpreter",
@@ -144,6 +147,7 @@ def whole_snapshot() -> Snapshot:
         logs=whole_logs(),
         degradation=DegradationStatus(0, {"lstm": 0}),
         selftest=SelfTestStatus(1.0, 0.0),
+        forecast=ForecastStatus(Forecast(1.0, {900.0: 0.5}, (Leaving(CATALOGUE[0], 60.0, 1.0, 0.5),))),
     )
 
 

@@ -74,6 +74,7 @@ def trainer_registries(now: float = 1.0, drifted: int = 1) -> tuple[CollectorReg
         path="/srv/bundles/0",
         version="0" * 16,
         trained_at=now,
+        forecast=(SimpleNamespace(horizon_s=900.0, skill=0.1, features=("cpu_busy_ratio",)),),
     )
     drifts = [FeatureDrift(f"feature_{number}_ratio", 0.3, 0.2, 1000) for number in range(drifted)]
     return run_registry(report, {"fetch": 10.0, "fit": 30.0}, now), drift_registry(drifts, 0.25)

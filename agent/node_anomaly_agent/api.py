@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from node_anomaly_agent.episode import Episode, document
+from node_anomaly_agent.forecast_status import horizon_label
 from node_anomaly_agent.snapshot import Reason, Snapshot, reasons
 from node_anomaly_core.score import Score
 
@@ -23,6 +24,28 @@ def score_document(snapshot: Snapshot) -> dict[str, object]:
         "bundle": bundle_document(snapshot),
         **scored(score),
         "threshold_ratio": None if score is None else score.threshold_ratio,
+        "forecast": forecast_document(snapshot),
+    }
+
+
+def forecast_document(snapshot: Snapshot) -> dict[str, object] | None:
+    """What is expected; None where the bundle cannot tell, or not yet."""
+    forecast = snapshot.forecast.forecast
+    if forecast is None:
+        return None
+    return {
+        "made_at": forecast.made_at,
+        "scores": {horizon_label(seconds): score for seconds, score in forecast.scores.items()},
+        "leaving": [
+            {
+                "feature": one.feature.name,
+                "seconds": one.seconds,
+                "expected": one.expected,
+                "edge": one.edge,
+                "unit": one.feature.unit,
+            }
+            for one in forecast.leaving
+        ],
     }
 
 

@@ -20,6 +20,7 @@ from node_anomaly_agent.board import Board
 from node_anomaly_agent.bundle_use import BundleUse
 from node_anomaly_agent.degradation import DegradationStatus
 from node_anomaly_agent.distribution import no_distribution
+from node_anomaly_agent.forecast import Outlook
 from node_anomaly_agent.loop_parts import Parts, Reloading
 from node_anomaly_agent.loop_question import LoopQuestion
 from node_anomaly_agent.sampler import CollectorStatus, Sample
@@ -58,6 +59,7 @@ class Daemon:
         self.fork = LoopQuestion(self._fork, self._clock.wake, parts.log)
         self._history = ScoreRecorder(parts.interval_s)
         self._selftest = SelfTest(parts.log)
+        self._outlook = Outlook(parts.log)
         self._bundles = BundleUse(parts, self._distribution, self._board)
 
     @property
@@ -132,6 +134,7 @@ class Daemon:
                     counters = counters.add("evaluations")
                     counters = counters.observe("score", self._clock.monotonic() - sampled)
         self._publish(counters, score, collectors)
+        self._board.update(forecast=self._outlook.tick(self._clock.monotonic(), score, self._bundles.scorer))
         if self._parts.episodes is not None:
             self._board.update(episodes=self._parts.episodes.tick(timestamp, self.snapshot))
         self._selftest.tick(self._clock.monotonic(), self._clock.time(), score, self._bundles.scorer)

@@ -22,6 +22,7 @@ from node_anomaly_agent.families import (
     plain_gauge,
     render,
 )
+from node_anomaly_agent.forecast_status import forecast_failures, forecast_families
 from node_anomaly_agent.logs.status import log_families
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.selftest_status import selftest_families
@@ -47,6 +48,7 @@ def collect(snapshot: Snapshot, version: str, *, whole_agent: bool = True) -> It
     """All families of one snapshot; those without a sample are left out when they are rendered."""
     yield from _scores(snapshot)
     yield from _features(snapshot)
+    yield from forecast_families(snapshot.forecast)
     yield from _model(snapshot)
     yield from _agent(snapshot, version)
     yield from _collectors(snapshot)
@@ -55,6 +57,7 @@ def collect(snapshot: Snapshot, version: str, *, whole_agent: bool = True) -> It
         yield from _reloads(snapshot)
         yield from degradation_families(snapshot.degradation)
         yield from selftest_families(snapshot.selftest)
+        yield from forecast_failures(snapshot.forecast)
         yield from episode_families(snapshot.episodes)
         yield from distribution_families(snapshot.distribution)
         yield from log_families(snapshot.logs)

@@ -14,11 +14,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from node_anomaly_agent.api import forecast_document
 from node_anomaly_agent.assembly import build_logs, build_sampler, choose_bundle_directory, node_name
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import TEXT
+from node_anomaly_agent.forecast_status import ForecastStatus, horizon_label, leaving_words
 from node_anomaly_agent.loop_parts import Sampling
 from node_anomaly_agent.sampler import Sample
 from node_anomaly_agent.scorer import AgentScorer, Candidate, load_candidate
@@ -33,6 +35,7 @@ from node_anomaly_agent.state import (
 )
 from node_anomaly_agent.state_keeper import SAVE_EVERY_S
 from node_anomaly_agent.units import UNKNOWN, format_age, format_value
+from node_anomaly_agent.web_answer import finite
 from node_anomaly_core.bundle import DIGEST, resolve_current, starter_bundle
 from node_anomaly_core.errors import AnomalyError, BundleError
 
@@ -119,6 +122,7 @@ def evaluate(config: AgentConfig, sampler: Sampling, clock: Clock, environ: Mapp
         warmup_done=scorer.warmup_done,
         bundle=scorer.info,
         collectors=sample.collectors,
+        forecast=ForecastStatus(scorer.look_ahead() if score.warm else None),
     )
     return Outcome(snapshot, tuple(notes), _exit(snapshot))
 
@@ -218,6 +222,7 @@ def render_json(outcome: Outcome, version: str) -> str:
             }
             for reason in reasons(snapshot)
         ],
+        "forecast": finite(forecast_document(snapshot)),
         "bundle": None
         if bundle is None
         else {"version": bundle.version, "origin": bundle.origin, "path": bundle.path},
@@ -246,7 +251,14 @@ def render_table(outcome: Outcome, _version: str) -> str:
     if snapshot.warm and snapshot.score is not None:
         own = f"Threshold of this node: {snapshot.score.threshold_ratio:.2f} times what training promised"
         lines += [own, "", "Models (1.0 is the alarm threshold)", *_models(snapshot), ""]
-    lines += [*_reasons(snapshot), "", *_states(snapshot), *_collectors(snapshot), _bundle(snapshot)]
+    lines += [
+        *_reasons(snapshot),
+        "",
+        *_forecast(snapshot),
+        *_states(snapshot),
+        *_collectors(snapshot),
+        _bundle(snapshot),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -293,6 +305,20 @@ def _reasons(snapshot: Snapshot) -> list[str]:
         numbers = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
         lines.append("  ".join(("", row[0].ljust(widths[0]), *numbers)).rstrip())
     return lines
+
+
+def _forecast(snapshot: Snapshot) -> list[str]:
+    forecast = snapshot.forecast.forecast
+    if forecast is None:
+        return []
+    lines = ["Forecast (a normal node reaches 1.0 once per budget)"]
+    lines += [
+        f"  in {horizon_label(after)}  {_two_digits(score)}" for after, score in forecast.scores.items()
+    ]
+    lines += [
+        f"  {one.feature.name} leaves its normal range {leaving_words(one)}" for one in forecast.leaving
+    ]
+    return [*lines, ""]
 
 
 def _states(snapshot: Snapshot) -> list[str]:

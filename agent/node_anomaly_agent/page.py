@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from node_anomaly_agent.page_episodes import episodes_card
+from node_anomaly_agent.page_forecast import forecast_card
 from node_anomaly_agent.page_html import score_text, text
 from node_anomaly_agent.page_plot import plot
 from node_anomaly_agent.page_sections import (
@@ -44,6 +45,7 @@ def render_page(snapshot: Snapshot, site: Site, now: float) -> str:
         f'<section class="card">{_verdict(snapshot, now)}{_picture(snapshot, now)}</section>',
         reasons_card(snapshot),
         models_card(snapshot),
+        forecast_card(snapshot, now),
         features_card(snapshot),
         episodes_card(snapshot, now),
         bundle_card(snapshot, now),

@@ -16,6 +16,7 @@ from node_anomaly_agent.state import AgentState
 from node_anomaly_core.bundle import Bundle, verify_bundle
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.features import Feature
+from node_anomaly_core.forecast import Forecast, Forecaster
 from node_anomaly_core.score import Score
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.signing import PublicKey
@@ -31,11 +32,15 @@ warm-up. After a week even the levels belong to another node.
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A verified bundle, ready to score: its scorer, and the sampled column of each of its features."""
+    """A verified bundle, ready to score: its scorer, and the sampled column of each of its features.
+
+    `forecaster` is None where its forecast has no skill.
+    """
 
     scorer: NodeScorer
     columns: NDArray[np.intp]
     info: BundleInfo
+    forecaster: Forecaster | None = None
 
 
 def load_candidate(
@@ -57,7 +62,7 @@ def load_candidate(
     info = BundleInfo.of(str(path), bundle.version, bundle.manifest, bundle.signed_by)
     scorer = NodeScorer(bundle, interval_s, node)
     scorer.health.tolerant = True  # it has passed its self-test; from now on a node must not go blind
-    return Candidate(scorer, columns, info)
+    return Candidate(scorer, columns, info, Forecaster.of(scorer.models))
 
 
 def align(wanted: Sequence[Feature], supplied: Sequence[Feature]) -> NDArray[np.intp]:
@@ -153,6 +158,16 @@ class AgentScorer:
         scorer = self._active.scorer
         if scorer.models.forecaster is not None:
             (scorer.health.take_back if everything else scorer.health.drop)(scorer.models.forecaster)
+
+    def look_ahead(self) -> Forecast | None:
+        """What to expect; None where the bundle cannot tell, or its LSTM is left out at present.
+
+        A few milliseconds, so not in every tick.
+        """
+        scorer, forecaster = self._active.scorer, self._active.forecaster
+        if forecaster is None or not scorer.health.may(forecaster.name):
+            return None
+        return forecaster.look(scorer.state(), scorer.interval_s)
 
     def degradation(self) -> DegradationStatus:
         """How far the score is from what the bundle means."""

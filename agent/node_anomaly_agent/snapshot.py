@@ -15,6 +15,7 @@ from typing import Any
 from node_anomaly_agent.degradation import DegradationStatus
 from node_anomaly_agent.distribution_status import DistributionStatus
 from node_anomaly_agent.episode_status import EpisodeStatus
+from node_anomaly_agent.forecast_status import ForecastStatus
 from node_anomaly_agent.logs.status import LogStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
@@ -141,6 +142,7 @@ class Snapshot:
     degradation: DegradationStatus = field(default_factory=DegradationStatus)
     episodes: EpisodeStatus = field(default_factory=EpisodeStatus)
     selftest: SelfTestStatus = field(default_factory=SelfTestStatus)
+    forecast: ForecastStatus = field(default_factory=ForecastStatus)
 
     @property
     def warm(self) -> bool:

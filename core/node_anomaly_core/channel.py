@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from node_anomaly_core.archive import MAX_ARCHIVE_BYTES
 from node_anomaly_core.errors import BundleError
-from node_anomaly_core.manifest import MAX_NUMBER
+from node_anomaly_core.manifest_reader import MAX_NUMBER
 
 FORMAT_VERSION = 1
 DOCUMENT = "current.json"

@@ -66,12 +66,16 @@ class Models:
         twin.forests = {name: forest.twin() for name, forest in self.forests.items()}
         return twin
 
+    def step_lstm(self, nodes: int) -> StepLSTM | None:
+        """A fresh LSTM for a batch of nodes, or None where the bundle has none."""
+        return None if self.forecaster is None else StepLSTM(self._lstm, self.features, nodes)
+
     def forecast_path(self, nodes: int, interval_s: float) -> ForecastPath | None:
         """A fresh forecaster for a batch of nodes, or None where the bundle has none."""
-        if self.forecaster is None:
+        lstm = self.step_lstm(nodes)
+        if lstm is None:
             return None
         sides = feature_sides(self.manifest.features)
-        lstm = StepLSTM(self._lstm, self.features, nodes)
         return ForecastPath(lstm, nodes, sides, self.cohort.forecast_scale, interval_s)
 
     def window_path(self, nodes: int, interval_s: float) -> WindowPath | None:

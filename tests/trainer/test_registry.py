@@ -21,6 +21,7 @@ from node_anomaly_trainer.channel_tree import Archived
 from node_anomaly_trainer.config import PrometheusConfig, SourceConfig, TrainConfig, parse_config
 from node_anomaly_trainer.config_delivery import MlflowConfig
 from node_anomaly_trainer.evaluate import Evaluation
+from node_anomaly_trainer.forecast_figures import ForecastFigures
 from node_anomaly_trainer.pipeline import TrainingReport
 from node_anomaly_trainer.report.write import Artifacts
 from node_anomaly_trainer.settings import InvalidValueError
@@ -79,6 +80,10 @@ def report(tmp_path):
         seconds=12.0,
         artifacts=Artifacts(run, run / "report.html", run / "report.json", run / "model_card.md"),
         samples=1_000,
+        forecast=(
+            ForecastFigures(300.0, {"lstm": 0.2}, -0.1, math.nan, {}, math.nan),
+            ForecastFigures(900.0, {"lstm": 0.2}, 0.1, 0.2, {"load1_per_cpu_ratio": 0.2}, 0.5),
+        ),
     )
 
 
@@ -103,6 +108,8 @@ def test_a_run_is_recorded_with_one_nested_run_for_each_detector(server, report,
     assert run.data.params["training.seed"] == "7"
     assert run.data.metrics["accuracy"] == 0.97
     assert run.data.metrics["recall_by_kind.cpu_spike"] == 0.9
+    assert run.data.metrics["forecast_900s.shown_features"] == 1.0
+    assert "forecast_300s.shown_skill" not in run.data.metrics
     assert "false_alarms.pca" not in run.data.metrics  # not known is not 0
     assert {entry.path for entry in seen.list_artifacts(done.run, "report")} == {
         "report/report.html",

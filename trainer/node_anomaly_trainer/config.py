@@ -14,6 +14,7 @@ import yaml
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.config_delivery import MetricsConfig, MlflowConfig, PublishConfig
 from node_anomaly_trainer.config_environ import with_environment
+from node_anomaly_trainer.config_forecast import ForecastConfig
 from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.gate import GateLimits
 from node_anomaly_trainer.seed_shape import translated
@@ -218,6 +219,7 @@ class TrainConfig:
     labels: LabelConfig = field(default_factory=LabelConfig)
     exclusions: ExclusionConfig = field(default_factory=ExclusionConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

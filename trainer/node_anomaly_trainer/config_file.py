@@ -96,7 +96,7 @@ def _shown(value: Any, hint: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_text(name)}: {_text(str(item))}" for name, item in value.items()) + "}"
     if isinstance(value, tuple):
-        return "[" + ", ".join(_shown(item, None) for item in value) + "]"
+        return "[" + ", ".join(_shown(item, (*get_args(hint), None)[0]) for item in value) + "]"
     if isinstance(value, float) and _is_duration(hint):
         return _duration(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from node_anomaly_trainer.forecast_figures import duration
 from node_anomaly_trainer.pipeline import TrainingReport
 
 
@@ -46,6 +47,13 @@ def print_outcome(report: TrainingReport, console: Console) -> None:
         f"exported models differ by {evaluation.parity_forest_max:.1g} (forests) "
         f"and {evaluation.parity_lstm_max:.1g} (LSTM)",
     )
+    for one in report.forecast:
+        shown = f"{_share(one.shown_skill)} over the {len(one.features)} features that nodes show"
+        _line(
+            console,
+            f"forecast {duration(one.horizon_s)} ahead: skill {_share(one.skill)} over all features, "
+            f"{shown if one.features else 'nothing is shown'}",
+        )
     for line in report.allowances:
         _line(console, f"let pass: {line}")
     for reason in report.reasons:

@@ -19,6 +19,8 @@ from node_anomaly_trainer.delivery import publish_candidate, require, seal
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.fitting import LabelledRows, fit
+from node_anomaly_trainer.forecast_figures import ForecastFigures, forecast_figures
+from node_anomaly_trainer.forecast_skill import with_forecast
 from node_anomaly_trainer.labelling import Labelled, label
 from node_anomaly_trainer.production import in_production
 from node_anomaly_trainer.progress import Progress
@@ -55,6 +57,8 @@ class TrainingReport:
     """Values of the history that are no gaps."""
     trained_at: float = 0.0
     """Unix seconds, of the candidate."""
+    forecast: tuple[ForecastFigures, ...] = ()
+    """How well the LSTM foresees, by horizon."""
     recorded: registry.Recorded | None = None
     """Where MLflow has the run."""
 
@@ -99,6 +103,7 @@ def _run(config: TrainConfig, progress: Progress, *, deploy: bool) -> TrainingRe
         allowances=gate.allowances(assessed.evaluation, config.limits),
         samples=int(np.isfinite(history.values).sum()),
         trained_at=sealed.archived.trained_at,
+        forecast=forecast_figures(assessed.candidate.manifest),
     )
     with progress.phase("report"):
         done = replace(done, artifacts=write_run(config.report, done, assessed, production))
@@ -140,7 +145,8 @@ def build(
     candidate = fit(parts, config, progress)
     with progress.phase("calibrate and judge") as report:
         assessed = assess(parts, candidate, config.training.seed, report, questions, progress.note)
-    final = assessed.candidate
+    with progress.phase("forecast") as report:
+        final = with_forecast(parts, assessed.candidate, config.forecast, report, progress.note)
     golden = golden_vectors(final, history)
     return replace(assessed, candidate=replace(final, files={**final.files, **golden}))
 

@@ -245,6 +245,9 @@ def figures(report: TrainingReport) -> dict[str, float]:
     """Every number of the evaluation that is known: path -> value."""
     found = {path: value for path, value in _flat(asdict(report.evaluation), "") if _finite(value)}
     plain = {path.replace(" ", "_"): float(value) for path, value in found.items()}
+    for one in report.forecast:
+        ahead = {"skill": one.skill, "shown_skill": one.shown_skill, "shown_features": len(one.features)}
+        plain |= {f"forecast_{one.horizon_s:g}s.{name}": v for name, v in ahead.items() if _finite(v)}
     return {**plain, "seconds": report.seconds, "samples": float(report.samples)}
 
 

@@ -117,6 +117,12 @@ def run_registry(report: TrainingReport | None, phases: dict[str, float], now: f
         gauge(registry, name, text, "", {"": value})
     recall = dict(evaluation.fault_recall)
     gauge(registry, "fault_recall_ratio", "Injected faults found at equal false alarms", "detector", recall)
+    foreseen = {f"{one.horizon_s:g}s": one.skill for one in report.forecast}
+    gauge(
+        registry, "forecast_skill_ratio", "1 - error / error of the best simple forecast", "horizon", foreseen
+    )
+    shown = {f"{one.horizon_s:g}s": float(len(one.features)) for one in report.forecast}
+    gauge(registry, "forecast_features", "Features whose forecast nodes show", "horizon", shown)
     parity = {"forest": evaluation.parity_forest_max, "lstm": evaluation.parity_lstm_max}
     gauge(registry, "parity_max", "Largest difference of exported and fitted models", "model", parity)
     gauge(

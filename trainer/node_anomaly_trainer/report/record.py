@@ -15,6 +15,7 @@ from node_anomaly_core.manifest import Manifest
 from node_anomaly_trainer.assess import COMBINED, Assessed
 from node_anomaly_trainer.candidate import Parts
 from node_anomaly_trainer.dataset import ANOMALOUS, History, coverage
+from node_anomaly_trainer.forecast_figures import ForecastFigures
 from node_anomaly_trainer.labels import runs
 
 MOST_GAPS = 20
@@ -96,6 +97,8 @@ class RunRecord:
     """Against the bundle in production."""
     coverage: tuple[tuple[float, ...], ...]
     """Share of values known per node and stretch of time."""
+    forecast: tuple[ForecastFigures, ...] = ()
+    """Of each horizon; empty where it was not measured."""
 
 
 def summarise_data(history: History, parts: Parts) -> DataSummary:

@@ -57,6 +57,7 @@ def record_of(report: TrainingReport, assessed: Assessed, production: Bundle | N
         losses=losses,
         changes=changes(assessed.candidate.manifest, production),
         coverage=coverage_picture(parts.clean),
+        forecast=report.forecast,
     )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_trainer.forecast_figures import duration
 from node_anomaly_trainer.report import pictures
 from node_anomaly_trainer.report.record import RunRecord
 
@@ -118,7 +119,12 @@ def _environment(*, html: bool) -> Environment:
         autoescape=select_autoescape(("html.j2",), default_for_string=False) if html else False,  # noqa: S701
         undefined=StrictUndefined,
     )
-    made.filters |= {"share": share, "figure": figure, "small": lambda value: f"{value:.1g}"}
+    made.filters |= {
+        "share": share,
+        "figure": figure,
+        "duration": duration,
+        "small": lambda value: f"{value:.1g}",
+    }
     return made
 
 

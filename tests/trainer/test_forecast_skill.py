@@ -1,0 +1,153 @@
+"""The forecast is measured against what anybody could foresee, and shown only where it is better."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import small_bundle
+from node_anomaly_core.forecast import EVERY_S
+from node_anomaly_trainer.config import parse_config
+from node_anomaly_trainer.config_forecast import ForecastConfig
+from node_anomaly_trainer.forecast_skill import Exam, errors, measure, roll_outs, with_forecast
+from node_anomaly_trainer.progress import ignore_report
+from node_anomaly_trainer.settings import InvalidValueError
+
+INTERVAL_S = 60.0
+TURN = 0.05  # radians a tick: a round takes two hours
+FEATURES = small_bundle.FEATURES[:3]
+
+
+class Turning:
+    """Knows that the first two features turn in a circle and nothing of the third."""
+
+    def __init__(self, turn: float = TURN) -> None:
+        self.turn = turn
+
+    def reset(self) -> None:
+        pass
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        sine, cosine = np.sin(self.turn), np.cos(self.turn)
+        ahead = np.array(x, dtype=np.float32)
+        ahead[:, 0] = cosine * x[:, 0] + sine * x[:, 1]
+        ahead[:, 1] = cosine * x[:, 1] - sine * x[:, 0]
+        return ahead
+
+
+def exam(days: float = 6.0, nodes: int = 2, seed: int = 0) -> Exam:
+    """Two features that turn in a circle and one that is noise."""
+    ticks = int(days * 86_400 / INTERVAL_S)
+    rng = np.random.default_rng(seed)
+    angle = TURN * np.arange(ticks)[:, None] + rng.uniform(0, 6, nodes)
+    values = np.stack([np.sin(angle), np.cos(angle), rng.normal(size=angle.shape)], axis=2)
+    values += 0.02 * rng.normal(size=values.shape)
+    half, end = int(0.5 * ticks), int(0.75 * ticks)
+    return Exam(
+        compressed=values.astype(np.float32),
+        normal=np.ones((ticks, nodes), dtype=bool),
+        fitted=slice(0, half),
+        chosen=slice(half, end),
+        judged=slice(end, ticks),
+        interval_s=INTERVAL_S,
+        budget_per_week=1.0,
+    )
+
+
+def measured(found: Exam, lstm: object = None, horizons=(300.0, 900.0), notes: list[str] | None = None):
+    told = notes if notes is not None else []
+    return measure(lambda _batch: lstm or Turning(), FEATURES, found, horizons, ignore_report, told.append)
+
+
+def test_what_it_foresees_is_shown_with_its_skill_and_what_it_does_not_is_not():
+    entry = measured(exam())
+    assert [one.seconds for one in entry.horizons] == [300.0, 900.0]
+    for one in entry.horizons:
+        assert set(one.features) == {FEATURES[0].name, FEATURES[1].name}
+        assert one.skill > 0.8
+        assert one.tail is not None
+        assert one.alarms_per_week < 10.0
+        assert set(one.errors) == {"lstm", "persistence", "seasonal_naive", "usual"}
+    assert set(entry.ranges) == {FEATURES[0].name, FEATURES[1].name}
+    assert all(low < 0 < high for low, high in entry.ranges.values())
+
+
+def test_without_skill_there_are_figures_and_nothing_is_shown():
+    entry = measured(exam(), Turning(-TURN))
+    assert entry.shown == ()
+    assert entry.ranges == {}
+    assert all(one.overall_skill < 0 for one in entry.horizons)
+
+
+def test_persistence_itself_is_no_better_than_persistence():
+    entry = measured(exam(), Turning(0.0))
+    assert entry.shown == ()
+    for one in entry.horizons:
+        assert one.errors["lstm"] == pytest.approx(one.errors["persistence"], rel=1e-5)
+
+
+def test_a_rhythm_of_a_day_is_no_skill_because_yesterday_knows_it():
+    """Against persistence alone it would be: the rivals are there for such a case."""
+    found = exam()
+    ticks = len(found.compressed)
+    angle = 2 * np.pi * np.arange(ticks)[:, None] * INTERVAL_S / 86_400 + np.zeros((1, 2))
+    found.compressed[:, :, 0], found.compressed[:, :, 1] = np.sin(angle), np.cos(angle)
+    entry = measured(found, Turning(2 * np.pi * INTERVAL_S / 86_400), (3600.0,))
+    (one,) = entry.horizons
+    assert one.features == {}
+    assert one.errors["seasonal_naive"] < one.errors["persistence"]
+
+
+def test_the_errors_are_those_of_the_shown_moments_and_of_the_same_values_for_all():
+    found = exam(nodes=1)
+    found.compressed[::7, :, 0] = np.nan
+    trial = roll_outs(lambda _batch: Turning(0.0), found, found.judged, (5,), ignore_report)
+    assert np.unique(np.diff(trial.moments)).tolist() == [EVERY_S / INTERVAL_S]
+    assert trial.moments[-1] + 5 < found.judged.stop
+    target, last = found.compressed[trial.moments + 5, 0, 0], found.compressed[trial.moments, 0, 0]
+    yesterday = found.compressed[trial.moments + 5 - 1440, 0, 0]
+    known = np.isfinite(target) & np.isfinite(last) & np.isfinite(yesterday)
+    assert errors(trial, found, 5)["persistence"][0] == pytest.approx(
+        np.abs(target - last)[known].mean(), rel=1e-5
+    )
+
+
+def test_incidents_neither_judge_nor_calibrate():
+    found, spoilt = exam(), exam()
+    spoilt.normal[::3] = False
+    spoilt.compressed[::3] = 5.0
+    clean, entry = measured(found), measured(spoilt)
+    for one, other in zip(entry.horizons, clean.horizons, strict=True):
+        # only what is fed to it at those ticks may still differ; here nothing remembers
+        assert one.errors["persistence"] == pytest.approx(other.errors["persistence"], rel=0.1)
+        assert one.errors["lstm"] == pytest.approx(other.errors["lstm"], rel=0.1)
+
+
+def test_what_cannot_be_measured_is_left_out_and_said():
+    notes: list[str] = []
+    entry = measured(exam(2.0), horizons=(10.0, 300.0, 86_400.0), notes=notes)
+    assert [one.seconds for one in entry.horizons] == [300.0]
+    assert [line.split(" is left out")[0] for line in notes] == [
+        "forecast 10 s ahead",
+        "forecast 86400 s ahead",
+    ]
+    assert measured(exam(2.0), horizons=(10.0,), notes=notes) is None
+
+
+def test_a_short_history_has_no_yesterday_and_shows_no_score_it_cannot_calibrate():
+    notes: list[str] = []
+    entry = measured(exam(0.9, nodes=1), horizons=(300.0,), notes=notes)
+    (one,) = entry.horizons
+    assert "seasonal_naive" not in one.errors
+    assert one.features == {}
+    assert "200" in notes[0]
+
+
+def test_it_can_be_turned_off_and_its_horizons_have_to_rise():
+    candidate = object()
+    config = ForecastConfig(enabled=False)
+    assert with_forecast(None, candidate, config, ignore_report, print) is candidate
+    assert parse_config({"forecast": {"horizons": ["5m", "2h"]}}).forecast.horizons == (300.0, 7200.0)
+    for wrong in ((), (300.0, 300.0), (900.0, 300.0)):
+        with pytest.raises(InvalidValueError, match="durations that rise"):
+            ForecastConfig(horizons=wrong)
