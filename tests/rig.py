@@ -324,37 +324,6 @@ def alertmanager(folder: Path, configuration: Path) -> Iterator[Service]:
         yield running
 
 
-def need_mlflow() -> Path:
-    """The MLflow server's program, in the environment that scripts/real_parts.py makes."""
-    program = PARTS / "mlflow" / "bin" / "mlflow"
-    if not program.exists():
-        message = "MLflow is missing: python scripts/real_parts.py"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return program
-
-
-@contextlib.contextmanager
-def mlflow(folder: Path) -> Iterator[Service]:
-    """A real MLflow server that also serves artifacts, on a free port; it starts in 7 to 40 s."""
-    program, port = need_mlflow(), free_port()
-    folder.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = [
-        program,
-        "server",
-        "--host=127.0.0.1",
-        f"--port={port}",
-        "--workers=1",
-        f"--backend-store-uri=sqlite:///{folder / 'mlflow.db'}",
-        f"--artifacts-destination={folder / 'artifacts'}",
-        "--serve-artifacts",
-    ]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    with service("mlflow", command, port, "/health", folder, seconds=180.0, environment=quiet) as running:
-        yield running
-
-
 def query(server: Service, promql: str, at: float | None = None) -> list[dict[str, object]]:
     """An instant query's result vector, as the HTTP API gives it."""
     parameters = {"query": promql} | ({} if at is None else {"time": f"{at:.3f}"})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import mlflow_server
 import rig
 import small_bundle
 from node_anomaly_core.archive import archive_bundle, unpack_archive
@@ -35,8 +36,15 @@ LOSSES = {"lstm": (0.9, 0.5, 0.4)}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with rig.mlflow(tmp_path_factory.mktemp("mlflow")) as running:
+    with mlflow_server.mlflow(tmp_path_factory.mktemp("mlflow")) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch):
+    """As an operator gives them to MLflow's own client."""
+    for name, value in mlflow_server.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,9 @@ def test_an_agent_finds_the_bundle_behind_the_alias_with_plain_rest(server, repo
     assert "challenger" in client(server.url).get_registered_model("behind-the-alias").aliases
     registry.offered(config.mlflow, archived.version, all_nodes=True, note=print)
     api = f"{server.url}/api/2.0/mlflow"
-    status, body = rig.fetch(f"{api}/registered-models/alias?name=behind-the-alias&alias=champion")
+    alias = f"{api}/registered-models/alias?name=behind-the-alias&alias=champion"
+    assert rig.fetch(alias)[0] == 401
+    status, body = rig.fetch(alias, headers=mlflow_server.authorization())
     assert status == 200
     version = json.loads(body)["model_version"]
     tags = {tag["key"]: tag["value"] for tag in version["tags"]}
@@ -167,6 +177,28 @@ def test_a_rejected_run_is_recorded_with_its_reasons_and_registers_nothing(serve
     assert (tags["gate"], tags["mlflow.note.content"]) == ("rejected", "recall 5 % is below 30 %")
     assert [entry.path for entry in seen.list_artifacts(done.run, "bundle")] == ["bundle/bundle.tar"]
     assert not seen.search_registered_models("name = 'refused'")
+
+
+@pytest.mark.parametrize("given", [{}, {"MLFLOW_TRACKING_PASSWORD": "guessed"}], ids=["none", "wrong"])
+def test_without_the_right_password_nothing_is_recorded_and_the_reason_can_be_read(
+    server, report, archived, monkeypatch, given
+):
+    for name in mlflow_server.CREDENTIALS:
+        monkeypatch.delenv(name)
+    for name, value in (given and mlflow_server.CREDENTIALS | given).items():
+        monkeypatch.setenv(name, value)
+    notes = []
+    assert registry.record(settings(server.url), report, archived, {}, notes.append) is None
+    (note,) = notes
+    assert note.startswith(f"warning: MLflow at {server.url} refuses ")
+    assert ("refuses user trainer" if given else "refuses requests without a user") in note
+    assert "MLFLOW_TRACKING_PASSWORD" in note
+    assert "<" not in note, "no page of HTML"
+    assert "guessed" not in note
+    must = settings(server.url, required=True)
+    assert check_mlflow(must.mlflow).status == "problem"
+    with pytest.raises(TrainingError, match="refuses"):
+        registry.require(must.mlflow)  # before anything is trained
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "file"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from node_anomaly_trainer.config_delivery import MlflowConfig
 
 if TYPE_CHECKING:  # its import takes seconds
     from mlflow import MlflowClient
+
+_NO_ACCESS = (401, 403)
+_NO_ACCESS_IN_TEXT = re.compile(r"error code (?:401|403)\b")
 
 NOT_RECORDED = "parameters, figures, the report and the bundle of this run are on this disk only"
 
@@ -59,11 +63,32 @@ def as_training_error(config: MlflowConfig) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        if _refused(error):
+            raise TrainingError(
+                f"MLflow at {shown(config.tracking_uri)} refuses {_who()}",
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user who may write there",
+            ) from error
         said = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"MLflow at {shown(config.tracking_uri)}: {type(error).__name__}: {said}",
             "check that it is up, mlflow.tracking_uri, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
         ) from error
+
+
+def _refused(error: Exception) -> bool:
+    """Whether a server wants other credentials; behind a proxy it may be that which says so."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    denied = getattr(error, "error_code", "") in ("PERMISSION_DENIED", "UNAUTHENTICATED")
+    return denied or status in _NO_ACCESS or bool(_NO_ACCESS_IN_TEXT.search(str(error)[:500]))
+
+
+def _who() -> str:
+    user, token = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "TOKEN"))
+    if user:
+        return f"user {user} with the password of MLFLOW_TRACKING_PASSWORD, or does not let it do this"
+    if token:
+        return "the token of MLFLOW_TRACKING_TOKEN, or does not let it do this"
+    return "requests without a user, and MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are not set"
 
 
 def reachable(config: MlflowConfig) -> None:
