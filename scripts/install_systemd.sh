@@ -58,7 +58,7 @@ case $PREFIX in
 esac
 case $component in
     agent) units="node-anomaly-agent.socket node-anomaly-agent.service" state=/var/lib/node-anomaly ;;
-    trainer) units="node-anomaly-trainer.timer node-anomaly-trainer.service" state=/var/lib/node-anomaly-trainer ;;
+    trainer) units="node-anomaly-trainer.timer node-anomaly-trainer.service node-anomaly-drift.timer node-anomaly-drift.service" state=/var/lib/node-anomaly-trainer ;;
     *) usage ;;
 esac
 
@@ -144,13 +144,13 @@ do_install() {
         systemctl daemon-reload
         case $component in
             agent) systemctl try-restart node-anomaly-agent.service ;;
-            trainer) systemctl try-restart node-anomaly-trainer.timer ;;
+            trainer) systemctl try-restart node-anomaly-trainer.timer node-anomaly-drift.timer ;;
         esac
     fi
     [ -z "$DESTDIR" ] || return 0
     case $component in
         agent) echo "next: systemctl enable --now node-anomaly-agent, then http://localhost:9917/" ;;
-        trainer) echo "next: set PROMETHEUS_URL in $settings/trainer.env, then systemctl enable --now node-anomaly-trainer.timer" ;;
+        trainer) echo "next: set PROMETHEUS_URL in $settings/trainer.env, then systemctl enable --now node-anomaly-trainer.timer node-anomaly-drift.timer" ;;
     esac
 }
 

@@ -123,7 +123,7 @@ def test_the_arguments_and_the_settings_are_ones_that_the_agent_takes(objects, t
 
 def test_the_trainers_settings_are_ones_that_it_takes(tmp_path):
     objects = cluster.overlay("prometheus-operator")
-    pod = cluster.pod_spec(cluster.one(objects, "CronJob"))
+    pod = cluster.pod_spec(cluster.one(objects, "CronJob", "node-anomaly-trainer"))
     name = next(v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "config")
     settings = tmp_path / "trainer.yml"
     settings.write_text(cluster.one(objects, "ConfigMap", name)["data"]["trainer.yml"])
@@ -133,9 +133,10 @@ def test_the_trainers_settings_are_ones_that_it_takes(tmp_path):
     assert str(config.publish.directory).startswith(place)
 
 
+@pytest.mark.parametrize("job", ["node-anomaly-trainer", "node-anomaly-drift"])
 @pytest.mark.parametrize(("code", "ends"), [(0, 0), (3, 0), (1, 1), (2, 2)])
-def test_a_run_that_the_gate_refused_is_no_failed_job(code, ends, tmp_path):
-    pod = cluster.pod_spec(cluster.one(cluster.overlay("prometheus-operator"), "CronJob"))
+def test_a_run_that_the_gate_refused_and_drift_are_no_failed_jobs(job, code, ends, tmp_path):
+    pod = cluster.pod_spec(cluster.one(cluster.overlay("prometheus-operator"), "CronJob", job))
     trainer = tmp_path / "anomaly-trainer"
     trainer.write_text(f"#!/bin/sh\nexit {code}\n")
     trainer.chmod(0o755)
@@ -196,7 +197,12 @@ def test_agents_can_watch_the_volume_that_the_trainer_publishes_to(repository, t
     pod = cluster.pod_spec(cluster.one(objects, "DaemonSet"))
     container = pod["containers"][0]
     assert {"name": "data", "mountPath": "/data", "readOnly": True} in container["volumeMounts"]
-    name = cluster.pod_spec(cluster.one(objects, "CronJob"))["volumes"][0]["configMap"]["name"]
+    trainer = cluster.pod_spec(cluster.one(objects, "CronJob", "node-anomaly-trainer"))
+    assert (
+        cluster.pod_spec(cluster.one(objects, "CronJob", "node-anomaly-drift"))["volumes"]
+        == trainer["volumes"]
+    )
+    name = trainer["volumes"][0]["configMap"]["name"]
     published = yaml.safe_load(cluster.one(objects, "ConfigMap", name)["data"]["trainer.yml"])
     assert f"--bundle.directory={published['publish']['directory']}" in container["args"]
     for item in objects:

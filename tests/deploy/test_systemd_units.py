@@ -16,7 +16,11 @@ import rig
 
 ANALYZE = rig.Part("systemd-analyze", ("systemd-analyze",), "systemd")
 SHELLCHECK = rig.Part("shellcheck", ("shellcheck",), "shellcheck")
-EXPOSURE = {"node-anomaly-agent.service": 1.5, "node-anomaly-trainer.service": 1.5}
+EXPOSURE = {
+    "node-anomaly-agent.service": 1.5,
+    "node-anomaly-drift.service": 1.5,
+    "node-anomaly-trainer.service": 1.5,
+}
 """systemd-analyze's level, from 0 (nothing exposed) to 10."""
 
 Install = Callable[..., subprocess.CompletedProcess[str]]
@@ -65,7 +69,7 @@ def test_systemd_finds_no_fault_in_the_units_as_they_are_installed(install, tmp_
     for component in ("agent", "trainer"):
         assert install("install", component, "--files-only", PREFIX=str(prefix)).returncode == 0
     units = sorted(str(path) for path in (tmp_path / "stage/etc/systemd/system").iterdir())
-    assert len(units) == 4
+    assert len(units) == 6
     done = subprocess.run(
         [str(rig.need(ANALYZE)), "verify", "--man=no", *units], capture_output=True, text=True, check=False
     )
@@ -79,7 +83,10 @@ def test_a_staged_installation_is_complete_repeatable_and_gone_after_its_removal
     stage = tmp_path / "stage"
     assert install("install", component, "--files-only").returncode == 0
     first = files(stage)
-    extra = {"agent": {"node-anomaly-agent.socket"}, "trainer": {"node-anomaly-trainer.timer"}}[component]
+    extra = {
+        "agent": {"node-anomaly-agent.socket"},
+        "trainer": {"node-anomaly-trainer.timer", "node-anomaly-drift.service", "node-anomaly-drift.timer"},
+    }[component]
     units = {f"node-anomaly-{component}.service", *extra}
     assert {Path(name).name for name in first if "systemd/system" in name} == units
     settings = stage / "etc" / "node-anomaly" / f"{component}.yml"
