@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import small_bundle
 from node_anomaly_core.forecast import EVERY_S
+from node_anomaly_trainer.bundle_words import describe
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.config_forecast import ForecastConfig
 from node_anomaly_trainer.forecast_skill import Exam, errors, measure, roll_outs, with_forecast
@@ -141,6 +145,15 @@ def test_a_short_history_has_no_yesterday_and_shows_no_score_it_cannot_calibrate
     assert "seasonal_naive" not in one.errors
     assert one.features == {}
     assert "200" in notes[0]
+
+
+def test_a_bundle_says_what_it_foresees():
+    made = small_bundle.build()
+    entry = measured(exam(2.0), horizons=(300.0,))
+    bundle = replace(made, manifest=replace(made.manifest, forecast=entry)).bundle()
+    (words,) = describe(bundle, None)["forecast"].values()
+    assert re.fullmatch(rf"skill -?\d+%, nodes show {FEATURES[0].name} \d+%, {FEATURES[1].name} \d+%", words)
+    assert describe(made.bundle(), None)["forecast"] == {}
 
 
 def test_it_can_be_turned_off_and_its_horizons_have_to_rise():

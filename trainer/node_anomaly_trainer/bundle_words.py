@@ -11,6 +11,7 @@ from node_anomaly_core.archive import unpack_archive
 from node_anomaly_core.bundle import Bundle, read_bundle
 from node_anomaly_core.bundle_store import read_signature, resolve_current
 from node_anomaly_core.errors import BundleError
+from node_anomaly_trainer.forecast_figures import ForecastFigures, duration, forecast_figures
 
 Plain = dict[str, object]
 
@@ -52,12 +53,19 @@ def describe(bundle: Bundle, signature: bytes | None) -> Plain:
         },
         "weights": {model.name: model.weight for model in manifest.models},
         "member_thresholds": {model.name: model.tail.alarm_level() for model in manifest.models},
+        "forecast": {duration(one.horizon_s): _foresees(one) for one in forecast_figures(manifest)},
         "files": {name: entry.size for name, entry in sorted(manifest.files.items())},
         "digests": {name: entry.sha256 for name, entry in sorted(manifest.files.items())},
         "provenance": dict(sorted(manifest.provenance.items())),
         "features": {feature.name: f"{feature.unit}, {feature.direction}" for feature in manifest.features},
         "nodes": dict.fromkeys(manifest.nodes, "known"),
     }
+
+
+def _foresees(one: ForecastFigures) -> str:
+    """Its skill, and what of it a node shows."""
+    shown = ", ".join(f"{name} {skill:.0%}" for name, skill in one.features.items())
+    return f"skill {one.skill:.0%}, " + (f"nodes show {shown}" if shown else "nodes show nothing")
 
 
 def differences(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, tuple[object, object]]:

@@ -26,6 +26,8 @@ from node_anomaly_trainer.sources.file import LABEL, NODE, TIMESTAMP, nodes_of, 
 
 COMBINED = "combined"
 _REPORT_EVERY = 500
+MOST_NAMED = 8
+"""Features without a column, in a note."""
 
 Array = NDArray[np.float64]
 
@@ -94,7 +96,9 @@ def rows_of(frame: pd.DataFrame, bundle: Bundle, where: Path, default_node: str 
     if unknown:
         notes.append(f"columns that the bundle does not know were ignored: {', '.join(unknown)}")
     if missing:
-        notes.append(f"features without a column count as missing: {', '.join(missing)}")
+        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+        named = ", ".join(missing[:MOST_NAMED]) + more
+        notes.append(f"{len(missing)} features without a column count as missing: {named}")
     return Rows(timestamps_of(frame, where), nodes, node_of_row, values, tuple(notes))
 
 

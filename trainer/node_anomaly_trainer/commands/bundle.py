@@ -12,9 +12,11 @@ import typer
 
 from node_anomaly_trainer.bundle_words import describe, differences, open_bundle
 from node_anomaly_trainer.commands.common import Output, OutputOption, exits
+from node_anomaly_trainer.report.record import moment
 
 bundle_app = typer.Typer(help="What is in a bundle, and what two differ in.", no_args_is_help=True)
 DIFFERENT = 3
+MOMENTS = ("trained_at", "from", "to")
 LONG = ("digests", "nodes", "features")
 """Sections of which the table shows only how many there are."""
 
@@ -36,11 +38,13 @@ def show(path: PathArgument, output: OutputOption = Output.table) -> None:
             return
         for key, value in known.items():
             if not isinstance(value, Mapping):
-                sys.stdout.write(f"{key}: {value}\n")
+                sys.stdout.write(f"{key}: {_shown(key, value)}\n")
             elif key in LONG:
                 sys.stdout.write(f"{key}: {len(value)}\n")
             else:
-                sys.stdout.write(f"{key}:\n" + "".join(f"  {name}: {item}\n" for name, item in value.items()))
+                sys.stdout.write(
+                    f"{key}:\n" + "".join(f"  {name}: {_shown(name, item)}\n" for name, item in value.items())
+                )
 
 
 @bundle_app.command()
@@ -62,6 +66,13 @@ def diff(
                 sys.stdout.write(f"{key}: {_word(was)} -> {_word(now)}\n")
             sys.stdout.write("equal\n" if not changed else f"{len(changed)} differences\n")
         raise typer.Exit(DIFFERENT if changed else 0)
+
+
+def _shown(key: str, value: object) -> str:
+    """As people read it: a moment instead of unix seconds, numbers without their tail."""
+    if isinstance(value, float):
+        return moment(value) if key in MOMENTS else f"{value:.6g}"
+    return str(value)
 
 
 def _word(value: object) -> str:
