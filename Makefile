@@ -40,6 +40,7 @@ bench: env-dev ## the figures of bench/README.md
 	$(BIN)/python bench/fleet.py
 	$(BIN)/python bench/mutations.py --count 5000
 	$(BIN)/python bench/reloads.py --count 1000
+	$(BIN)/python bench/determinism.py
 
 docs: env-dev  ## docs/metrics.md, docs/features.md, the man page and completions from the code
 	@$(BIN)/python scripts/docs.py

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info
 
 import small_bundle
 from node_anomaly_core.bundle import write_bundle
@@ -44,7 +45,13 @@ class Notes:
 
     def __init__(self):
         self.lines = []
-        self.phase = SilentProgress().phase
+        self.blas_threads = {}
+
+    def phase(self, name):
+        self.blas_threads[name] = {
+            one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"
+        }
+        return SilentProgress().phase(name)
 
     def note(self, line):
         self.lines.append(line)
@@ -99,6 +106,17 @@ def test_the_second_run_is_compared_with_the_first_at_the_same_false_alarms(runs
     assert second.evaluation.duels["production"].faults == second.evaluation.faults
     # the same members on nearly the same history: neither can be far ahead
     assert abs(recall["production"] - recall["combined"]) < 0.35
+
+
+def test_a_fleet_is_replayed_by_one_thread(runs):
+    """The products of a tick are small: threads that share them wait for each other, by spinning."""
+    _, notes, *_ = runs
+    assert {name: notes.blas_threads[name] for name in ("replay history", "calibrate and judge")} == {
+        "replay history": {1},
+        "calibrate and judge": {1},
+    }
+    usual = {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+    assert notes.blas_threads["history"] == usual, "and nobody else has to put up with it"
 
 
 def test_a_labelled_false_alarm_is_tested_and_named(runs):

@@ -11,6 +11,7 @@ import numpy as np
 
 from node_anomaly_trainer import gate, registry
 from node_anomaly_trainer.assess import Assessed, Questions, assess
+from node_anomaly_trainer.blas import one_blas_thread
 from node_anomaly_trainer.calibrate import calibrate_known
 from node_anomaly_trainer.candidate import Candidate, golden_vectors, raw_scores, split
 from node_anomaly_trainer.config import TrainConfig
@@ -115,6 +116,7 @@ def _run(config: TrainConfig, progress: Progress, *, deploy: bool) -> TrainingRe
     return replace(done, recorded=record, seconds=time.monotonic() - begun)
 
 
+@one_blas_thread()
 def prepare(
     history: History, config: TrainConfig, progress: Progress, borrowed: LabelledRows | None = None
 ) -> Candidate:
@@ -133,6 +135,7 @@ def prepare(
     return replace(candidate, files={**candidate.files, **golden_vectors(candidate, history)})
 
 
+@one_blas_thread()
 def build(
     history: History,
     config: TrainConfig,

@@ -1,0 +1,20 @@
+"""One BLAS thread where many small products are made, one after the other.
+
+A fleet is replayed tick by tick: 50 nodes by 52 features times 52 by 52. OpenBLAS shares such a product out
+to all cores, and its threads wait for each other by spinning: on two shared cores a tick of 50 nodes cost
+17 ms of CPU instead of 2.5 (bench/README.md, Pipeline).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from threadpoolctl import threadpool_limits
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to the calling thread until the end of the block."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
