@@ -57,6 +57,7 @@ class Sampler:
 
     def __init__(self, collectors: Sequence[Collector], features: Sequence[Feature], window_s: float) -> None:
         self._collectors = tuple(collectors)
+        self._keeping = {one.name: one for one in collectors if isinstance(one, Keeping)}
         self._evaluator = FeatureEvaluator(features, window_s)
 
     @property
@@ -92,7 +93,7 @@ class Sampler:
 
     def state(self) -> dict[str, object]:
         """The counter window, and the places collectors have read to, for a process that goes on from it."""
-        kept = {one.name: one.state() for one in self._collectors if isinstance(one, Keeping)}
+        kept = {name: one.state() for name, one in self._keeping.items()}
         return {**self._evaluator.state(), "collectors": kept}
 
     def restore(self, state: Mapping[str, object]) -> bool:
@@ -101,9 +102,9 @@ class Sampler:
         Collectors go on from their own places either way: what was read is not read again.
         """
         kept = state.get("collectors")
-        for one in self._collectors:
-            saved = kept.get(one.name) if isinstance(kept, Mapping) else None
-            if isinstance(one, Keeping) and isinstance(saved, Mapping):
+        for name, one in self._keeping.items():
+            saved = kept.get(name) if isinstance(kept, Mapping) else None
+            if isinstance(saved, Mapping):
                 one.restore(saved)
         return self._evaluator.restore(state)
 

@@ -75,12 +75,27 @@ class ResidualPath:
         A node always learns; the trainer says which nodes (m,) do not, so that the many faults it puts into
         one history do not teach the node that faults are normal.
         """
-        compressed = compress(values, self._centre, self._scale)
-        scaled = (self.blocks.step(compressed, learn) - self._residual_centre) / self._residual_scale
+        compressed, scaled = self._scaled(values, learn)
         summary = summarise(scaled)
         score, share = self._unpredicted.step(np.abs(scaled[:, UNPREDICTED]))
         normalised = self.normaliser.step(summary, learn)
         return Residual(compressed, scaled, score, share, summary, normalised)
+
+    def relive(self, values: Array, *, normaliser: bool) -> Array:
+        """`step` for its traces alone, at half the cost; values as the members see them, compressed (m, f).
+
+        The `normaliser` need not take part if it is told afterwards what it has learnt.
+        """
+        compressed, scaled = self._scaled(values, None)
+        self._unpredicted.push(np.abs(scaled[:, UNPREDICTED]))
+        if normaliser:
+            self.normaliser.step(summarise(scaled))
+        return compressed
+
+    def _scaled(self, values: Array, learn: NDArray[np.bool_] | None) -> tuple[Array, Array]:
+        compressed = compress(values, self._centre, self._scale)
+        residuals = self.blocks.step(compressed, learn)
+        return compressed, (residuals - self._residual_centre) / self._residual_scale
 
 
 def measure_residuals(
@@ -133,13 +148,22 @@ class ForecastPath:
 
     def step(self, compressed: Array) -> Surprise:
         """Compressed values (m, f), NaN = missing (the forecaster is then fed the centre, and not judged)."""
-        bounded = np.clip(compressed, -FORECAST_CLIP, FORECAST_CLIP)
         expected = self._forecast
-        surprise = np.abs(one_sided(bounded - expected, self._sides)) / self._scale
-        score, share = self._smoothed.step(np.where(np.isnan(compressed), np.nan, surprise))
-        fed = np.where(np.isfinite(bounded), bounded, 0.0).astype(np.float32)
-        self._forecast = self._lstm.step(fed).astype(np.float64)
+        score, share = self._smoothed.step(self._surprise(compressed))
         return Surprise(score, share, expected)
+
+    def relive(self, compressed: Array) -> Array:
+        """`step` for its traces alone; the smoothed errors (m, f)."""
+        return self._smoothed.push(self._surprise(compressed))
+
+    def _surprise(self, compressed: Array) -> Array:
+        """How far off the last forecast is (m, f); makes the next one."""
+        bounded = np.clip(compressed, -FORECAST_CLIP, FORECAST_CLIP)
+        surprise = np.abs(one_sided(bounded - self._forecast, self._sides)) / self._scale
+        missing = np.isnan(compressed)
+        fed = np.where(missing, 0.0, bounded).astype(np.float32)
+        self._forecast = self._lstm.step(fed).astype(np.float64)
+        return np.where(missing, np.nan, surprise)
 
 
 class SmoothedSurprise:
@@ -152,9 +176,13 @@ class SmoothedSurprise:
 
     def step(self, surprise: Array) -> tuple[Array, Array]:
         """Score (m,) and share (m, f) of scaled absolute errors (m, f); NaN where unknown at this tick."""
-        mean = self._means.push(surprise)[0]
+        mean = self.push(surprise)
         share = np.log1p(np.where(np.isnan(surprise), np.nan, mean))
         return mean_of_top(share, SURPRISE_SHARE), share
+
+    def push(self, surprise: Array) -> Array:
+        """Take in the errors of one tick (m, f); their means (m, f)."""
+        return np.asarray(self._means.push(surprise)[0])
 
 
 def mean_of_top(values: Array, share: float) -> Array:
@@ -193,7 +221,7 @@ class WindowPath:
 
     def step(self, compressed: Array) -> Distance:
         """Compressed values (m, f), NaN = missing; the score is log1p of the root mean square difference."""
-        self._windows.push(compressed)
+        self.relive(compressed)
         squares, known = self._nearest.apart(self._windows.now())
         cells, whole = known.sum(axis=(1, 2)), squares.sum(axis=1)
         judged = (known.any(axis=2).sum(axis=1) >= LEAST_POSITIONS) & ~np.isnan(compressed).all(axis=1)
@@ -201,3 +229,7 @@ class WindowPath:
         stands_out = judged & (whole > 0)
         share = np.where(stands_out[:, None], squares / np.where(stands_out, whole, 1.0)[:, None], 0.0)
         return Distance(score, share)
+
+    def relive(self, compressed: Array) -> None:
+        """`step` for its traces alone."""
+        self._windows.push(compressed)

@@ -120,7 +120,7 @@ class NodeScorer:
         compressed, models = residual.compressed, self.models
         surprise = distance = None
         if models.forecaster is not None:
-            surprise = self.health.ask(models.forecaster, lambda: self._forecast(compressed))
+            surprise = self.health.ask(models.forecaster, lambda: self._forecaster().step(compressed))
             if surprise is None:
                 self._forecasts = None  # when it is asked again it begins anew
         windows = self._windows
@@ -128,11 +128,14 @@ class NodeScorer:
             distance = self.health.ask(models.clusterer, lambda: windows.step(compressed))
         return Tick(residual, surprise, distance)
 
-    def _forecast(self, compressed: Array) -> Surprise | None:
+    def _forecaster(self) -> ForecastPath:
+        """The forecaster's path, about to be stepped; it begins anew where it had been left out."""
         if self._forecasts is None:
             self._forecasts, self._forecast_ticks = self.models.forecast_path(1, self.interval_s), 0
+        if self._forecasts is None:
+            raise RuntimeError("a bundle without a forecaster has no forecasts")
         self._forecast_ticks += 1
-        return None if self._forecasts is None else self._forecasts.step(compressed)
+        return self._forecasts
 
     def _raw(self, tick: Tick) -> dict[str, Array]:
         forests = self.models.forest_scores(tick.residual.summary, tick.residual.normalised)
@@ -214,13 +217,27 @@ class NodeScorer:
         self._windows = self.models.window_path(1, self.interval_s)
         self._steady = HalfSmoothed(len(self.models.forests), self.interval_s)
 
-    def _run(self, rows: Array) -> Tick:
-        """Step the paths through consecutive rows (n, f), n >= 1; the last tick's evidence."""
+    def _run(self, rows: Array, *, normaliser: bool = True) -> Tick:
+        """Live through consecutive rows (n, f), n >= 1; the last tick's evidence.
+
+        Without its `normaliser` if that is told afterwards what it has learnt.
+        """
         if self._residuals is None or not len(rows):
             raise RuntimeError("a scorer without a baseline or a past cannot be run")
-        for row in rows:
-            tick = self._step_paths(self._residuals, row)
-        return tick
+        for row in rows[:-1]:
+            self._relive(self._residuals, row, normaliser=normaliser)
+        return self._step_paths(self._residuals, rows[-1])
+
+    def _relive(self, residuals: ResidualPath, row: Array, *, normaliser: bool) -> None:
+        """`_step_paths` without a judgement that nobody asks for."""
+        compressed = residuals.relive(row[None], normaliser=normaliser)
+        models, windows, ask = self.models, self._windows, self.health.ask
+        if models.forecaster is not None:
+            lived = ask(models.forecaster, lambda: self._forecaster().relive(compressed))
+            if lived is None:
+                self._forecasts = None
+        if models.clusterer is not None and windows is not None:
+            ask(models.clusterer, lambda: windows.relive(compressed))
 
     def _restart_windows(self) -> None:
         """After a long silence yesterday's ticks are no neighbours of now; levels and baseline are kept."""
@@ -319,8 +336,9 @@ class NodeScorer:
             self._start(Baseline(*kept))
         self._memory.take_over(arrays)
         if self._residuals is not None and len(self._memory.recent):
-            self._run(self._memory.recent_rows())
-            if "centre" in arrays:
+            learnt = "centre" in arrays
+            self._run(self._memory.recent_rows(), normaliser=not learnt)
+            if learnt:
                 self._residuals.blocks.restore(part(arrays, "level_"))
                 self._residuals.normaliser.restore(part(arrays, "summary_"))
         self._threshold.restore(part(arrays, "threshold_"))

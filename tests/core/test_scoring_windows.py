@@ -15,6 +15,7 @@ from node_anomaly_core.bundle import Bundle, verify_bundle, write_bundle
 from node_anomaly_core.calibration import fit_member
 from node_anomaly_core.clusters import POSITIONS
 from node_anomaly_core.errors import BundleError
+from node_anomaly_core.evidence import ResidualPath
 from node_anomaly_core.manifest import ModelEntry
 from node_anomaly_core.members import Models, judge
 from node_anomaly_core.scoring import NodeScorer
@@ -182,3 +183,24 @@ def test_the_trainers_replay_and_the_agents_steps_are_one_path(made: small_bundl
     judged = judge(bundle.manifest, {**unknown, "kmeans": fleet})
     assert np.isfinite(judged.combined[LEAST:]).all()
     assert np.isnan(judged.members["lstm"]).all()
+
+
+class Thorough(NodeScorer):
+    """Judges every tick of the past that it relives, though nobody asks."""
+
+    def _relive(self, residuals: ResidualPath, row: NDArray[np.float64], *, normaliser: bool) -> None:
+        assert normaliser
+        self._step_paths(residuals, row)
+
+
+def test_a_past_that_is_relived_leaves_the_traces_of_one_that_is_judged(windowed: Bundle) -> None:
+    """Learning relives up to 960 ticks: half of their cost is what they would say, which is not asked."""
+    rows = small_bundle.rows(46, 90)
+    rows[5:25, 2] = rows[50, 3] = NAN
+    quick, thorough = NodeScorer(windowed, INTERVAL_S), Thorough(windowed, INTERVAL_S)
+    for mine, other in zip(live(quick, rows), live(thorough, rows), strict=True):
+        assert mine.model_scores == pytest.approx(other.model_scores, rel=0, abs=0, nan_ok=True)
+        np.testing.assert_array_equal(mine.expected, other.expected)
+        np.testing.assert_array_equal(mine.contributions, other.contributions)
+    for name, array in quick.state().items():
+        np.testing.assert_array_equal(array, thorough.state()[name])

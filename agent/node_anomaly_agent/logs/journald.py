@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from node_anomaly_agent.logs.libsystemd import Journal, JournalError
@@ -41,6 +42,7 @@ class JournaldSource:
 
     def __init__(self, root: Path, group_of: GroupOf | None = None) -> None:
         self._root = root
+        self._folders = tuple(str(root / place) for place in PLACES)
         self._group_of = group_of
         self._units: dict[bytes, str | None] = {}
         self._journal: Journal | None = None
@@ -160,27 +162,26 @@ class JournaldSource:
         """None for the host's own journal; of another root the first place that exists."""
         if self._root == Path("/"):
             return None
-        return next((str(self._root / place) for place in PLACES if (self._root / place).is_dir()), None)
+        return next((folder for folder in self._folders if Path(folder).is_dir()), None)
 
     def _look(self) -> SourceStatus | None:
         """Why there is nothing to read, None if there is; libsystemd passes over what it may not open."""
         files, refused = 0, ""
-        for place in PLACES:
-            folder = self._root / place
+        for folder in self._folders:
             try:
                 for path in _journal_files(folder):
                     files += 1
                     if not os.access(path, os.R_OK):
-                        refused = str(path)
+                        refused = path
             except FileNotFoundError:
                 continue
             except OSError:
-                refused = str(folder)
+                refused = folder
         if refused:
             error = f"{refused}: not readable by this user: {_JOIN}"
             return SourceStatus(success=False, error=error)
         if not files:
-            where = " and ".join(str(self._root / place) for place in PLACES)
+            where = " and ".join(self._folders)
             return SourceStatus(success=False, error=f"no journal in {where}", missing=True)
         return None
 
@@ -216,12 +217,25 @@ class JournaldSource:
             self._journal = None
 
 
-def _journal_files(folder: Path) -> Iterator[Path]:
-    """The system's own journal files, here and in the machines' folders; users' may be refused, not these."""
-    yield from folder.glob("system*.journal")
-    for machine in folder.iterdir():
-        if machine.is_dir():
-            yield from machine.glob("system*.journal")
+def _journal_files(folder: str) -> Iterator[str]:
+    """The system's own journal files, here and in the machines' folders; users' may be refused, not these.
+
+    Asked at every tick of a host without a journal: no Path is made of anything.
+    """
+    machines = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_system_journal(entry.name):
+                yield entry.path
+            elif entry.is_dir():
+                machines.append(entry.path)
+    for machine in machines:
+        with suppress(PermissionError), os.scandir(machine) as entries:
+            yield from (entry.path for entry in entries if _is_system_journal(entry.name))
+
+
+def _is_system_journal(name: str) -> bool:
+    return name.startswith("system") and name.endswith(".journal")
 
 
 def _priority(value: bytes | None) -> int:
