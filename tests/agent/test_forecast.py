@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+import small_bundle
 from agent_fakes import FEATURES, FakeLog, make_candidate, make_rig, make_score, make_snapshot
 from node_anomaly_agent import api
 from node_anomaly_agent.exposition import expose
@@ -15,9 +18,13 @@ from node_anomaly_agent.forecast import Outlook
 from node_anomaly_agent.forecast_status import ForecastStatus, horizon_label
 from node_anomaly_agent.once import Exit, Outcome, render_json, render_prom, render_table
 from node_anomaly_agent.page import render_page
-from node_anomaly_agent.scorer import AgentScorer, Candidate
+from node_anomaly_agent.scorer import AgentScorer, Candidate, load_candidate
 from node_anomaly_agent.site import Site
+from node_anomaly_core.bundle import write_bundle
+from node_anomaly_core.calibration import Tail
+from node_anomaly_core.features import CATALOGUE
 from node_anomaly_core.forecast import EVERY_S, Forecast, Leaving
+from node_anomaly_core.forecast_entry import ForecastEntry, HorizonEntry
 
 FORECAST = Forecast(
     made_at=1_700_000_000.0 - 60.0,
@@ -91,6 +98,31 @@ def test_without_the_lstm_there_is_no_forecast(forecaster):
     scorer.afford(everything=True)
     assert scorer.look_ahead() is FORECAST
     assert AgentScorer(candidate(None)).look_ahead() is None
+
+
+def test_a_bundle_on_disk_foresees_through_the_agents_own_columns(tmp_path):
+    """The whole way: verified, aligned with the catalogue, lived with, looked ahead, reloaded."""
+    small = small_bundle.build()
+    names = [feature.name for feature in small_bundle.FEATURES]
+    tail = Tail((0.0, 1.0, 2.0), (0.0, -2.0, -4.0), -2.0)
+    shown = HorizonEntry(300.0, {"lstm": 0.1, "persistence": 0.2}, {names[0]: 0.5}, 0.5, 0.0, tail)
+    manifest = replace(small.manifest, forecast=ForecastEntry((shown,), {names[0]: (-2.0, 2.0)}))
+    path = write_bundle(tmp_path, manifest, small.files)
+    scorer = AgentScorer(load_candidate(path, CATALOGUE, 15.0, ""))
+    columns = [[feature.name for feature in CATALOGUE].index(name) for name in names]
+    for tick, values in enumerate(small_bundle.rows(4, 40)):
+        row = np.full(len(CATALOGUE), np.nan)
+        row[columns] = values
+        scorer.step(1_700_000_000.0 + 15.0 * tick, row)
+    forecast = scorer.look_ahead()
+    assert list(forecast.scores) == [300.0]
+    assert 0.0 < forecast.scores[300.0] < 2.0
+    assert forecast.made_at == 1_700_000_000.0 + 39 * 15.0
+    scorer.swap(load_candidate(path, CATALOGUE, 15.0, ""))
+    assert scorer.look_ahead() is not None, "a new bundle has lived through the old one's past"
+    plain = load_candidate(write_bundle(tmp_path, small.manifest, small.files), CATALOGUE, 15.0, "")
+    scorer.swap(plain)
+    assert scorer.look_ahead() is None
 
 
 def test_the_daemon_publishes_it_with_the_tick(forecaster):
