@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from agent_fakes import START
 from node_anomaly_agent.episode import Cause, Episode, ProcessUse
 from node_anomaly_agent.episode_status import EpisodeStatus
+from node_anomaly_agent.forecast_status import ForecastStatus
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.score_history import ScoreRecorder
 from node_anomaly_agent.snapshot import BundleInfo, Counters, Histogram, ReloadStatus, Snapshot
 from node_anomaly_core.features import CATALOGUE, Feature
+from node_anomaly_core.forecast import Forecast, Leaving
 from node_anomaly_core.score import Score
 
 MODELS = ("isolation_forest", "isolation_forest_raw", "random_forest", "lstm", "kmeans", "autoregression")
@@ -182,6 +184,17 @@ def recorded() -> Snapshot:
     return replace(anomalous(), episodes=status)
 
 
+def foreseen() -> Snapshot:
+    """All is well, and two features are expected to leave their normal range."""
+    by_name = {feature.name: feature for feature in CATALOGUE}
+    leaving = (
+        Leaving(by_name["load1_per_cpu_ratio"], 540.0, 2.4, 1.9),
+        Leaving(by_name["memory_available_ratio"], 1860.0, 0.06, 0.11),
+    )
+    forecast = Forecast(START - 140, {300.0: 0.42, 900.0: 0.81, 3600.0: 1.34}, leaving)
+    return replace(warm(), forecast=ForecastStatus(forecast))
+
+
 def rejected() -> Snapshot:
     """A bundle on offer was refused, and a collector fails; the bundle in use goes on."""
     message = (
@@ -207,6 +220,7 @@ STATES = {
     "warm": warm,
     "anomalous": anomalous,
     "recorded": recorded,
+    "foreseen": foreseen,
     "rejected": rejected,
 }
 
