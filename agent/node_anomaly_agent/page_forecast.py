@@ -24,11 +24,11 @@ def forecast_card(snapshot: Snapshot, now: float) -> str:
         )
         for seconds, score in forecast.scores.items()
     ]
-    content = table(("Expected", "Score"), rows, 1)
+    content = f'<div class="narrow">{table(("Expected", "Score"), rows, 1)}</div>'
     leaving = [
         f"<li>{code(one.feature.name)} {text(leaving_words(one))}</li>" for one in forecast.leaving[:LISTED]
     ]
     if leaving:
         content += f"<p>Expected to leave their normal range:</p><ul>{''.join(leaving)}</ul>"
     made = f'<p class="dim">Made {text(format_age(now - forecast.made_at))} ago.</p>'
-    return card("Forecast", content + made, "third")
+    return card("Forecast", content + made)
