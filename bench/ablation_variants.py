@@ -53,6 +53,7 @@ class Variant:
     window_s: float | None = None
     open_s: float = OPEN_S
     update_s: float = UPDATE_S
+    most_rise: float | None = None
     held: bool = True
     """Whether the threshold is asked about the largest evidence of the last three ticks."""
 
@@ -116,10 +117,15 @@ def variants() -> Mapping[str, tuple[Variant, ...]]:
             replace(each, rolling=False)
             for each in (plain, pca, windows, forest, lstm, three, product, taught)
         ),
-        "rolling threshold, as shipped 48 hours with an open episode spared for 6": tuple(
+        "rolling threshold, as shipped 72 hours with an open episode spared for 6": tuple(
             replace(product, title=f"the product, {24 * days} hours", window_s=days * DAY_S)
-            for days in (1, 2.5, 3, 4)
+            for days in (1, 2, 4)
         )
+        + tuple(
+            replace(product, title=f"the product, episodes count {rise} times the threshold", most_rise=rise)
+            for rise in (1.15, 1.6)
+        )
+        + (replace(product, title="the product, episodes count in full", most_rise=float("inf")),)
         + tuple(
             replace(
                 product, title=f"the product, an open episode spared for {hours} hours", open_s=hours * HOUR_S
@@ -178,5 +184,6 @@ def scores_of(measured: Measured, variant: Variant, interval_s: float, per_week:
         window_s=variant.window_s,
         open_s=variant.open_s,
         update_s=variant.update_s,
+        most_rise=variant.most_rise,
     )
     return scores[len(calibration) :]

@@ -1,10 +1,13 @@
 """A service on this host begins to log errors at twenty times its usual rate: when does the agent say so?
 
-    python bench/log_incident.py [--hours 4] [--times 20] [--lines 2.0] [--share 0.01] [--seed 1] [--json]
+    python bench/log_incident.py [--hours 4] [--times 20] [--lines 2.0] [--share 0.01] [--seed 1]
+        [--interval 15] [--real] [--json]
 
 The daemon as it ships with the starter bundle, over the real /proc and a real log file, with a clock that
-does not wait (as fast_agent.py): each tick of 15 s the service writes its lines, Poisson around `--lines` a
-second, `--share` of them errors. After `--hours` the errors come `--times` as often, everything else goes on.
+does not wait (as fast_agent.py) or, with `--real`, one that does: each tick the service writes its lines,
+Poisson around `--lines` a second, `--share` of them errors. After `--hours` the errors come `--times` as
+often, everything else goes on. A clock that does not wait makes a host look noisier than it is: what others
+do in a few milliseconds passes for what they do in a tick.
 Printed: the false alarms before, the ticks from the first wrong line to the alarm, and the first reasons, of
 the alarm or else of the highest score.
 """
@@ -28,7 +31,6 @@ from node_anomaly_agent.config import load_config
 from node_anomaly_agent.daemon import Daemon
 from node_anomaly_agent.snapshot import Snapshot
 
-INTERVAL_S = 15.0
 INCIDENT_TICKS = 40
 HOLD_TICKS = 3
 """An alarm is a score of 1 for so many ticks."""
@@ -50,12 +52,13 @@ class Service:
     lines: float
     share: float
     random: np.random.Generator
+    interval_s: float = 15.0
     times: float = 1.0
 
     def work(self) -> None:
         """Append one tick's lines in random order."""
-        quiet = self.random.poisson(self.lines * (1 - self.share) * INTERVAL_S)
-        wrong = self.random.poisson(self.lines * self.share * self.times * INTERVAL_S)
+        quiet = self.random.poisson(self.lines * (1 - self.share) * self.interval_s)
+        wrong = self.random.poisson(self.lines * self.share * self.times * self.interval_s)
         kinds = [WORK[at] for at in self.random.choice(len(WORK), quiet, p=(0.6, 0.3, 0.08, 0.02))]
         kinds += [ERRORS[0]] * int(wrong)
         self.random.shuffle(kinds)
@@ -83,9 +86,10 @@ class Story:
 
 
 class StoryClock(SystemClock):
-    """Skips every wait and tells the story a tick further."""
+    """Tells the story a tick further before it waits, if it waits at all."""
 
     story: Story
+    real = False
     daemon: Any = None
 
     def __init__(self) -> None:
@@ -101,8 +105,11 @@ class StoryClock(SystemClock):
         return super().monotonic() + self._skipped
 
     def wait(self, seconds: float) -> None:
-        """Skip the wait; before the next tick the service works."""
-        self._skipped += max(seconds, 0.0)
+        """Wait, or skip the wait; before the next tick the service works."""
+        if self.real:
+            super().wait(seconds)
+        else:
+            self._skipped += max(seconds, 0.0)
         said = self.story.said
         snapshot = self.daemon.snapshot
         if (not said or snapshot.heartbeat != said[-1].heartbeat) and not self.story.next(snapshot):
@@ -113,9 +120,11 @@ def live(arguments: argparse.Namespace, folder: Path) -> Story:
     """Run the daemon through the story."""
     log = folder / "shop.log"
     log.touch()
-    service = Service(log, arguments.lines, arguments.share, np.random.default_rng(arguments.seed))
-    story = Story(service, round(arguments.hours * 3600 / INTERVAL_S), arguments.times)
-    StoryClock.story = story
+    service = Service(
+        log, arguments.lines, arguments.share, np.random.default_rng(arguments.seed), arguments.interval
+    )
+    story = Story(service, round(arguments.hours * 3600 / arguments.interval), arguments.times)
+    StoryClock.story, StoryClock.real = story, arguments.real
 
     class Watched(Daemon):
         """Known to the clock."""
@@ -127,7 +136,7 @@ def live(arguments: argparse.Namespace, folder: Path) -> Story:
     vars(assembly)["SystemClock"] = StoryClock
     vars(assembly)["Daemon"] = Watched
     settings = {
-        "interval": INTERVAL_S,
+        "interval": arguments.interval,
         "web.listen-address": "127.0.0.1:0",
         "state.directory": str(folder / "state"),
         "collector.logs.files": [str(log)],
@@ -179,6 +188,8 @@ def main() -> int:
     parser.add_argument("--lines", type=float, default=2.0, help="a second")
     parser.add_argument("--share", type=float, default=0.01, help="of errors among the lines")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--interval", type=float, default=15.0, help="seconds between two ticks")
+    parser.add_argument("--real", action="store_true", help="wait as a daemon does")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="anomaly-log-incident-") as scratch:

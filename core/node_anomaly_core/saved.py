@@ -22,7 +22,7 @@ _MEMORY: Mapping[str, tuple[int | str, ...]] = {
     "forest_scores": ("s", "m"),
     "evidence": ("e",),
     "threshold_blocks": ("b",),
-    "threshold_level": (2,),
+    "threshold_level": (3,),
 }
 _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "centre": ("f",),

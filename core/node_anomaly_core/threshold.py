@@ -7,7 +7,12 @@ the trailing window reached as often as the budget allows. No label is used, and
 changes: only where on the evidence 1.0 lies. The ratio of both levels is exported, so that a threshold that
 wandered is seen.
 
-Memory is one number per ten ticks of two days (three for tight budgets), whatever happens.
+An incident must not blind the node to the next one: whatever it reaches in its first hours, it counts in the
+window as at most a little more than the threshold that it crossed. So the threshold follows drift step by
+step, and does not jump to the height of a single episode for as long as the window lasts. What stands for
+longer is taken for the node's new normal, and counts in full.
+
+Memory is one number per ten ticks of three days (three and a half for tight budgets), whatever happens.
 """
 
 from __future__ import annotations
@@ -20,15 +25,22 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, Tail
 
-WINDOW_S = 2 * 86_400.0
-LONG_WINDOW_S = 3 * 86_400.0
-"""For a budget that allows less than one alarm in two days: their largest would be reached too often."""
+WINDOW_S = 3 * 86_400.0
+LONG_WINDOW_S = 3.5 * 86_400.0
+"""For a budget that allows less than one alarm in three days: their largest would be reached too often."""
+
+MOST_RISE = 1.3
+"""An episode counts as at most this many times the threshold that it crossed, until it is OPEN_S old."""
+
+LONG_MOST_RISE = 1.12
+"""For tight budgets, where one episode is more than a window allows."""
 
 UPDATE_S = 1_800.0
 OPEN_S = 6 * 3_600.0
-"""An episode that is still going on does not raise the threshold over itself for this long."""
+"""For this long an episode that is still going on does not raise the threshold over itself."""
 
-_COUNT_BIAS = 0.25  # keeps a budget of one a day on real servers; stationary noise realises a third more
+_COUNT_BIAS = 0.4  # keeps a budget of one a day on real servers; stationary noise realises somewhat more
+_LONG_COUNT_BIAS = 0.33
 _LEAST_LEVEL = 0.05  # of evidence, where the median is 0 and the 95 % quantile of training 1
 _SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 _PEAKS = 12
@@ -64,25 +76,32 @@ class RollingThreshold:
         window_s: float | None = None,
         open_s: float = OPEN_S,
         update_s: float = UPDATE_S,
+        most_rise: float | None = None,
     ) -> None:
         """Start at the `level` that training found for the budget.
 
-        A node has the defaults, a window of two or, for tight budgets, three days; bench/ablation.py tries
-        others, an `open_s` of 0, which lets any episode raise the threshold over itself, and shorter
-        times between two looks (`update_s`).
+        A node has the defaults, a window of three or, for tight budgets, three and a half days;
+        bench/ablation.py tries others, an `open_s` of 0, which lets any episode raise the threshold over
+        itself, other times between two looks (`update_s`), and episodes that count in full (`most_rise`
+        infinite).
         """
+        tight = budget_per_week * WINDOW_S < WEEK
         if window_s is None:
-            window_s = WINDOW_S if budget_per_week * WINDOW_S >= WEEK else LONG_WINDOW_S
+            window_s = LONG_WINDOW_S if tight else WINDOW_S
+        if most_rise is None:
+            most_rise = LONG_MOST_RISE if tight else MOST_RISE
         self._promised = max(level, _LEAST_LEVEL)
         self._block_s = MERGE_TICKS * interval_s
         self._blocks: deque[float] = deque(maxlen=max(3, round(window_s / self._block_s)))
-        self._allowed = budget_per_week * window_s / WEEK - _COUNT_BIAS
+        self._allowed = budget_per_week * window_s / WEEK - (_LONG_COUNT_BIAS if tight else _COUNT_BIAS)
+        self._most_rise = most_rise
         self._every = max(1, round(update_s / self._block_s))
         self._open = max(1, round(open_s / self._block_s)) if open_s > 0 else 0
         self._last: deque[float] = deque(maxlen=HOLD_TICKS)
         self._highest = -np.inf
         self._ticks = 0
         self._since = 0
+        self._going_on = 0  # blocks since the episode began that has not ended
         self.level = self._promised
 
     @property
@@ -98,29 +117,29 @@ class RollingThreshold:
             self._highest = max(self._highest, min(self._last))
         self._ticks += 1
         if self._ticks % MERGE_TICKS == 0:
-            self._blocks.append(self._highest)
-            self._highest = -np.inf
+            self._end_block()
             self._since += 1
             if self._since >= self._every:
                 self._since = 0
                 self._update()
         return level
 
+    def _end_block(self) -> None:
+        self._going_on = self._going_on + 1 if self._highest >= self.level else 0
+        spared = self._going_on <= self._open
+        self._blocks.append(min(self._highest, self._most_rise * self.level) if spared else self._highest)
+        self._highest = -np.inf
+
     def _update(self) -> None:
         blocks = np.array(self._blocks)
-        blocks = blocks[: len(blocks) - self._going_on(blocks)]
+        if self._going_on <= self._open:
+            blocks = blocks[: max(0, len(blocks) - self._going_on)]
         known = np.isfinite(blocks)
         if not known.any():
             return
         share = float(known.sum()) / self._blocks.maxlen  # type: ignore[operator]  # it was given
         found = max(self._reached(blocks), _LEAST_LEVEL)
         self.level = float(np.exp(share * np.log(found) + (1 - share) * np.log(self._promised)))
-
-    def _going_on(self, blocks: Array) -> int:
-        """How many of the latest blocks belong to an episode that has not ended and is not too old."""
-        below = np.flatnonzero(~(blocks >= self.level))
-        length = len(blocks) - 1 - int(below[-1]) if len(below) else len(blocks)
-        return length if length <= self._open else 0
 
     def _reached(self, blocks: Array) -> float:
         """The level that as many separate episodes reached as are allowed in a window."""
@@ -136,10 +155,10 @@ class RollingThreshold:
         return float(np.interp(self._allowed, np.arange(len(peaks)), -np.sort(-peaks)))
 
     def state(self) -> dict[str, NDArray[np.float64]]:
-        """What a restart needs: the window and the level in force."""
+        """What a restart needs: the window, the level in force, and since when an episode is open."""
         return {
             "blocks": np.array(self._blocks),
-            "level": np.array([self.level, float(self._since)]),
+            "level": np.array([self.level, float(self._since), float(self._going_on)]),
         }
 
     def adopt(self, other: RollingThreshold) -> None:
@@ -148,17 +167,19 @@ class RollingThreshold:
         self._blocks.clear()
         self._blocks.extend(block * change for block in other._blocks)
         self.level, self._since = other.ratio * self._promised, min(other._since, self._every)
+        self._going_on = other._going_on
 
     def restore(self, state: Mapping[str, NDArray[np.floating]]) -> None:
         """Take over what `state` saved; raises ValueError for numbers that no threshold has."""
-        level, since = (float(number) for number in state["level"])
-        if not np.isfinite(level) or level < _LEAST_LEVEL or not 0 <= since <= self._every:
-            raise ValueError(f"a saved threshold of {level} after {since} blocks")
+        level, since, going_on = (float(number) for number in state["level"])
+        in_range = _LEAST_LEVEL <= level < np.inf and 0 <= since <= self._every
+        if not in_range or not 0 <= going_on < np.inf:
+            raise ValueError(f"a saved threshold of {level} after {since} blocks, {going_on} of an episode")
         if np.isnan(state["blocks"]).any() or (state["blocks"] == np.inf).any():
             raise ValueError("a saved threshold holds a level that is no number")
         self._blocks.clear()
         self._blocks.extend(float(block) for block in state["blocks"])
-        self.level, self._since = level, int(since)
+        self.level, self._since, self._going_on = level, int(since), int(going_on)
 
 
 def rolling_scores(
@@ -170,6 +191,7 @@ def rolling_scores(
     window_s: float | None = None,
     open_s: float = OPEN_S,
     update_s: float = UPDATE_S,
+    most_rise: float | None = None,
 ) -> Array:
     """Scores (t,) of consecutive evidence (t,), NaN = unknown, by the node's own threshold."""
     threshold = RollingThreshold(
@@ -179,6 +201,7 @@ def rolling_scores(
         window_s=window_s,
         open_s=open_s,
         update_s=update_s,
+        most_rise=most_rise,
     )
     levels = np.array([threshold.step(float(value)) for value in evidence])
     return around(tail.score(evidence), tail.score(levels))

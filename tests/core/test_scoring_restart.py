@@ -178,7 +178,7 @@ def test_counts_below_zero_and_a_range_of_nothing_are_refused(
     refuses(scorer, {**saved, "thinned": np.zeros((513, WIDTH))})
     refuses(scorer, {**saved, "threshold_blocks": np.array([1.0, NAN])})
     refuses(scorer, {**saved, "threshold_blocks": np.array([1.0, np.inf])})
-    refuses(scorer, {**saved, "threshold_level": np.array([0.0, 0.0])})
+    refuses(scorer, {**saved, "threshold_level": np.array([0.0, 0.0, 0.0])})
     refuses(scorer, {**saved, "residual_centre": np.full((16, WIDTH), NAN)})
     refuses(scorer, {**saved, "more": np.zeros(1)})
     refuses(scorer, {})

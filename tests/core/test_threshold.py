@@ -22,6 +22,7 @@ DAY = 1_440  # ticks
 A_DAY = 7.0
 """False alarms per week."""
 TO_UPDATE = round(UPDATE_S / INTERVAL_S)
+WINDOW = round(WINDOW_S / INTERVAL_S)
 
 
 def noise(seed: int, ticks: int) -> Array:
@@ -80,17 +81,17 @@ def test_it_finds_the_level_of_a_quieter_and_of_a_noisier_node(tail: Tail, facto
 
 def test_what_is_known_of_the_node_counts_as_much_as_is_known_of_it() -> None:
     """Half a window in, it is half way between the promised level and the node's own."""
-    part, evidence = threshold(8.0), np.full(2 * DAY, 2.0)
-    levels(part, evidence[:DAY])
+    part, evidence = threshold(8.0), np.full(WINDOW, 2.0)
+    levels(part, evidence[: WINDOW // 2])
     assert part.level == pytest.approx(4.0)
-    levels(part, evidence[DAY:])
+    levels(part, evidence[WINDOW // 2 :])
     assert part.level == pytest.approx(2.0)
 
 
 def test_what_is_older_than_the_window_is_forgotten(tail: Tail) -> None:
     wild, calm = (threshold(tail.alarm_level()) for _ in range(2))
     levels(wild, 10 * noise(1, DAY))
-    window = noise(2, round((WINDOW_S + UPDATE_S) / INTERVAL_S))
+    window = noise(2, WINDOW + TO_UPDATE)
     levels(wild, window)
     levels(calm, window)
     assert wild.level == calm.level
@@ -159,6 +160,34 @@ def test_an_incident_counts_at_last_but_not_before_it_is_six_hours_old(tail: Tai
     assert part.ratio > 3.0
 
 
+def test_an_incident_does_not_hide_the_next_one(tail: Tail) -> None:
+    """At one alarm a week three days do not allow one episode, and the first of two was ten times as high."""
+    part, evidence = threshold(tail.alarm_level(), budget=1.0), noise(7, 6 * DAY)
+    first, second = slice(4 * DAY, 4 * DAY + 60), slice(5 * DAY, 5 * DAY + 60)
+    evidence[first] += 100.0
+    before = levels(part, evidence[: second.start])[first.start]
+    evidence[second] += 3.0 * before
+    assert (evidence[second] >= levels(part, evidence[second])).all()
+    blind = RollingThreshold(tail.alarm_level(), 1.0, INTERVAL_S, most_rise=np.inf)
+    assert (evidence[second] < levels(blind, evidence[: second.stop])[second]).all()
+
+
+def test_a_node_that_became_three_times_as_noisy_is_quiet_again_after_some_days(tail: Tail) -> None:
+    """Step by step: every episode counts as little more than the threshold that it crossed."""
+    evidence = noise(8, 20 * DAY)
+    evidence[5 * DAY :] *= 3.0
+    scores = rolling_scores(tail, evidence, A_DAY, INTERVAL_S)
+    assert alarms(scores[10 * DAY :]) < 2.0 * A_DAY
+
+
+@pytest.mark.parametrize("budget", [1.0, A_DAY])
+def test_a_level_that_stays_is_the_new_normal_after_two_days(tail: Tail, budget: float) -> None:
+    evidence = noise(12, 10 * DAY)
+    evidence[5 * DAY :] += 10.0
+    scores = rolling_scores(tail, evidence, budget, INTERVAL_S)
+    assert (held(scores)[7 * DAY :] >= 1.0).mean() < 0.02
+
+
 # --------------------------------------------------------------------------------------------- the unknown
 
 
@@ -171,11 +200,11 @@ def test_unknown_evidence_is_not_held_and_not_zero() -> None:
 
 def test_days_without_evidence_lead_back_to_what_was_promised_and_never_to_zero() -> None:
     part = threshold(2.0)
-    levels(part, np.full(3 * DAY, 0.5))
+    levels(part, np.full(WINDOW + DAY, 0.5))
     assert part.level == pytest.approx(0.5)
-    levels(part, np.full(DAY, NAN))
+    levels(part, np.full(WINDOW // 2, NAN))
     assert part.level == pytest.approx(1.0, rel=0.1)  # half of the window is known
-    levels(part, np.full(3 * DAY, NAN))
+    levels(part, np.full(WINDOW, NAN))
     assert 1.0 < part.level <= 2.0
 
 
@@ -194,10 +223,10 @@ def test_memory_is_bounded_however_short_the_ticks() -> None:
     most = round(WINDOW_S / MERGE_TICKS)
     for value in noise(8, most * MERGE_TICKS // 100):
         part.step(float(value))
-    part.restore({"blocks": np.ones(3 * most), "level": np.array([2.0, 0.0])})
+    part.restore({"blocks": np.ones(3 * most), "level": np.array([2.0, 0.0, 0.0])})
     assert len(part.state()["blocks"]) == most
     levels(part, noise(9, 2 * round(UPDATE_S)))
-    assert sum(array.nbytes for array in part.state().values()) <= 8 * (most + 2)
+    assert sum(array.nbytes for array in part.state().values()) <= 8 * (most + 3)
 
 
 def test_at_the_longest_interval_the_window_is_that_of_the_shortest(tail: Tail) -> None:
@@ -274,7 +303,7 @@ def test_a_restart_between_two_blocks_changes_nothing(seed: int, before: int, af
 
 def test_a_restart_anywhere_loses_at_most_the_block_it_fell_into() -> None:
     part, restarted = threshold(), threshold()
-    levels(part, noise(10, 2 * DAY + 7))
+    levels(part, noise(10, WINDOW + 7))
     restarted.restore(part.state())
     levels(part, noise(11, 3))
     np.testing.assert_array_equal(part.state()["blocks"][:-1], restarted.state()["blocks"][1:])
@@ -284,13 +313,15 @@ def test_a_restart_anywhere_loses_at_most_the_block_it_fell_into() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"level": np.array([NAN, 0.0])},
-        {"level": np.array([np.inf, 0.0])},
-        {"level": np.array([0.0, 0.0])},
-        {"level": np.array([-1.0, 0.0])},
-        {"level": np.array([2.0, -1.0])},
-        {"level": np.array([2.0, 1e9])},
-        {"level": np.array([2.0, NAN])},
+        {"level": np.array([NAN, 0.0, 0.0])},
+        {"level": np.array([np.inf, 0.0, 0.0])},
+        {"level": np.array([0.0, 0.0, 0.0])},
+        {"level": np.array([-1.0, 0.0, 0.0])},
+        {"level": np.array([2.0, -1.0, 0.0])},
+        {"level": np.array([2.0, 1e9, 0.0])},
+        {"level": np.array([2.0, 0.0, -1.0])},
+        {"level": np.array([2.0, 0.0, NAN])},
+        {"level": np.array([2.0, NAN, 0.0])},
         {"blocks": np.array([1.0, NAN])},
         {"blocks": np.array([np.inf])},
     ],
