@@ -117,9 +117,9 @@ def variants() -> Mapping[str, tuple[Variant, ...]]:
             replace(each, rolling=False)
             for each in (plain, pca, windows, forest, lstm, three, product, taught)
         ),
-        "rolling threshold, as shipped 72 hours with an open episode spared for 6": tuple(
+        "rolling threshold, as shipped 48 hours with an open episode spared for 6": tuple(
             replace(product, title=f"the product, {24 * days} hours", window_s=days * DAY_S)
-            for days in (1, 2, 4)
+            for days in (1, 3, 4)
         )
         + tuple(
             replace(product, title=f"the product, episodes count {rise} times the threshold", most_rise=rise)

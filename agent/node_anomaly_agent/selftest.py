@@ -21,13 +21,14 @@ from node_anomaly_agent.selftest_status import SelfTestStatus
 from node_anomaly_core.calibration import HOLD_TICKS
 from node_anomaly_core.features import Feature
 from node_anomaly_core.score import Score
+from node_anomaly_core.windows import ticks_in
 
 EVERY_S = 6 * 3_600.0
 FIRST_AFTER_S = 600.0
 """Of being warm: a node that has just been learnt knows itself badly."""
 
-TICKS = 12
-"""Of the anomaly; windows of minutes have to fill with it."""
+ANOMALY_S, LEAST_TICKS = 120.0, 12
+"""How long the anomaly lasts: means over a minute have to fill with it, whatever the interval."""
 
 PAST_TICKS = 160
 """That the copy lives through first: the forty minutes of the windows at 15 s. All of a scorer's past would
@@ -97,9 +98,15 @@ def held_score(fork: Fork, last: Score, now: float) -> float:
     state = {name: fork.state[name][-PAST_TICKS:] for name in ("times", "rows")}
     scorer = replace(fork, state={**fork.state, **state}).scorer(with_history=True)
     row = anomaly(fork.info.features, last)
-    scores = [scorer.step(now + (at + 1) * fork.interval_s, row).score for at in range(TICKS)]
+    ticks = range(1, anomaly_ticks(fork.interval_s) + 1)
+    scores = [scorer.step(now + at * fork.interval_s, row).score for at in ticks]
     known = np.nan_to_num(np.array(scores))
     return float(np.lib.stride_tricks.sliding_window_view(known, HOLD_TICKS).min(axis=1).max())
+
+
+def anomaly_ticks(interval_s: float) -> int:
+    """Ticks of the made-up anomaly at an interval."""
+    return ticks_in(ANOMALY_S, interval_s, LEAST_TICKS)
 
 
 def anomaly(features: tuple[Feature, ...], last: Score) -> Array:

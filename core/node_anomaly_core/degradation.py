@@ -3,7 +3,7 @@
 A member that raises, or gives no number where it should, rests for a while and is then tried again. The
 evidence of the others is combined as ever. The tail that turns it into a score was calibrated with all
 members: a mean over fewer of them is noisier, so the false-alarm budget is not promised until the node's own
-threshold has followed, which takes it three days.
+threshold has followed, which takes it two days.
 """
 
 from __future__ import annotations

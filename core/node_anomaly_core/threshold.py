@@ -12,7 +12,7 @@ window as at most a little more than the threshold that it crossed. So the thres
 step, and does not jump to the height of a single episode for as long as the window lasts. What stands for
 longer is taken for the node's new normal, and counts in full.
 
-Memory is one number per ten ticks of three days (three and a half for tight budgets), whatever happens.
+Memory is one number per ten ticks of two days (three and a half for tight budgets), whatever happens.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, Tail
 
-WINDOW_S = 3 * 86_400.0
+WINDOW_S = 2 * 86_400.0
 LONG_WINDOW_S = 3.5 * 86_400.0
-"""For a budget that allows less than one alarm in three days: their largest would be reached too often."""
+"""For a budget that allows less than one alarm in two days: their largest would be reached too often."""
 
 MOST_RISE = 1.3
 """An episode counts as at most this many times the threshold that it crossed, until it is OPEN_S old."""
@@ -80,7 +80,7 @@ class RollingThreshold:
     ) -> None:
         """Start at the `level` that training found for the budget.
 
-        A node has the defaults, a window of three or, for tight budgets, three and a half days;
+        A node has the defaults, a window of two or, for tight budgets, three and a half days;
         bench/ablation.py tries others, an `open_s` of 0, which lets any episode raise the threshold over
         itself, other times between two looks (`update_s`), and episodes that count in full (`most_rise`
         infinite).

@@ -11,7 +11,7 @@ import pytest
 import small_bundle
 from agent_fakes import FakeLog
 from node_anomaly_agent.scorer import AgentScorer, Candidate
-from node_anomaly_agent.selftest import EVERY_S, FIRST_AFTER_S, SelfTest, anomaly, held_score
+from node_anomaly_agent.selftest import EVERY_S, FIRST_AFTER_S, SelfTest, anomaly, anomaly_ticks, held_score
 from node_anomaly_agent.snapshot import BundleInfo
 from node_anomaly_core.bundle import Bundle, starter_bundle, verify_bundle
 from node_anomaly_core.scoring import NodeScorer
@@ -68,6 +68,11 @@ def test_the_starter_sees_it_on_a_node_that_it_has_just_learnt():
         row = np.abs(rng.normal(1.0, 0.05, len(starter.manifest.features)))
         score = scorer.step(NOW + 15.0 * tick, row)
     assert held_score(scorer.fork(), score, score.timestamp) >= 1.0
+
+
+@pytest.mark.parametrize(("interval_s", "ticks"), [(1.0, 120), (15.0, 12), (300.0, 12)])
+def test_the_anomaly_lasts_two_minutes_or_twelve_ticks_so_that_windows_fill_with_it(interval_s, ticks):
+    assert anomaly_ticks(interval_s) == ticks
 
 
 def test_it_begins_ten_minutes_after_the_agent_is_warm_and_comes_back_after_hours(bundle):
