@@ -63,7 +63,7 @@ def diff(
             sys.stdout.write(json.dumps({key: list(pair) for key, pair in changed.items()}, indent=2) + "\n")
         else:
             for key, (was, now) in changed.items():
-                sys.stdout.write(f"{key}: {_word(was)} -> {_word(now)}\n")
+                sys.stdout.write(f"{key}: {_word(key, was)} -> {_word(key, now)}\n")
             sys.stdout.write("equal\n" if not changed else f"{len(changed)} differences\n")
         raise typer.Exit(DIFFERENT if changed else 0)
 
@@ -75,5 +75,5 @@ def _shown(key: str, value: object) -> str:
     return str(value)
 
 
-def _word(value: object) -> str:
-    return "-" if value is None else str(value)
+def _word(path: str, value: object) -> str:
+    return "-" if value is None else _shown(path.rpartition(".")[2], value)
