@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from node_anomaly_agent.whole_file import write_whole
 from node_anomaly_core.errors import AnomalyError, BundleError
 from node_anomaly_core.score import part
-from node_anomaly_core.tensors import read_tensors, write_tensors
+from node_anomaly_core.tensors import read_tensors, tensor_parts
 
 STATE_FILE = "agent.state"
 FORMAT_VERSION = 1
@@ -72,8 +72,11 @@ def encode_state(state: AgentState) -> bytes:
     tensors: dict[str, NDArray[Any]] = {_SCORER + name: array for name, array in state.scorer.items()}
     tensors |= {_HISTORY + name: array for name, array in state.history.items()}
     tensors[_META] = np.frombuffer(json.dumps(meta, separators=(",", ":")).encode(), dtype=np.uint8)
-    body = write_tensors(tensors)
-    return _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    body = tensor_parts(tensors)
+    digest = hashlib.sha256()
+    for part_of_it in body:
+        digest.update(part_of_it)
+    return b"".join([_MAGIC, digest.hexdigest().encode(), b"\n", *body])
 
 
 def decode_state(content: bytes) -> AgentState:

@@ -14,6 +14,8 @@ from node_anomaly_core.summary import EXCEEDANCES, WIDTH_PER_BLOCK, top_counts
 
 Array = NDArray[np.float64]
 
+_LEVELS = np.log1p(EXCEEDANCES)[:, None]
+
 
 def features_behind(given: Array, scaled: Array) -> Array:
     """Shares (k, f), rows summing to 1 (or all 0 when nothing was credited), of credit (k, SUMMARY_WIDTH).
@@ -28,23 +30,20 @@ def features_behind(given: Array, scaled: Array) -> Array:
     known = np.isfinite(size)
     size = np.where(known, np.log1p(size), 0.0)
     order = np.argsort(-size, axis=-1)
-    rows = np.arange(blocks)[:, None]
-    ranked = size[rows, order]
-    above = (size[:, None] > np.log1p(EXCEEDANCES)[:, None]).sum(axis=-1)
+    first = np.arange(0, blocks * features, features)[:, None]  # of each block in a flat array
+    order += first
+    ranked = size.take(order)
+    above = (size[:, None] > _LEVELS).sum(axis=-1)
     covered = np.concatenate([top_counts(known.sum(axis=-1)), above], axis=-1)
     last = np.maximum(covered - 1, 0)
-    whole = np.cumsum(ranked, axis=-1)[rows, last]
+    whole = np.add.accumulate(ranked, axis=-1).take(first + last)
     given = np.fmax(given, 0.0).reshape(members, blocks, WIDTH_PER_BLOCK)
     per_size = np.where((covered > 0) & (whole > 0), given / np.maximum(whole, 1e-300), 0.0)
-    cells = blocks * features
-    place = np.arange(members)[:, None, None] * cells + rows * features + last
-    at_rank = np.bincount(place.ravel(), weights=per_size.ravel(), minlength=members * cells)
-    at_rank = at_rank.reshape(members, blocks, features)
-    # a number reaches every rank before its last
-    reaching = np.cumsum(at_rank[:, :, ::-1], axis=-1)[:, :, ::-1] * ranked
-    place = np.arange(members)[:, None] * features + order.ravel()
-    shares = np.bincount(place.ravel(), weights=reaching.ravel(), minlength=members * features)
-    shares = shares.reshape(members, features)
+    rank = np.empty(blocks * features, dtype=np.intp)
+    rank[order] = np.arange(features)
+    covers = rank.reshape(blocks, 1, features) <= last[..., None]  # which number is made of which feature
+    made_of = np.where(covers, size[:, None], 0.0).reshape(-1, features)
+    shares = per_size.reshape(members, -1) @ made_of
     total = shares.sum(axis=-1, keepdims=True)
     return np.asarray(np.where(total > 0, shares / np.where(total > 0, total, 1.0), 0.0))
 

@@ -53,7 +53,7 @@ class Tail:
         """`anomaly_score` for evidence of any shape; NaN stays NaN, never below 0."""
         knots, values, slope = self._table
         if evidence.size == 1:  # a node's tick, for every member: the same arithmetic without arrays
-            return np.full(evidence.shape, self._score_of_one(float(evidence.reshape(-1)[0])))
+            return np.full(evidence.shape, self._score_of_one(evidence.item()))
         result = np.interp(evidence, knots, values)
         beyond = evidence > knots[-1]
         result = np.where(beyond, values[-1] + slope * (evidence - knots[-1]), result)
@@ -109,7 +109,7 @@ def fit_member(scores: Array) -> MemberScale:
 
 def combine(evidence: Sequence[Array], weights: Sequence[float]) -> Array:
     """Weighted mean over the members that know something; NaN where none does. Weights are above 0."""
-    stacked = np.stack(list(evidence))
+    stacked = np.array(evidence)
     known = np.isfinite(stacked)
     weight = np.array(weights).reshape(-1, *(1,) * (stacked.ndim - 1))
     whole = (weight * known).sum(axis=0)

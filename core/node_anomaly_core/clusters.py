@@ -68,6 +68,10 @@ class NearestCentroid:
         self._centroids = centroids.reshape(len(centroids), -1)
         self._known = np.empty((0, 0), dtype=np.bool_)
         self._lengths = np.empty((0, len(centroids)), dtype=np.float32)
+        self.cells: NDArray[np.intp] = np.empty(0, dtype=np.intp)
+        """How many cells of each window (n,) that `apart` saw last are known."""
+        self.positions: NDArray[np.intp] = np.empty(0, dtype=np.intp)
+        """Of how many of its positions anything is (n,)."""
 
     def apart(self, windows: Array32) -> tuple[Array, NDArray[np.bool_]]:
         """Squared differences (n, features) to each window's nearest centroid, summed over positions.
@@ -79,6 +83,8 @@ class NearestCentroid:
         if not np.array_equal(known, self._known):  # seldom: a node has the features that it has
             self._known = known
             self._lengths = known.astype(np.float32) @ np.square(self._centroids).T
+            self.cells = known.sum(axis=1)
+            self.positions = known.reshape(windows.shape).any(axis=2).sum(axis=1)
         filled = np.where(known, rows, np.float32(0.0))
         # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and the first is the same for every centroid
         nearest = np.argmin(self._lengths - 2.0 * (filled @ self._centroids.T), axis=1)

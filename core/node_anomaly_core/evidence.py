@@ -192,10 +192,10 @@ def mean_of_top(values: Array, share: float) -> Array:
     """
     known = np.isfinite(values)
     counts = known.sum(axis=-1)
-    ordered = -np.sort(np.where(known, -values, np.inf), axis=-1)
-    sums = np.cumsum(np.where(np.isfinite(ordered), ordered, 0.0), axis=-1)
+    ordered = np.sort(np.where(known, -values, np.inf), axis=-1)
+    sums = np.add.accumulate(np.where(ordered < np.inf, -ordered, 0.0), axis=-1)
     take = np.maximum(1, np.rint(share * counts)).astype(np.int64)
-    means = np.take_along_axis(sums, take[:, None] - 1, axis=-1)[:, 0] / take
+    means = sums[np.arange(len(sums)), take - 1] / take
     return np.where(counts > 0, means, np.nan)
 
 
@@ -222,9 +222,10 @@ class WindowPath:
     def step(self, compressed: Array) -> Distance:
         """Compressed values (m, f), NaN = missing; the score is log1p of the root mean square difference."""
         self.relive(compressed)
-        squares, known = self._nearest.apart(self._windows.now())
-        cells, whole = known.sum(axis=(1, 2)), squares.sum(axis=1)
-        judged = (known.any(axis=2).sum(axis=1) >= LEAST_POSITIONS) & ~np.isnan(compressed).all(axis=1)
+        nearest = self._nearest
+        squares, _ = nearest.apart(self._windows.now())
+        cells, whole = nearest.cells, squares.sum(axis=1)
+        judged = (nearest.positions >= LEAST_POSITIONS) & ~np.isnan(compressed).all(axis=1)
         score = np.where(judged, np.log1p(np.sqrt(whole / np.maximum(cells, 1))), np.nan)
         stands_out = judged & (whole > 0)
         share = np.where(stands_out[:, None], squares / np.where(stands_out, whole, 1.0)[:, None], 0.0)

@@ -112,14 +112,15 @@ class ResidualBlocks:
         result[:, 13] = values @ self._relations.partial
         self._past.push(values)
         missing = np.isnan(compressed)
-        if missing.any():
-            result[:, 4:14][np.broadcast_to(missing[:, None], result[:, 4:14].shape)] = np.nan
+        some_missing = missing.any()
+        if some_missing:
+            np.copyto(result[:, 4:14], np.nan, where=missing[:, None])
         if self._sides.any():
             for part in (slice(0, 7), slice(11, 14)):
                 result[:, part] = one_sided(result[:, part], self._sides)
         result[:, 14:] = self._sizes.push(np.abs(result[:, [11, 1]]))[0]
-        if missing.any():
-            result[:, 14:][np.broadcast_to(missing[:, None], result[:, 14:].shape)] = np.nan
+        if some_missing:
+            np.copyto(result[:, 14:], np.nan, where=missing[:, None])
         self._previous = np.array(compressed)
         self._adapt(followed, innovation, learn)
         return result

@@ -30,10 +30,13 @@ SIDES = {"high": 1.0, "low": -1.0, "both": 0.0}
 """Which sign of a residual counts: a feature whose rise alone is anomalous is silent when it falls."""
 
 
+_SHARES = np.array(TOP_SHARES)
+_LEVELS = np.array(EXCEEDANCES)[:, None]
+
+
 def top_counts(known: NDArray[np.integer]) -> NDArray[np.int64]:
     """How many features each top share covers (..., len(TOP_SHARES)), given how many are known (...)."""
-    shares = np.array(TOP_SHARES)
-    counts: NDArray[np.int64] = np.maximum(1, np.rint(shares * known[..., None])).astype(np.int64)
+    counts: NDArray[np.int64] = np.maximum(1, np.rint(_SHARES * known[..., None])).astype(np.int64)
     return counts
 
 
@@ -46,16 +49,13 @@ def summarise(scaled: Array) -> Array:
     known = np.isfinite(size)
     counts = known.sum(axis=-1)
     ordered = np.sort(np.where(known, -np.log1p(size), np.inf), axis=-1)  # largest first, unknown last
-    sums = np.cumsum(np.where(np.isfinite(ordered), -ordered, 0.0), axis=-1)
+    sums = np.add.accumulate(np.where(ordered < np.inf, -ordered, 0.0), axis=-1)
     tops = top_counts(counts)
+    first = np.arange(0, sums.size, size.shape[-1]).reshape(*counts.shape, 1)  # of each block in flat sums
     with np.errstate(invalid="ignore", divide="ignore"):
-        result = np.concatenate(
-            [
-                np.take_along_axis(sums, tops - 1, axis=-1) / tops,
-                np.stack([(size > level).sum(axis=-1) / counts for level in EXCEEDANCES], axis=-1),
-            ],
-            axis=-1,
-        )
+        means = sums.reshape(-1).take(first + (tops - 1)) / tops
+        beyond = (size[..., None, :] > _LEVELS).sum(axis=-1) / counts[..., None]
+    result = np.concatenate([means, beyond], axis=-1)
     result[counts == 0] = np.nan
     return result.reshape(len(scaled), -1)
 

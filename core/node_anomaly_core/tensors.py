@@ -39,15 +39,20 @@ def write_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
 
     Raises ValueError for a dtype the format of bundles does not know.
     """
+    return b"".join(tensor_parts(tensors))
+
+
+def tensor_parts(tensors: Mapping[str, NDArray[Any]]) -> list[bytes | memoryview]:
+    """The same in parts to be joined or written one after the other; views of the arrays, not copies."""
     header: dict[str, dict[str, object]] = {}
-    chunks: list[bytes] = []
+    chunks: list[bytes | memoryview] = []
     offset = 0
     for name in sorted(tensors):
         array = np.asarray(tensors[name])
         dtype = array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype
         if dtype not in _NAMES:
             raise ValueError(f"tensor {name!r} has dtype {array.dtype}, which bundles do not hold")
-        data = np.ascontiguousarray(array, dtype=dtype).tobytes()
+        data = np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data
         header[name] = {
             "dtype": _NAMES[dtype],
             "shape": list(array.shape),
@@ -57,7 +62,7 @@ def write_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
         offset += len(data)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data starts aligned, as the format asks
-    return len(text).to_bytes(8, "little") + text + b"".join(chunks)
+    return [len(text).to_bytes(8, "little"), text, *chunks]
 
 
 def read_tensors(content: bytes) -> dict[str, NDArray[Any]]:
