@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test check fix bench docs starter lock clean env-run env-dev \
+.PHONY: help run test check fix bench docs rules starter lock clean env-run env-dev \
     install-systemd uninstall-systemd install-systemd-trainer uninstall-systemd-trainer
 
 help:          ## list the verbs
@@ -44,6 +44,11 @@ bench: env-dev ## the figures of bench/README.md
 
 docs: env-dev  ## docs/metrics.md, docs/features.md, the man page and completions from the code
 	@$(BIN)/python scripts/docs.py
+
+rules: env-dev ## rules, PrometheusRule and dashboards from rules/settings.yml
+	@$(BIN)/python scripts/rules.py
+	@$(BIN)/python scripts/kubernetes_rules.py
+	@$(BIN)/python -m dashboards.build
 
 starter: env-run ## train the starter bundle that ships in the wheel
 	$(BIN)/python -m node_anomaly_trainer.starter

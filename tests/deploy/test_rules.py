@@ -154,3 +154,34 @@ class TestSettings:
             )
             assert done.returncode == 2
             assert said in done.stderr
+
+    def test_runbooks_are_elsewhere_by_one_setting_and_nothing_else_changes(self, tmp_path: Path) -> None:
+        to = ("--set", "runbooks=https://wiki.example.org/runbooks", "--output")
+        run(sys.executable, rig.REPOSITORY / "scripts" / "rules.py", *to, tmp_path)
+        run(sys.executable, rig.REPOSITORY / "scripts" / "kubernetes_rules.py", *to, tmp_path / "rule.yaml")
+        base = yaml.safe_load((RULES / "settings.yml").read_text())["runbooks"]
+        for name in ("recording.yml", "alerts.yml"):
+            moved = (RULES / name).read_text().replace(base, "https://wiki.example.org/runbooks")
+            assert (tmp_path / name).read_text() == moved
+        groups = yaml.safe_load((tmp_path / "rule.yaml").read_text())["spec"]["groups"]
+        urls = {
+            rule["annotations"]["runbook_url"]
+            for group in groups
+            for rule in group["rules"]
+            if "alert" in rule
+        }
+        assert urls == {f"https://wiki.example.org/runbooks/{name}.md" for name in ALERTS}
+
+    @pytest.mark.parametrize("script", ["rules.py", "kubernetes_rules.py"])
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [("runbook=x", "does not have runbook: did you mean runbooks?"), ("runbooks", "expected NAME=VALUE")],
+    )
+    def test_a_change_of_no_setting_is_refused(
+        self, script: str, change: str, said: str, tmp_path: Path
+    ) -> None:
+        command = [sys.executable, rig.REPOSITORY / "scripts" / script, "--set", change, "--output", tmp_path]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert list(tmp_path.iterdir()) == []
