@@ -1,11 +1,12 @@
 """Is the feature that was disturbed among the first reasons?
 
-    python bench/attribution.py [--nodes 4] [--sigma 8] [--json]
+    python bench/attribution.py [--nodes 4] [--sigma 8] [--unit robust|deviation] [--json]
 
 Simulated nodes are learnt by the starter's models for 160 ticks of 15 s. Then one feature at a time is moved
-by `--sigma` of its own standard deviations, in the direction that is anomalous, for four ticks, on a copy of
-the scorer; features that do not move there are left out. A case counts as right if the feature, or one whose
-correlation with it over those ticks is at least 0.5, is among the first three of
+by `--sigma` of its own robust scales (the unit of the faults that the trainer injects, never below the
+feature's floor) or of its plain standard deviations, in the direction that is anomalous, for four ticks, on a
+copy of the scorer; features that do not move there are left out. A case counts as right if the feature, or
+one whose correlation with it over those ticks is at least 0.5, is among the first three of
 `anomaly_feature_contribution_ratio`.
 """
 
@@ -26,6 +27,7 @@ from node_anomaly_core.members import Models
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.dataset import History
+from node_anomaly_trainer.faults import observed_scale
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.sources import fetch
 
@@ -50,7 +52,7 @@ class Case:
     score: float
 
 
-def cases(bundle: Bundle, history: History, sigma: float) -> Iterator[Case]:
+def cases(bundle: Bundle, history: History, sigma: float, *, robust: bool = True) -> Iterator[Case]:
     """Every feature that moves, node by node."""
     models = Models(bundle)
     names = [feature.name for feature in bundle.manifest.features]
@@ -64,6 +66,8 @@ def cases(bundle: Bundle, history: History, sigma: float) -> Iterator[Case]:
         state = scorer.state()
         known = np.where(np.isfinite(past), past, 0.0)  # missing at one tick is missing at all, here
         spread = known.std(axis=0)
+        floors = np.array([feature.floor for feature in bundle.manifest.features])
+        unit = observed_scale(past, floors) if robust else spread
         with np.errstate(invalid="ignore", divide="ignore"):
             together = np.nan_to_num(np.abs(np.corrcoef(known, rowvar=False)))
         for column, feature in enumerate(bundle.manifest.features):
@@ -75,7 +79,7 @@ def cases(bundle: Bundle, history: History, sigma: float) -> Iterator[Case]:
                 raise RuntimeError("a scorer's own state does not fit it")
             for tick in range(LEARNT_TICKS, LEARNT_TICKS + DISTURBED_TICKS):
                 row = rows[tick].copy()
-                row[column] += sign * sigma * spread[column]
+                row[column] += sign * sigma * unit[column]
                 said = copy.step(tick * INTERVAL_S, row)
             first = np.argsort(-np.nan_to_num(said.contributions))[:TOP]
             yield Case(
@@ -92,6 +96,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--sigma", type=float, default=8.0)
+    parser.add_argument("--unit", choices=("robust", "deviation"), default="robust", help="of --sigma")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     config = parse_config(
@@ -102,7 +107,9 @@ def main() -> int:
         }
     )
     history = fetch(config, ignore_report, lambda _line: None)
-    found = list(cases(verify_bundle(starter_bundle()), history, arguments.sigma))
+    found = list(
+        cases(verify_bundle(starter_bundle()), history, arguments.sigma, robust=arguments.unit == "robust")
+    )
     answer = {
         "cases": len(found),
         "own_in_top_3": sum(case.own for case in found) / len(found),
