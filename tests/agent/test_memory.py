@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -44,3 +45,12 @@ for _ in range(3):
     assert before - read_process_stats().resident_bytes > 7e6
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_agent_computes_on_one_thread_however_many_cpus_the_host_has() -> None:
+    code = "import os, node_anomaly_agent.assembly; print(len(os.listdir('/proc/self/task')))"
+    environ = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == 1
