@@ -1,7 +1,7 @@
 """A service on this host begins to log errors at twenty times its usual rate: when does the agent say so?
 
     python bench/log_incident.py [--hours 4] [--times 20] [--lines 2.0] [--share 0.01] [--seed 1]
-        [--interval 15] [--real] [--json]
+        [--interval 15] [--real] [--bundles DIR] [--json]
 
 The daemon as it ships with the starter bundle, over the real /proc and a real log file, with a clock that
 does not wait (as fast_agent.py) or, with `--real`, one that does: each tick the service writes its lines,
@@ -31,7 +31,7 @@ from node_anomaly_agent.config import load_config
 from node_anomaly_agent.daemon import Daemon
 from node_anomaly_agent.snapshot import Snapshot
 
-INCIDENT_TICKS = 40
+INCIDENT_S = 600.0
 HOLD_TICKS = 3
 """An alarm is a score of 1 for so many ticks."""
 
@@ -74,6 +74,7 @@ class Story:
 
     service: Service
     before: int
+    wrong: int
     times: float
     said: list[Snapshot] = field(default_factory=list)
 
@@ -82,7 +83,7 @@ class Story:
         self.said.append(snapshot)
         self.service.times = self.times if len(self.said) > self.before else 1.0
         self.service.work()
-        return len(self.said) < self.before + INCIDENT_TICKS
+        return len(self.said) < self.before + self.wrong
 
 
 class StoryClock(SystemClock):
@@ -123,7 +124,8 @@ def live(arguments: argparse.Namespace, folder: Path) -> Story:
     service = Service(
         log, arguments.lines, arguments.share, np.random.default_rng(arguments.seed), arguments.interval
     )
-    story = Story(service, round(arguments.hours * 3600 / arguments.interval), arguments.times)
+    before, wrong = (round(seconds / arguments.interval) for seconds in (arguments.hours * 3600, INCIDENT_S))
+    story = Story(service, before, wrong, arguments.times)
     StoryClock.story, StoryClock.real = story, arguments.real
 
     class Watched(Daemon):
@@ -144,6 +146,8 @@ def live(arguments: argparse.Namespace, folder: Path) -> Story:
         "collector.logs.containers": False,
         "log.level": "error",
     }
+    if arguments.bundles:
+        settings["bundle.directory"] = str(arguments.bundles)
     config = load_config(None, settings, assembly.collector_switches())
     assembly.run_daemon(config, "bench", {})
     return story
@@ -151,7 +155,7 @@ def live(arguments: argparse.Namespace, folder: Path) -> Story:
 
 def told(story: Story) -> dict[str, Any]:
     """The figures of a story."""
-    if len(story.said) < story.before + INCIDENT_TICKS:
+    if len(story.said) < story.before + story.wrong:
         raise SystemExit(f"the agent was stopped after {len(story.said)} ticks, before the story ended")
     scores = np.array([np.nan if one.score is None else one.score.score for one in story.said])
     high = np.nan_to_num(scores) >= 1.0
@@ -189,6 +193,7 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.01, help="of errors among the lines")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--interval", type=float, default=15.0, help="seconds between two ticks")
+    parser.add_argument("--bundles", type=Path, help="a directory as agents watch it, instead of the starter")
     parser.add_argument("--real", action="store_true", help="wait as a daemon does")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
