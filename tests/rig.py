@@ -220,10 +220,11 @@ def prometheus(
     part: Part = PROMETHEUS,
     access: Mapping[str, object] | None = None,
     rules: Sequence[Path] = (),
+    more: Mapping[str, object] | None = None,
 ) -> Iterator[Service]:
     """A real Prometheus that scrapes loopback ports: job name -> ports, every `interval`; with rule files.
 
-    `access` is what else each scrape config has, such as its scheme and credentials.
+    `access` is what else each scrape config has, such as its credentials, `more` what else the whole one has.
     """
     program, port = need(part), free_port()
     folder.mkdir(parents=True, exist_ok=True)
@@ -242,6 +243,7 @@ def prometheus(
                 "global": {"scrape_interval": interval, "scrape_timeout": interval},
                 "scrape_configs": scrapes,
                 "rule_files": [str(path) for path in rules],
+                **(more or {}),
             }
         )
     )
