@@ -30,8 +30,10 @@ LABEL org.opencontainers.image.title="node-anomaly agent" \
       org.opencontainers.image.description="Scores this node with a published bundle and exposes the result to Prometheus" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      node-anomaly.sbom="/usr/share/node-anomaly/sbom.cdx.json"
 COPY --from=build /opt/node-anomaly /opt/node-anomaly
+COPY requirements/agent.cdx.json /usr/share/node-anomaly/sbom.cdx.json
 # The journal is read by libsystemd; a base without it fails here and not on a node.
 RUN python3 -c 'import ctypes; ctypes.CDLL("libsystemd.so.0")' \
     && install -d -o 65534 -g 65534 -m 0750 /var/lib/node-anomaly

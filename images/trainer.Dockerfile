@@ -27,8 +27,10 @@ LABEL org.opencontainers.image.title="node-anomaly trainer" \
       org.opencontainers.image.description="Trains anomaly models on Prometheus history and publishes what passes the gate" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      node-anomaly.sbom="/usr/share/node-anomaly/sbom.cdx.json"
 COPY --from=build /opt/node-anomaly /opt/node-anomaly
+COPY requirements/trainer.cdx.json /usr/share/node-anomaly/sbom.cdx.json
 RUN install -d -o 65534 -g 65534 /data
 # /tmp is all that it writes besides /data: matplotlib's cache, TensorFlow's scratch files.
 ENV PATH=/opt/node-anomaly/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib

@@ -20,3 +20,4 @@ if grep -nE '(https?|file)://|--(extra-)?index-url|--find-links|--trusted-host' 
     exit 1
 fi
 grep -cE '^[a-z].*==' requirements/agent.txt requirements/trainer.txt requirements/build.txt requirements/dev.txt requirements/mlflow.txt
+"${PYTHON:-.venv/bin/python}" scripts/sbom.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -61,6 +62,25 @@ def test_everything_that_is_installed_is_pinned_by_hash_or_is_the_wheel_just_bui
     assert len(installs) == 3
     for arguments in installs:
         assert "--require-hashes" in arguments or "/wheel/*.whl" in arguments
+
+
+def test_an_image_holds_the_bill_of_what_its_lock_file_installs(dockerfile, repository):
+    component, text = dockerfile
+    where = "/usr/share/node-anomaly/sbom.cdx.json"
+    assert f"COPY requirements/{component}.cdx.json {where}\n" in text
+    assert f'node-anomaly.sbom="{where}"' in text
+    bill = json.loads((repository / "requirements" / f"{component}.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    assert bill["metadata"]["component"]["name"] == f"node-anomaly-{component}"
+    locked = (repository / "requirements" / f"{component}.txt").read_text()
+    pinned = re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", locked, re.MULTILINE)
+    assert [one["purl"] for one in bill["components"]] == [f"pkg:pypi/{n}@{v}" for n, v in sorted(pinned)]
+
+
+def test_the_bills_are_what_the_lock_files_give(repository):
+    command = [sys.executable, repository / "scripts" / "sbom.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_copied_exists_and_reaches_the_builder(dockerfile, repository):
