@@ -146,6 +146,7 @@ def whole_snapshot() -> Snapshot:
         ),
         logs=whole_logs(),
         degradation=DegradationStatus(0, {"lstm": 0}),
+        suppressed={"cpu_busy_ratio": 0},
         selftest=SelfTestStatus(1.0, 0.0),
         forecast=ForecastStatus(Forecast(1.0, {900.0: 0.5}, (Leaving(CATALOGUE[0], 60.0, 1.0, 0.5),))),
     )

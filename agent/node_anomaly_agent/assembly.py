@@ -34,6 +34,7 @@ from node_anomaly_agent.service_manager import ServiceManager
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.state import SYSTEM_DIRECTORY, state_directories, writable_directory
 from node_anomaly_agent.state_keeper import StateKeeper
+from node_anomaly_agent.suppression import Suppression
 from node_anomaly_agent.web import Application
 from node_anomaly_agent.web_guard import WebGuard
 from node_anomaly_agent.web_server import WebServer
@@ -188,6 +189,7 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
             process=ProcessReader().read,
             trim=trim,
             distribution=distribution,
+            suppression=Suppression(config.suppressors, [one.name for one in config.features]),
             budget=Budget(config.budget, log) if config.budget.limited else None,
             episodes=build_episodes(config, state_directory, log),
             logs=LogStatus if logs is None else logs.status,

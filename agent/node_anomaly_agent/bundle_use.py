@@ -69,7 +69,7 @@ class BundleUse:
     def _accept(self, candidate: Candidate, *, reloaded: bool) -> None:
         known = self.scorer is not None and self.scorer.info.version == candidate.info.version
         if self.scorer is None:
-            self.scorer = AgentScorer(candidate)
+            self.scorer = AgentScorer(candidate, self._parts.suppression)
         elif not known:
             try:
                 self.scorer.swap(candidate)

@@ -21,6 +21,7 @@ from node_anomaly_agent.config_budget import describe_budget
 from node_anomaly_agent.config_distribution import describe_distribution
 from node_anomaly_agent.config_episodes import describe_episodes
 from node_anomaly_agent.config_logs import describe_logs, maybe
+from node_anomaly_agent.config_suppressors import describe_suppressors
 from node_anomaly_agent.config_web import describe_web
 from node_anomaly_core.errors import AnomalyError
 
@@ -214,6 +215,7 @@ def _describe(config: AgentConfig) -> str:
         *describe_logs(config.logs),
         *describe_episodes(config.episodes),
         *describe_budget(config.budget),
+        *describe_suppressors(config.suppressors),
         ("source", config.source),
         *(
             [("node-exporter.url", config.node_exporter_url.partition("?")[0])]

@@ -19,6 +19,7 @@ from node_anomaly_agent.config_distribution import DistributionConfig
 from node_anomaly_agent.config_episodes import EpisodesConfig
 from node_anomaly_agent.config_keys import KEYS
 from node_anomaly_agent.config_logs import LogsConfig
+from node_anomaly_agent.config_suppressors import SECTION, Suppressor, parse_suppressors
 from node_anomaly_agent.config_values import (
     Address,
     InvalidValue,
@@ -84,6 +85,7 @@ class AgentConfig:
     web: WebConfig = field(default_factory=WebConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
+    suppressors: tuple[Suppressor, ...] = ()
     systemd_socket: bool | None = None
     file: Path | None = None
 
@@ -113,6 +115,10 @@ def load_config(
     Raises ConfigError: the file cannot be read, or every problem found in it, each with its key's path.
     """
     document, inline = _without_own({} if path is None else read_yaml(path))
+    suppressed: object = None
+    if isinstance(document, Mapping):
+        suppressed = document.get(SECTION)
+        document = {key: value for key, value in document.items() if key != SECTION}
     known = [setting.path for setting in KEYS] + [f"collector.{name}" for name in collectors]
     values: dict[str, object] = {}
     problems: list[ConfigError] = []
@@ -121,7 +127,7 @@ def load_config(
         if key in known:
             values[key] = value
         else:
-            problems.append(_unknown(key, known))
+            problems.append(_unknown(key, [*known, SECTION]))
     values.update(overrides)
     parsed: dict[str, Any] = {}
     for setting in KEYS:
@@ -138,6 +144,8 @@ def load_config(
             switches[name] = into.get(key, default)
     _check_switches(parsed["source"], switches, collectors, problems)
     own = _own_features(inline, parsed["features.file"], problems)
+    names = [feature.name for feature in CATALOGUE] + [one.feature.name for one in own]
+    suppressors = parse_suppressors(suppressed, names, problems)
     distribution = DistributionConfig.of(parsed)
     problems += [ConfigError(problem) for problem in distribution.problems()]
     if problems:
@@ -161,6 +169,7 @@ def load_config(
         node_exporter_url=parsed["node-exporter.url"],
         features_file=parsed["features.file"],
         own_features=own,
+        suppressors=suppressors,
         distribution=distribution,
         logs=LogsConfig.of(parsed),
         web=WebConfig.of(parsed),

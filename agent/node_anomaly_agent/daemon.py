@@ -161,6 +161,7 @@ class Daemon:
             logs=self._parts.logs(),
             web=self._parts.web(),
             degradation=self._degradation(),
+            suppressed={} if scorer is None else scorer.suppressed(),
             selftest=self._selftest.status,
             history=self._history.record(self._clock.time(), score),
         )

@@ -27,6 +27,7 @@ from node_anomaly_agent.logs.status import log_families
 from node_anomaly_agent.process_stats import ProcessStats
 from node_anomaly_agent.selftest_status import selftest_families
 from node_anomaly_agent.snapshot import DURATION_BUCKETS, FEATURE_STATES, Counters, Snapshot
+from node_anomaly_agent.suppression import suppression_families
 from node_anomaly_agent.web_status import web_families
 
 _BOUNDS: tuple[str, ...] = tuple(map(format_number, (*DURATION_BUCKETS, float("inf"))))
@@ -56,6 +57,7 @@ def collect(snapshot: Snapshot, version: str, *, whole_agent: bool = True) -> It
         yield from _evaluations(snapshot.counters)
         yield from _reloads(snapshot)
         yield from degradation_families(snapshot.degradation)
+        yield from suppression_families(snapshot.suppressed)
         yield from selftest_families(snapshot.selftest)
         yield from forecast_failures(snapshot.forecast)
         yield from episode_families(snapshot.episodes)

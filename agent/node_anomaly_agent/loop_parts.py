@@ -17,6 +17,7 @@ from node_anomaly_agent.sampler import Sample
 from node_anomaly_agent.scorer import Candidate
 from node_anomaly_agent.snapshot import Snapshot
 from node_anomaly_agent.state_keeper import StateKeeper
+from node_anomaly_agent.suppression import Suppression
 from node_anomaly_agent.web_status import WebStatus
 from node_anomaly_core.errors import BundleError
 
@@ -60,6 +61,7 @@ class Parts:
         trim: gives freed memory back to the system.
         distribution: what this node has to do with its bundles besides scoring; none in most tests.
         budget: what the agent may use; none in most tests.
+        suppression: which deviations do not count; none in most tests.
         episodes: records alarms; none in most tests.
         logs: what has been counted of the logs.
         web: whether the file of TLS and users is in force.
@@ -77,6 +79,7 @@ class Parts:
     trim: Callable[[], None]
     distribution: Distribution | None = None
     budget: Budget | None = None
+    suppression: Suppression | None = None
     episodes: Episodes | None = None
     logs: Callable[[], LogStatus] = LogStatus
     web: Callable[[], WebStatus] = WebStatus

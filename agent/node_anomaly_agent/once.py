@@ -34,6 +34,7 @@ from node_anomaly_agent.state import (
     writable_directory,
 )
 from node_anomaly_agent.state_keeper import SAVE_EVERY_S
+from node_anomaly_agent.suppression import Suppression
 from node_anomaly_agent.units import UNKNOWN, format_age, format_value
 from node_anomaly_agent.web_answer import finite
 from node_anomaly_core.bundle import DIGEST, resolve_current, starter_bundle
@@ -100,7 +101,7 @@ def evaluate(config: AgentConfig, sampler: Sampling, clock: Clock, environ: Mapp
     state = _fresh_state(saved, config, clock.time(), notes)
     bundles = choose_bundle_directory(config, saved or writable_directory(candidates))
     candidate = _find_bundle(config, bundles, state, node_name(config, environ), notes)
-    scorer = AgentScorer(candidate)
+    scorer = AgentScorer(candidate, Suppression(config.suppressors, [one.name for one in config.features]))
     if state is not None:
         why_not = scorer.resume(state, config.interval_s, clock.time())
         if why_not:

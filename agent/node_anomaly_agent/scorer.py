@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from node_anomaly_agent.degradation import DegradationStatus
 from node_anomaly_agent.snapshot import BundleInfo
 from node_anomaly_agent.state import AgentState
+from node_anomaly_agent.suppression import Suppression
 from node_anomaly_core.bundle import Bundle, verify_bundle
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.features import Feature
 from node_anomaly_core.forecast import Forecast, Forecaster
-from node_anomaly_core.score import Score
+from node_anomaly_core.score import Score, measured
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.signing import PublicKey
 
@@ -128,10 +129,12 @@ class Fork:
 
 
 class AgentScorer:
-    """The scorer in use. Only the loop's thread touches it."""
+    """The scorer in use, whose deviations count as `suppression` says. Only the loop's thread touches it."""
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: Candidate, suppression: Suppression | None = None) -> None:
         self._active = candidate
+        self._suppression = suppression if suppression is not None and suppression.active else None
+        self._expected: NDArray[np.float64] | None = None  # (f,) at the tick before, in the agent's order
 
     @property
     def info(self) -> BundleInfo:
@@ -151,7 +154,18 @@ class AgentScorer:
 
     def step(self, timestamp: float, values: NDArray[np.float64]) -> Score:
         """Score one tick. `values` (f,) is in the agent's own order, NaN where missing."""
-        return self._active.scorer.step(timestamp, values[self._active.columns])
+        columns = self._active.columns
+        if self._suppression is None:
+            return self._active.scorer.step(timestamp, values[columns])
+        expected = np.full(len(values), np.nan) if self._expected is None else self._expected
+        score = self._active.scorer.step(timestamp, self._suppression.apply(values, expected)[columns])
+        self._expected = np.full(len(values), np.nan)
+        self._expected[columns] = score.expected
+        return replace(score, observed=measured(values[columns]))
+
+    def suppressed(self) -> Mapping[str, int]:
+        """How many values did not count so far, by each feature with a suppressor."""
+        return {} if self._suppression is None else self._suppression.counts()
 
     def afford(self, *, everything: bool) -> None:
         """Leave the forecaster out, or ask it again; a bundle without one stays as it is."""

@@ -140,6 +140,7 @@ class Snapshot:
     web: WebStatus = field(default_factory=WebStatus)
     history: ScoreHistory = field(default_factory=ScoreHistory)
     degradation: DegradationStatus = field(default_factory=DegradationStatus)
+    suppressed: Mapping[str, int] = field(default_factory=dict)
     episodes: EpisodeStatus = field(default_factory=EpisodeStatus)
     selftest: SelfTestStatus = field(default_factory=SelfTestStatus)
     forecast: ForecastStatus = field(default_factory=ForecastStatus)
