@@ -1,13 +1,14 @@
 """A service on this host begins to log errors at twenty times its usual rate: when does the agent say so?
 
     python bench/log_incident.py [--hours 4] [--times 20] [--lines 2.0] [--share 0.01] [--seed 1]
-        [--interval 15] [--real] [--bundles DIR] [--json]
+        [--interval 15] [--real] [--bundles DIR] [--record FILE] [--json]
 
 The daemon as it ships with the starter bundle, over the real /proc and a real log file, with a clock that
 does not wait (as fast_agent.py) or, with `--real`, one that does: each tick the service writes its lines,
 Poisson around `--lines` a second, `--share` of them errors. After `--hours` the errors come `--times` as
 often, everything else goes on. A clock that does not wait makes a host look noisier than it is: what others
-do in a few milliseconds passes for what they do in a tick.
+do in a few milliseconds passes for what they do in a tick. `--record` writes what was observed as a CSV that
+`anomaly-trainer train --data` takes, so that `--bundles` can hold a bundle of this host's own.
 Printed: the false alarms before, the ticks from the first wrong line to the alarm, and the first reasons, of
 the alarm or else of the highest score.
 """
@@ -15,6 +16,7 @@ the alarm or else of the highest score.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 import tempfile
@@ -175,6 +177,19 @@ def told(story: Story) -> dict[str, Any]:
     return answer
 
 
+def record(story: Story, path: Path) -> None:
+    """Write the observed values of every tick, missing ones empty."""
+    scores = [one.score for one in story.said if one.score is not None]
+    bundle = story.said[-1].bundle
+    assert bundle is not None  # noqa: S101  # it scored
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["timestamp", "node", *(feature.name for feature in bundle.features)])
+        for score in scores:
+            values = ["" if np.isnan(value) else repr(float(value)) for value in score.observed]
+            table.writerow([f"{score.timestamp:.0f}", "here", *values])
+
+
 def reasons(snapshot: Snapshot) -> Mapping[str, float]:
     """The three features with the largest share, largest first."""
     assert snapshot.score is not None  # noqa: S101  # there was an alarm
@@ -195,10 +210,14 @@ def main() -> int:
     parser.add_argument("--interval", type=float, default=15.0, help="seconds between two ticks")
     parser.add_argument("--bundles", type=Path, help="a directory as agents watch it, instead of the starter")
     parser.add_argument("--real", action="store_true", help="wait as a daemon does")
+    parser.add_argument("--record", type=Path, help="a CSV of what was observed, for anomaly-trainer train")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="anomaly-log-incident-") as scratch:
-        answer = told(live(arguments, Path(scratch)))
+        story = live(arguments, Path(scratch))
+    if arguments.record:
+        record(story, arguments.record)
+    answer = told(story)
     if arguments.json:
         print(json.dumps(answer))
     else:
