@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from node_anomaly_agent.assembly import (
     choose_bundle_directory,
@@ -27,6 +28,7 @@ from node_anomaly_core.errors import AnomalyError
 
 FAILED = 1
 MAX_SHOWN_LINES = 100
+_EXPLAIN = "ask the agent that runs why its score is what it is"
 _OVERRIDE = "override:"  # namespace keys of settings, apart from everything else argparse stores
 
 
@@ -98,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     episodes.add_argument("episode", nargs="?", default="", metavar="ID", help="one of the list, or `latest`")
     episodes.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
+    _add_explain(commands.add_parser("explain", parents=[settings], allow_abbrev=False, help=_EXPLAIN))
     bundle = commands.add_parser("bundle", allow_abbrev=False, help="verify, show or activate a bundle")
     actions = bundle.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text, what, meaning in (
@@ -113,6 +116,18 @@ def build_parser() -> argparse.ArgumentParser:
         action = actions.add_parser(name, parents=[settings], allow_abbrev=False, help=text)
         action.add_argument("path", type=Path, metavar=what, help=meaning)
     return parser
+
+
+def _add_explain(explain: argparse.ArgumentParser) -> None:
+    explain.epilog = "Exit codes: 0 normal, 1 error, 2 anomalous, 3 not warm."
+    explain.add_argument("--url", default="", help="of the agent (default: web.listen-address on this node)")
+    explain.add_argument("--user", default="", metavar="NAME", help="where the agent asks for one")
+    explain.add_argument("--password-file", type=Path, metavar="FILE", help="holds the user's password")
+    explain.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="PEM certificates that an https url is held to"
+    )
+    explain.add_argument("--top", type=int, default=8, metavar="N", help="features to show (default: 8)")
+    explain.add_argument("--output", choices=("table", "json"), default="table")
 
 
 def agent_version() -> str:
@@ -179,6 +194,8 @@ def _run(parsed: Mapping[str, object]) -> int:
         return _features(config, str(parsed["output"]), str(parsed["matchers"]))
     if command == "episodes":
         return _episodes(config, str(parsed["episode"]), as_json=bool(parsed["as_json"]))
+    if command == "explain":
+        return _explain(config, parsed)
     if parsed["once"]:
         from node_anomaly_agent.clock import SystemClock
         from node_anomaly_agent.once import run_once
@@ -261,6 +278,19 @@ def _episodes(config: AgentConfig, name: str, *, as_json: bool) -> int:
     for line in complaints:
         print(line, file=sys.stderr)
     return 0
+
+
+def _explain(config: AgentConfig, parsed: Mapping[str, object]) -> int:
+    from node_anomaly_agent.explain_command import Access, ask, exit_code, local_url, render
+
+    password, ca = (cast("Path | None", parsed[name]) for name in ("password_file", "ca_file"))
+    url = str(parsed["url"]) or local_url(config.listen_address)
+    document = ask(Access(url, str(parsed["user"]), password, ca))
+    if parsed["output"] == "json":
+        print(json.dumps(document, indent=2))
+    else:
+        print(render(document, max(1, int(str(parsed["top"])))), end="")
+    return exit_code(document)
 
 
 def _bundle(config: AgentConfig, action: str, path: Path) -> int:
