@@ -56,6 +56,7 @@ def ask(access: Access) -> Mapping[str, Any]:
         with _opener(access).open(request, timeout=TIMEOUT_S) as answer:
             content = answer.read(MOST_BYTES + 1)
     except urllib.error.HTTPError as error:
+        error.close()
         raise _refused(url, error.code) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
