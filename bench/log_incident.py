@@ -213,6 +213,8 @@ def main() -> int:
     parser.add_argument("--record", type=Path, help="a CSV of what was observed, for anomaly-trainer train")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if arguments.bundles and not (arguments.bundles / "current").exists():
+        parser.error(f"{arguments.bundles} holds no published bundle, and the starter would take its place")
     with tempfile.TemporaryDirectory(prefix="anomaly-log-incident-") as scratch:
         story = live(arguments, Path(scratch))
     if arguments.record:

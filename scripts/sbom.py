@@ -24,6 +24,8 @@ LOCKS = ROOT / "requirements"
 IMAGES = ("agent", "trainer")
 UV = Path(sys.executable).parent / "uv"
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "node-anomaly.invalid")
+INDEX = "https://index.invalid/simple"
+"""uv wants one named; no index is named in what comes out, where a plain purl means Python's own."""
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(?: ; ([^\\\n]+?))?(?: \\)?$", re.MULTILINE)
 
 
@@ -43,7 +45,7 @@ def pins(lock: Path) -> list[Pin]:
 
 def uv_lock(name: str, version: str, pinned: Sequence[Pin]) -> str:
     """The pins in the form that uv reads, all of them needed by `name`."""
-    source = 'source = { registry = "https://pypi.org/simple" }'  # PyPI is what a plain purl means
+    source = f'source = {{ registry = "{INDEX}" }}'
     packages = [f'[[package]]\nname = "{p.name}"\nversion = "{p.version}"\n{source}\n' for p in pinned]
     needs = []
     for pin in pinned:
@@ -72,7 +74,7 @@ def document(image: str) -> str:
         export = ["export", "--frozen", "--offline", "--no-config", "--format", "cyclonedx1.5"]
         command = [str(UV), *export, "--preview-features", "sbom-export", "--quiet"]
         done = subprocess.run(command, check=True, cwd=project, capture_output=True, text=True, timeout=60)
-    bill: dict[str, Any] = json.loads(done.stdout)
+    bill: dict[str, Any] = json.loads(done.stdout.replace(f"?repository_url={INDEX}", ""))
     del bill["metadata"]["timestamp"]  # that of the lock is the commit's
     bill["serialNumber"] = f"urn:uuid:{uuid.uuid5(NAMESPACE, json.dumps(bill['components']))}"
     return json.dumps(bill, indent=1) + "\n"

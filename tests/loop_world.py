@@ -232,7 +232,7 @@ def rules(folder: Path, pace: Pace) -> list[Path]:
     """The shipped rules with the settings of `pace`, written as a user writes them with others."""
     changes = [word for name, value in pace.settings.items() for word in ("--set", f"{name}={value}")]
     script = rig.REPOSITORY / "scripts" / "rules.py"
-    command = [sys.executable, script, "--output", folder, *changes]
+    command = [sys.executable, str(script), "--output", str(folder), *changes]
     subprocess.run(command, check=True, timeout=30, capture_output=True)
     return [folder / "recording.yml", folder / "alerts.yml"]
 

@@ -99,9 +99,13 @@ def _meant(near: Sequence[str]) -> str:
 def _minimum(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidValue(f"expected a number of at least 0, got {value!r}")
-    if not (math.isfinite(value) and value >= 0):
-        raise InvalidValue(f"must be at least 0, got {value!r}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and number >= 0):
+        raise InvalidValue(f"must be at least 0 and finite, got {number:g}")
+    return number
 
 
 def describe_suppressors(suppressors: Sequence[Suppressor]) -> list[tuple[str, object]]:

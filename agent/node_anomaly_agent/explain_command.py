@@ -113,7 +113,7 @@ def _refused(url: str, code: int) -> ExplainError:
 def _document(url: str, content: bytes) -> Mapping[str, Any]:
     try:
         found = json.loads(content) if len(content) <= MOST_BYTES else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("features"), list):
         raise ExplainError(
@@ -124,7 +124,7 @@ def _document(url: str, content: bytes) -> Mapping[str, Any]:
 
 def exit_code(document: Mapping[str, Any]) -> int:
     """As that of --once: 0 normal, 2 anomalous, 3 not warm."""
-    if not isinstance(document.get("score"), int | float):
+    if math.isnan(_number(document.get("score"))):
         return NOT_WARM
     return ANOMALOUS if document.get("anomalous") is True else NORMAL
 
@@ -173,7 +173,12 @@ def _first(shares: object) -> str:
 
 def _number(value: object) -> float:
     """What is not known is NaN, not 0."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits is no measurement
+        return math.nan
 
 
 def _digits(value: float) -> str:

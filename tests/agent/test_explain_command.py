@@ -154,8 +154,9 @@ def test_no_agent_is_one_line_and_a_thing_to_try(capsys):
         (200, b'{"features": 3}', "something else"),
         (200, b'{"features": []' + b" " * MOST_BYTES + b"}", "something else"),
         (200, b"\xff\xfe", "something else"),
+        (200, b"[" * 200_000, "something else"),
     ],
-    ids=["404", "500", "page", "list", "number", "too large", "bytes"],
+    ids=["404", "500", "page", "list", "number", "too large", "bytes", "deep"],
 )
 def test_an_answer_that_is_no_explanation_is_refused(status, body, told):
     with answering(status, body) as there, pytest.raises(ExplainError, match=told):
@@ -167,6 +168,12 @@ def test_nobody_is_sent_elsewhere_with_a_password(tmp_path):
     elsewhere = answering(302, b"", Location="http://127.0.0.1:1/")
     with elsewhere as there, pytest.raises(ExplainError, match="answers 302"):
         ask(Access(there, "ali", tmp_path / "password"))
+
+
+def test_an_integer_beyond_every_measure_is_not_known():
+    hostile = {"score": 10**400, "features": [{"feature": "cpu", "share": 10**400}], "models": {"m": 10**400}}
+    assert exit_code(hostile) == NOT_WARM
+    assert "not warm" in render(hostile, 8)
 
 
 def test_an_answer_moves_no_cursor():

@@ -97,6 +97,10 @@ def test_the_file_gives_them_by_name_and_pattern(tmp_path):
         ("{cpu_bussy_ratio: {direction: up}}", "suppressors.cpu_bussy_ratio: .*mean cpu_busy_ratio"),
         ('{"zzz*": {direction: up}}', r"suppressors.zzz\*: matches no feature"),
         ("{cpu_busy_ratio: {min-absolute: -1}}", "cpu_busy_ratio.min-absolute: must be at least 0"),
+        (
+            f"{{cpu_busy_ratio: {{min-absolute: 1{'0' * 400}}}}}",
+            "min-absolute: must be at least 0 and finite",
+        ),
         ("{cpu_busy_ratio: {min-relative: .nan}}", "min-relative: must be at least 0"),
         ("{cpu_busy_ratio: {min-relative: x}}", "min-relative: expected a number"),
         ("{cpu_busy_ratio: {min-abs: 1, direction: up}}", "min-abs: unknown key .*min-absolute"),
