@@ -41,6 +41,7 @@ from node_anomaly_agent.score_history import ScoreRecorder  # noqa: E402
 from node_anomaly_agent.state_keeper import StateKeeper  # noqa: E402
 from node_anomaly_core import degradation, evidence, members, node_memory, scoring, steady  # noqa: E402
 from node_anomaly_core.features import FeatureEvaluator  # noqa: E402
+from node_anomaly_core.reasons import Reasons  # noqa: E402
 from node_anomaly_core.residuals import ResidualBlocks  # noqa: E402
 from node_anomaly_core.summary import OnlineNormaliser  # noqa: E402
 from node_anomaly_core.threshold import RollingThreshold  # noqa: E402
@@ -60,11 +61,10 @@ PARTS: tuple[tuple[str, object, str], ...] = (
     ("scoring: autoregression", evidence.SmoothedSurprise, "step"),
     ("scoring: LSTM", evidence.ForecastPath, "step"),
     ("scoring: k-means", evidence.WindowPath, "step"),
-    ("scoring: forests", members.Models, "explain"),
+    ("scoring: forests", members.Models, "forest_score"),
     ("scoring: forests", steady.HalfSmoothed, "step"),
     ("scoring: evidence", scoring, "judge"),
-    ("scoring: reasons", scoring, "member_shares"),
-    ("scoring: reasons", scoring, "combined_shares"),
+    ("scoring: reasons", Reasons, "shares"),
     ("scoring: threshold", RollingThreshold, "step"),
     ("scoring: memory", node_memory.NodeMemory, "push"),
     ("scoring: learning the node anew", scoring.NodeScorer, "_learn"),

@@ -51,6 +51,7 @@ from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import CATALOGUE, Feature
 from node_anomaly_core.forecast import Forecast, Leaving
 from node_anomaly_core.manifest import MODEL_TYPES
+from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.score import Score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,7 +125,7 @@ def whole_snapshot() -> Snapshot:
         score=1.0,
         threshold_ratio=1.0,
         model_scores={"lstm": 1.0},
-        contributions=some / width,
+        why=Reasons.known(some / width),
         expected=some,
         observed=some,
         states=("active",) * width,

@@ -22,6 +22,7 @@ from node_anomaly_agent.snapshot import BundleInfo, ReloadStatus, Snapshot
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_core.degradation import MemberHealth
 from node_anomaly_core.features import Feature
+from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.score import Score
 
 START = 1_700_000_000.0
@@ -162,7 +163,7 @@ def make_score(
         score=score if warm else math.nan,
         threshold_ratio=1.5,
         model_scores={"isolation_forest": score if warm else math.nan, "lstm": math.nan},
-        contributions=shares / shares.sum() if warm and known.any() else nothing,
+        why=Reasons.known(shares / shares.sum() if warm and known.any() else nothing),
         expected=np.where(known, values / 2, np.nan) if warm else nothing,
         observed=values,
         states=tuple("active" if ok else "missing" for ok in known),

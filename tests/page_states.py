@@ -20,6 +20,7 @@ from node_anomaly_agent.score_history import ScoreRecorder
 from node_anomaly_agent.snapshot import BundleInfo, Counters, Histogram, ReloadStatus, Snapshot
 from node_anomaly_core.features import CATALOGUE, Feature
 from node_anomaly_core.forecast import Forecast, Leaving
+from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.score import Score
 
 MODELS = ("isolation_forest", "isolation_forest_raw", "random_forest", "lstm", "kmeans", "autoregression")
@@ -60,7 +61,7 @@ def score_of(timestamp: float, score: float, *, warm: bool = True) -> Score:
             name: score * part if warm else math.nan
             for name, part in zip(MODELS, (0.9, 1.1, 0.7, math.nan, 0.4, 1.6), strict=True)
         },
-        contributions=shares / np.nansum(shares) if warm else nothing,
+        why=Reasons.known(shares / np.nansum(shares) if warm else nothing),
         expected=expected if warm else nothing,
         observed=observed,
         states=tuple(states),

@@ -122,21 +122,19 @@ class Daemon:
             self._log_collectors(collectors, sample.collectors)
             collectors = sample.collectors
             sampled = self._clock.monotonic()
-            counters = counters.observe("sample", sampled - started)
             scorer = self._bundles.scorer
-            if scorer is None:
-                counters = counters.add("skipped", "no_bundle")
-            else:
+            if scorer is not None:
                 score = self._score(scorer, sample.timestamp, sample.values)
-                if score is None:
-                    counters = counters.add("failures", "score")
-                else:
-                    counters = counters.add("evaluations")
-                    counters = counters.observe("score", self._clock.monotonic() - sampled)
+            if score is not None:
+                counters = counters.evaluated(sampled - started, self._clock.monotonic() - sampled)
+            else:
+                counters = counters.observe("sample", sampled - started)
+                what = ("skipped", "no_bundle") if scorer is None else ("failures", "score")
+                counters = counters.add(*what)
         self._publish(counters, score, collectors)
-        self._board.update(forecast=self._outlook.tick(self._clock.monotonic(), score, self._bundles.scorer))
+        self._board.show("forecast", self._outlook.tick(self._clock.monotonic(), score, self._bundles.scorer))
         if self._parts.episodes is not None:
-            self._board.update(episodes=self._parts.episodes.tick(timestamp, self.snapshot))
+            self._board.show("episodes", self._parts.episodes.tick(timestamp, self.snapshot))
         self._selftest.tick(self._clock.monotonic(), self._clock.time(), score, self._bundles.scorer)
         if sample is not None:
             self._distribution.after_tick(sample.timestamp, sample.values, score, self._bundles.scorer)
@@ -190,8 +188,10 @@ class Daemon:
     ) -> None:
         """Log a collector that begins or ceases to fail; what the host simply lacks is no news."""
         for name, status in now.items():
-            failed = not status.success and not status.missing
             earlier = before.get(name)
+            if status.success and earlier is not None and earlier.success:
+                continue
+            failed = not status.success and not status.missing
             if failed and (earlier is None or earlier.success or earlier.missing):
                 self._log.warning("collector failed", collector=name, error=status.error)
             elif status.success and earlier is not None and not earlier.success:

@@ -14,6 +14,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from node_anomaly_agent.episode import (
     TOP_REASONS,
     Cause,
@@ -40,17 +43,26 @@ _MISSED_INTERVALS = 2.5
 
 
 class _Moment(NamedTuple):
-    """One tick, by reference to what the snapshot held."""
+    """One tick, by reference to what the snapshot held.
+
+    `value` is the score, NaN where there is none. The `score` itself goes with the last ticks: what its
+    reasons can be worked out from is too much to keep of all.
+    """
 
     time: float
-    score: Score | None
+    value: float
+    observed: NDArray[np.float64] | None
     bundle: BundleInfo | None
     templates: int
+    score: Score | None
 
-    @property
-    def value(self) -> float:
-        """The score, NaN where there is none."""
-        return self.score.score if self.score is not None and self.score.warm else math.nan
+    @classmethod
+    def of(cls, now: float, snapshot: Snapshot) -> _Moment:
+        """What is published at unix `now`."""
+        score = snapshot.score
+        value = score.score if score is not None and score.warm else math.nan
+        observed = None if score is None else score.observed
+        return cls(now, value, observed, snapshot.bundle, snapshot.logs.new_templates, score)
 
     def causes(self) -> tuple[Cause, ...]:
         """The largest known shares."""
@@ -134,7 +146,9 @@ class Episodes:
         self._store.work()
         if self._past and not 0 <= now - self._past[-1].time <= _MISSED_INTERVALS * self._interval_s:
             self._run = 0
-        moment = _Moment(now, snapshot.score, snapshot.bundle, snapshot.logs.new_templates)
+        moment = _Moment.of(now, snapshot)
+        if len(self._past) >= ALARM_TICKS:
+            self._past[-ALARM_TICKS] = self._past[-ALARM_TICKS]._replace(score=None)
         self._past.append(moment)
         quiet = self._quiet(now)
         self._run = self._run + 1 if moment.value >= 1.0 else 0  # NaN is not
@@ -216,7 +230,7 @@ class Episodes:
 
     def _recorded(self, episode: Episode, moment: _Moment) -> Episode:
         names = () if moment.bundle is None else tuple(one.name for one in moment.bundle.features)
-        if moment.score is None or names != episode.flight.features:
+        if moment.observed is None or names != episode.flight.features:
             return episode
         return replace(episode, flight=_longer(episode.flight, moment))
 
@@ -244,12 +258,9 @@ class Episodes:
         self._show(recent=(*others, light)[-RECENT:])
 
     def _show(self, **changes: object) -> None:
-        self.status = replace(
-            self.status,
-            ongoing=self._open is not None,
-            failures=self._store.failures,
-            **changes,  # type: ignore[arg-type]
-        )
+        now = {"ongoing": self._open is not None, "failures": self._store.failures, **changes}
+        if any(getattr(self.status, name) != value for name, value in now.items()):
+            self.status = replace(self.status, **now)  # type: ignore[arg-type]
 
     def _find(self, episode: str) -> None:
         try:
@@ -263,9 +274,9 @@ def _light(episode: Episode) -> Episode:
 
 
 def _longer(flight: Flight, moment: _Moment) -> Flight:
-    if moment.score is None:
+    if moment.observed is None:
         return flight
-    row = tuple(float(value) for value in moment.score.observed)
+    row = tuple(float(value) for value in moment.observed)
     return replace(
         flight,
         times=(*flight.times, moment.time),

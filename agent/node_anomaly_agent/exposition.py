@@ -1,7 +1,8 @@
 """The metrics: every family of one snapshot, and nothing else.
 
-Nothing is read, computed or locked here, so a scrape costs the same on an ill host as on a healthy one. A
-value that is not known has no sample at all; 0 would be a claim.
+Nothing is read or locked here, and nothing computed but the reasons of a score (docs/adr/0027), so a scrape
+costs the same on an ill host as on a healthy one. A value that is not known has no sample at all; 0 would be
+a claim.
 """
 
 from __future__ import annotations

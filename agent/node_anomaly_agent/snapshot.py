@@ -74,6 +74,16 @@ class Counters:
         value: Any = current + amount if label is None else {**current, label: current[label] + amount}
         return replace(self, **{name: value})
 
+    def evaluated(self, sample_s: float, score_s: float) -> Counters:
+        """The counters with one more evaluation that succeeded, and how long its phases took, in seconds."""
+        before = self.durations
+        durations = {
+            **before,
+            "sample": before["sample"].observe(sample_s),
+            "score": before["score"].observe(score_s),
+        }
+        return replace(self, evaluations=self.evaluations + 1, durations=durations)
+
     def observe(self, phase: str, seconds: float) -> Counters:
         """The counters with one more duration of a phase."""
         return replace(self, durations={**self.durations, phase: self.durations[phase].observe(seconds)})

@@ -62,6 +62,14 @@ class AgentState:
 
 def encode_state(state: AgentState) -> bytes:
     """The content of a state file."""
+    return b"".join(sealed(state_parts(state)))
+
+
+def state_parts(state: AgentState) -> list[bytes | memoryview]:
+    """What follows the digest in a state file, in parts to be written one after the other.
+
+    They are views of the state's arrays, not copies.
+    """
     meta = {
         "format_version": FORMAT_VERSION,
         "saved_at_seconds": state.saved_at,
@@ -72,11 +80,15 @@ def encode_state(state: AgentState) -> bytes:
     tensors: dict[str, NDArray[Any]] = {_SCORER + name: array for name, array in state.scorer.items()}
     tensors |= {_HISTORY + name: array for name, array in state.history.items()}
     tensors[_META] = np.frombuffer(json.dumps(meta, separators=(",", ":")).encode(), dtype=np.uint8)
-    body = tensor_parts(tensors)
+    return tensor_parts(tensors)
+
+
+def sealed(body: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """A whole state file, in parts: what `state_parts` gave after its digest. Any thread."""
     digest = hashlib.sha256()
     for part_of_it in body:
         digest.update(part_of_it)
-    return b"".join([_MAGIC, digest.hexdigest().encode(), b"\n", *body])
+    return [_MAGIC, digest.hexdigest().encode(), b"\n", *body]
 
 
 def decode_state(content: bytes) -> AgentState:
@@ -126,8 +138,11 @@ def load_state(directory: Path) -> AgentState | None:
         raise StateError(f"state file {path} is of no use: {error.message}", hint) from error
 
 
-def save_state(directory: Path, content: bytes) -> None:
-    """Put an encoded state in place, whole or not at all. Raises StateError when the disk refuses."""
+def save_state(directory: Path, content: bytes | Sequence[bytes | memoryview]) -> None:
+    """Put an encoded state, or its parts, in place, whole or not at all.
+
+    Raises StateError when the disk refuses.
+    """
     path = directory / STATE_FILE
     try:
         write_whole(path, content, 0o644)  # `--once` reads it as another user; it holds nothing secret

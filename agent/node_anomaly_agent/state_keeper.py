@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
-from node_anomaly_agent.state import AgentState, StateError, encode_state, load_state, save_state
+from node_anomaly_agent.state import AgentState, StateError, load_state, save_state, sealed, state_parts
 
 SAVE_EVERY_S = 60.0
 RETRY_S = 1.0  # a save that is still being written makes the next one wait this long
@@ -75,25 +75,28 @@ class StateKeeper:
         return taken
 
     def _save(self, make: Callable[[], AgentState | None]) -> None:
-        """Encode here, write on a thread: a sick disk may block for minutes, a tick may not."""
+        """Gather it here, write on a thread: a sick disk may block for minutes, a tick may not.
+
+        The parts are of arrays that nobody changes: copies, or such as are replaced and never written to.
+        """
         if self._directory is None or self._writer is not None:
             return
         try:
             state = make()
             if state is None:
                 return
-            content = encode_state(state)
+            parts = state_parts(state)
         except Exception as error:  # noqa: BLE001  # not being able to save is no reason to stop scoring
             self._failed(StateError(f"state cannot be encoded: {error!r}", "report this"))
             return
         self._writer = threading.Thread(
-            target=self._write, args=(self._directory, content), name="state-writer", daemon=True
+            target=self._write, args=(self._directory, parts), name="state-writer", daemon=True
         )
         self._writer.start()
 
-    def _write(self, directory: Path, content: bytes) -> None:
+    def _write(self, directory: Path, parts: Sequence[bytes | memoryview]) -> None:
         try:
-            save_state(directory, content)
+            save_state(directory, sealed(parts))
         except StateError as error:
             self._write_error = error
 

@@ -29,7 +29,7 @@ def window_values(compressed: NDArray[np.floating]) -> NDArray[np.floating]:
 
     One loud metric must not hide what all the others do.
     """
-    return np.asarray(np.clip(compressed, -WINDOW_CLIP, WINDOW_CLIP))
+    return np.asarray(np.minimum(np.maximum(compressed, -WINDOW_CLIP), WINDOW_CLIP))
 
 
 class Windows:
@@ -57,7 +57,8 @@ class Windows:
 
         NaN where nothing was known.
         """
-        return self._ring[nodes][:, (self._pushed - self._back) % self.ticks]
+        places = (self._pushed - self._back) % self.ticks
+        return np.asarray(self._ring[nodes].take(places, axis=1))
 
 
 class NearestCentroid:
@@ -66,7 +67,8 @@ class NearestCentroid:
     def __init__(self, centroids: Array32) -> None:
         """`centroids` (k, POSITIONS, features), see `parse_centroids`."""
         self._centroids = centroids.reshape(len(centroids), -1)
-        self._known = np.empty((0, 0), dtype=np.bool_)
+        self._mask = b""
+        self._weight = np.empty((0, 0), dtype=np.float32)  # 1 where a cell is known, 0 where not
         self._lengths = np.empty((0, len(centroids)), dtype=np.float32)
         self.cells: NDArray[np.intp] = np.empty(0, dtype=np.intp)
         """How many cells of each window (n,) that `apart` saw last are known."""
@@ -80,15 +82,16 @@ class NearestCentroid:
         """
         rows = windows.reshape(len(windows), -1)
         known = ~np.isnan(rows)
-        if not np.array_equal(known, self._known):  # seldom: a node has the features that it has
-            self._known = known
-            self._lengths = known.astype(np.float32) @ np.square(self._centroids).T
+        mask = known.tobytes()
+        if mask != self._mask or known.shape != self._weight.shape:  # seldom: a node has what it has
+            self._mask, self._weight = mask, known.astype(np.float32)
+            self._lengths = self._weight @ np.square(self._centroids).T
             self.cells = known.sum(axis=1)
             self.positions = known.reshape(windows.shape).any(axis=2).sum(axis=1)
         filled = np.where(known, rows, np.float32(0.0))
         # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and the first is the same for every centroid
         nearest = np.argmin(self._lengths - 2.0 * (filled @ self._centroids.T), axis=1)
-        squares = np.square(filled - self._centroids[nearest], where=known, out=np.zeros_like(filled))
+        squares = np.square(filled - self._centroids[nearest]) * self._weight
         return squares.reshape(windows.shape).sum(axis=1, dtype=np.float64), known.reshape(windows.shape)
 
 

@@ -114,7 +114,8 @@ class MemberHealth:
         """
         if score is None:
             return np.array([math.nan])
-        wrong = bool(np.isinf(score).any()) or (known and bool(np.isnan(score).any()))
+        value = float(score[0])
+        wrong = math.isinf(value) or (known and math.isnan(value))
         if wrong and self.tolerant:
             self.failed(member)
             return np.array([math.nan])

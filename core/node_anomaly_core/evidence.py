@@ -158,7 +158,7 @@ class ForecastPath:
 
     def _surprise(self, compressed: Array) -> Array:
         """How far off the last forecast is (m, f); makes the next one."""
-        bounded = np.clip(compressed, -FORECAST_CLIP, FORECAST_CLIP)
+        bounded = np.minimum(np.maximum(compressed, -FORECAST_CLIP), FORECAST_CLIP)
         surprise = np.abs(one_sided(bounded - self._forecast, self._sides)) / self._scale
         missing = np.isnan(compressed)
         fed = np.where(missing, 0.0, bounded).astype(np.float32)
@@ -192,10 +192,10 @@ def mean_of_top(values: Array, share: float) -> Array:
     """
     known = np.isfinite(values)
     counts = known.sum(axis=-1)
-    ordered = np.sort(np.where(known, -values, np.inf), axis=-1)
-    sums = np.add.accumulate(np.where(ordered < np.inf, -ordered, 0.0), axis=-1)
+    ordered = np.where(known, -values, np.inf)
+    ordered.sort(axis=-1)  # largest first, unknown last and never reached
     take = np.maximum(1, np.rint(share * counts)).astype(np.int64)
-    means = sums[np.arange(len(sums)), take - 1] / take
+    means = np.add.accumulate(ordered, axis=-1)[np.arange(len(values)), take - 1] / -take
     return np.where(counts > 0, means, np.nan)
 
 

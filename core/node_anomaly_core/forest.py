@@ -50,7 +50,7 @@ class Forest:
     `value` at a leaf is, for an isolation forest, the expected path length, and `scale` is trees x the
     average path length of the training sample; for a random forest P(anomalous), and `scale` is the
     number of trees. At an inner node it is the mean over the training rows below it, which `credit`
-    uses. Not safe to share between threads: one row is scored in preallocated buffers.
+    uses. Only `credit` is safe to share between threads: one row is scored in preallocated buffers.
     """
 
     def __init__(
@@ -84,7 +84,6 @@ class Forest:
         self._t = np.empty(trees, dtype=np.float32)
         self._right = np.empty(trees, dtype=np.bool_)
         self._roots = np.arange(trees, dtype=np.intp)
-        self._path = np.empty((depth + 1, trees), dtype=np.intp)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], kind: str, n_features: int) -> Forest:
@@ -144,30 +143,31 @@ class Forest:
             return self._score_of(self._sum(self._descend_one(rows[0])))
         return self._score_of(self._totals(rows))
 
-    def explain(self, row: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
-        """Score one row (n_features,) and say which of its columns made the score (n_features,).
+    def score_one(self, row: NDArray[np.floating]) -> float:
+        """Score one row (n_features,), as `score` does."""
+        self._check_row(row)
+        return float(self._score_of(self._sum(self._descend_one(row)))[0])
+
+    def credit(self, row: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Say which of its columns made the score of one row (n_features,). Safe in any thread.
 
         Each step down a tree credits the compared column with the change of `value` it brought (the
         sign turned for an isolation forest, whose short paths are the anomalous ones). The credits add
         up to the row's value minus the roots', as a mean per tree.
         """
-        if row.shape != (self.n_features,):
-            raise ValueError(f"row has shape {row.shape}, expected ({self.n_features},)")
-        path = self._path
-        path[0] = self._roots
-        leaves = self._descend_one(row, path)
+        self._check_row(row)
+        path = self._paths(row)
         values = self._value.take(path)
         change = values[1:] - values[:-1]
         columns = self._columns.take(path[:-1])
         total = np.bincount(columns.ravel(), weights=change.ravel(), minlength=2 * self.n_features)
         total = total[: self.n_features] + total[self.n_features :]
         sign = -1.0 if self.kind == ISOLATION_FOREST else 1.0
-        score = self._score_of(self._sum(leaves))
-        return float(score[0]), np.asarray(sign * total / self.trees, dtype=np.float64)
+        return np.asarray(sign * total / self.trees, dtype=np.float64)
 
-    def credit(self, row: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Credit the columns of one row (n_features,) alone, see `explain`."""
-        return self.explain(row)[1]
+    def _check_row(self, row: NDArray[np.floating]) -> None:
+        if row.shape != (self.n_features,):
+            raise ValueError(f"row has shape {row.shape}, expected ({self.n_features},)")
 
     def _sum(self, leaves: NDArray[np.intp]) -> NDArray[np.float64]:
         # scikit-learn adds tree after tree; accumulate does too, while sum() would add in pairs.
@@ -178,24 +178,32 @@ class Forest:
             return np.asarray(np.exp2(-total / self._scale), dtype=np.float64)
         return log_odds(total / self._scale)
 
-    def _descend_one(
-        self, row: NDArray[np.floating], path: NDArray[np.intp] | None = None
-    ) -> NDArray[np.intp]:
-        """Return the leaf of every tree (trees,) for one row; `path` (depth + 1, trees) takes every step."""
+    def _descend_one(self, row: NDArray[np.floating]) -> NDArray[np.intp]:
+        """Return the leaf of every tree (trees,) for one row, in a buffer that the next call overwrites."""
         _lay_out(row[None, :], self._row[None, :])
         at, column, x, t, right = self._at, self._column, self._x, self._t, self._right
         at[:] = self._roots
         # mode="clip" writes straight into `out`; the indexes were checked when the forest was built.
-        for level in range(self.depth):
+        for _ in range(self.depth):
             self._columns.take(at, out=column, mode="clip")
             self._row.take(column, out=x, mode="clip")
             self._threshold.take(at, out=t, mode="clip")
             np.greater(x, t, out=right)
             self._left.take(at, out=column, mode="clip")
             np.add(column, right, out=at)
-            if path is not None:
-                path[level + 1] = at
         return at
+
+    def _paths(self, row: NDArray[np.floating]) -> NDArray[np.intp]:
+        """Every step of every tree (depth + 1, trees) for one row, from its root to its leaf."""
+        cells = np.empty(2 * self.n_features, dtype=np.float32)
+        _lay_out(row[None, :], cells[None, :])
+        path = np.empty((self.depth + 1, self.trees), dtype=np.intp)
+        path[0] = self._roots
+        for level in range(self.depth):
+            at = path[level]
+            right = cells.take(self._columns.take(at)) > self._threshold.take(at)
+            np.add(self._left.take(at), right, out=path[level + 1])
+        return path
 
     def _totals(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum the leaf values over trees (n,), in chunks of rows so that memory stays bounded."""

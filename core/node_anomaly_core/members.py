@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -87,31 +87,37 @@ class Models:
     def forest_scores(self, summary: Array, normalised: Array) -> dict[str, Array]:
         """Raw member scores (n,) of rows (n, SUMMARY_WIDTH); NaN where nothing was known."""
         unknown = np.isnan(summary).all(axis=-1)
-        result = {}
-        for model in self.manifest.models:
-            if model.name in self.forests:
-                rows = normalised if model.input == "summary_normalised" else summary
-                result[model.name] = np.where(unknown, np.nan, self.forests[model.name].score(rows))
-        return result
+        rows = self._rows(summary, normalised)
+        return {name: np.where(unknown, np.nan, self.forests[name].score(given)) for name, given in rows}
 
-    def explain(
+    def forest_score(
         self, summary: Array, normalised: Array, health: MemberHealth
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Raw scores (1,) of one row (SUMMARY_WIDTH,) and what each forest credits to its numbers.
+    ) -> tuple[dict[str, Array], list[str]]:
+        """Raw scores (1,) of one row (SUMMARY_WIDTH,), and which forests gave one.
 
-        A forest that is left out, or fails, has a raw score of NaN and no credit.
+        A forest that is left out, or fails, has a raw score of NaN and is not among them.
         """
-        raw, credit = {}, {}
+        raw: dict[str, Array] = {}
+        said: list[str] = []
         unknown = bool(np.isnan(summary).all())
+        for name, row in self._rows(summary, normalised):
+            found = health.ask(name, partial(self.forests[name].score_one, row))
+            score = None if found is None else np.array([np.nan if unknown else found])
+            raw[name] = health.number(name, score, known=not unknown)
+            if found is not None and health.may(name):
+                said.append(name)
+        return raw, said
+
+    def credit(self, forests: Collection[str], summary: Array, normalised: Array) -> dict[str, Array]:
+        """What each of these forests credits to the numbers of one row (SUMMARY_WIDTH,). Any thread."""
+        rows = self._rows(summary, normalised)
+        return {name: self.forests[name].credit(row) for name, row in rows if name in forests}
+
+    def _rows(self, summary: Array, normalised: Array) -> Iterator[tuple[str, Array]]:
+        """Each forest with the row that it is given."""
         for model in self.manifest.models:
             if model.name in self.forests:
-                row = normalised if model.input == "summary_normalised" else summary
-                said = health.ask(model.name, partial(self.forests[model.name].explain, row))
-                score = None if said is None else np.array([np.nan if unknown else said[0]])
-                raw[model.name] = health.number(model.name, score, known=not unknown)
-                if said is not None and health.may(model.name):
-                    credit[model.name] = said[1]
-        return raw, credit
+                yield model.name, normalised if model.input == "summary_normalised" else summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 
 def bounded(compressed: Array) -> Array:
     """Compressed values of any shape as the maps see them: clipped, and 0 where missing."""
-    return np.clip(np.where(np.isnan(compressed), 0.0, compressed), -CLIP, CLIP)
+    return np.minimum(np.maximum(np.where(np.isnan(compressed), 0.0, compressed), -CLIP), CLIP)
 
 
 def past_width(features: int) -> int:

@@ -70,7 +70,9 @@ class ResidualBlocks:
         """Start without a past; `sides` (f,) says which sign of a residual counts, see `one_sided`."""
         features = len(sides)
         self._relations = relations
-        self._sides = sides
+        self._one_sided = bool(sides.any())
+        self._block_sides = np.tile(sides, (14, 1))  # of the blocks that are not means of others
+        self._block_sides[7:11] = 0.0
         pairs = [[ticks_in(seconds, interval_s, least) for seconds, least in pair] for pair in _MEANS]
         spreads = [ticks_in(seconds, interval_s, least) for seconds, least in _SPREADS]
         lengths = sorted({length for pair in pairs for length in pair} | set(spreads))
@@ -96,15 +98,16 @@ class ResidualBlocks:
         """
         result = np.empty((compressed.shape[0], len(BLOCKS), compressed.shape[1]))
         means = self._means.push(compressed)
-        variance = self._squares.push(compressed * compressed) - means[self._spread] ** 2
+        variance = self._squares.push(compressed * compressed) - np.square(means.take(self._spread, axis=0))
         spread = 0.5 * np.log(np.maximum(variance, 0.0) + _LEAST_SPREAD**2)
-        followed = np.stack([compressed, compressed, spread[1]])
+        followed = np.array([compressed, compressed, spread[1]])
         innovation = followed - self._level
         values = bounded(compressed)
         result[:, 0] = compressed
         result[:, 1:3] = innovation[:2].swapaxes(0, 1)
         result[:, 3] = compressed - self._previous
-        result[:, 4:7] = (means[self._short] - means[self._long]).swapaxes(0, 1)
+        apart = means.take(self._short, axis=0) - means.take(self._long, axis=0)
+        result[:, 4:7] = apart.swapaxes(0, 1)
         result[:, 7:10] = spread.swapaxes(0, 1)
         result[:, 10] = innovation[2]
         result[:, 11] = values - self._past.row() @ self._relations.autoregression
@@ -115,10 +118,10 @@ class ResidualBlocks:
         some_missing = missing.any()
         if some_missing:
             np.copyto(result[:, 4:14], np.nan, where=missing[:, None])
-        if self._sides.any():
-            for part in (slice(0, 7), slice(11, 14)):
-                result[:, part] = one_sided(result[:, part], self._sides)
-        result[:, 14:] = self._sizes.push(np.abs(result[:, [11, 1]]))[0]
+        if self._one_sided:
+            present = result[:, :14]
+            np.copyto(present, 0.0, where=present * self._block_sides < 0)
+        result[:, 14:] = self._sizes.push(np.abs(result[:, 11::-10]))[0]
         if some_missing:
             np.copyto(result[:, 14:], np.nan, where=missing[:, None])
         self._previous = np.array(compressed)
@@ -138,7 +141,7 @@ class ResidualBlocks:
             self._weight, 1.0 / np.maximum(self._seen, 1.0)
         )  # a plain mean until there is a past
         limit = _INNOVATION_CLIP * self._deviation
-        clipped = np.clip(innovation, -limit, limit)
+        clipped = np.minimum(np.maximum(innovation, -limit), limit)
         np.add(self._level, weight * clipped, out=self._level, where=move)
         pull = np.maximum(self._deviation_weight, 1.0 / (self._seen + 60.0))  # starts worth an hour at 60 s
         size = np.minimum(np.abs(innovation), 2 * limit) * 1.25

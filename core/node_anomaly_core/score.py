@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.evidence import Distance, Residual, Surprise
+from node_anomaly_core.reasons import Reasons
 
 _LARGEST = 1e38  # about what a float32 holds; beyond it a value is no measurement
 
@@ -28,11 +29,20 @@ class Score:
     score: float
     threshold_ratio: float  # the node's own threshold as a multiple of what training promised
     model_scores: Mapping[str, float]
-    contributions: Array
+    why: Reasons
     expected: Array
     observed: Array
     states: tuple[str, ...]
-    member_contributions: Mapping[str, Array] = field(default_factory=dict)  # of each member alone
+
+    @property
+    def contributions(self) -> Array:
+        """Each feature's share in the score: they sum to 1, or are NaN where nothing stands out."""
+        return self.why.shares().combined
+
+    @property
+    def member_contributions(self) -> Mapping[str, Array]:
+        """Each feature's share in what one member alone says: they sum to 1, or are all 0."""
+        return self.why.shares().members
 
 
 class Tick(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,10 @@ from node_anomaly_core.evidence import (
 )
 from node_anomaly_core.members import Models, judge
 from node_anomaly_core.node_memory import MOST_THINNED, NodeMemory
+from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.saved import checked
 from node_anomaly_core.score import Score, Tick, measured, part
-from node_anomaly_core.shares import combined_shares, member_shares
+from node_anomaly_core.shares import shares_of
 from node_anomaly_core.steady import HalfSmoothed, PeakHold
 from node_anomaly_core.threshold import RollingThreshold, around
 from node_anomaly_core.windows import ticks_in
@@ -258,7 +260,7 @@ class NodeScorer:
             score=float("nan"),
             threshold_ratio=self._threshold.ratio,
             model_scores=unknown,
-            contributions=nothing,
+            why=Reasons.known(nothing),
             expected=nothing,
             observed=row,
             states=self._memory.states(row),
@@ -267,7 +269,8 @@ class NodeScorer:
     def _score(self, timestamp: float, row: Array, tick: Tick) -> Score:
         if not self.warm or self._baseline is None:
             return self._cold(timestamp, row)
-        raw, credit = self.models.explain(tick.residual.summary[0], tick.residual.normalised[0], self.health)
+        residual = tick.residual
+        raw, forests = self.models.forest_score(residual.summary[0], residual.normalised[0], self.health)
         judged = judge(self.bundle.manifest, self._steadied(raw) | self._path_scores(tick))
         if self.models.forecaster is not None and not self.health.may(self.models.forecaster):
             tick = tick._replace(surprise=None)
@@ -275,18 +278,17 @@ class NodeScorer:
         held = self._peak.step(float(judged.combined[0]))
         level = self._threshold.step(held)
         score = float(around(tail.score(np.array([held])), tail.score(np.array(level)))[0])
-        shares = member_shares(self.models, tick, credit)
-        contributions = combined_shares(self.bundle.manifest, judged.evidence, shares)
+        why = Reasons(partial(shares_of, self.models, tick, forests, judged.evidence))
         if not self.health.working:  # uncalibrated, but a node without any model is not blind
-            score, contributions = robust_z(tick.residual.scaled[0])
+            score, contributions = robust_z(residual.scaled[0])
+            why = Reasons.known(contributions, why.shares().members)
         return Score(
             timestamp=timestamp,
             warm=True,
             score=score,
             threshold_ratio=ratio,
             model_scores={name: float(value[0]) for name, value in judged.members.items()},
-            contributions=contributions,
-            member_contributions=shares,
+            why=why,
             expected=self._expected(self._baseline, tick.surprise),
             observed=row,
             states=self._memory.states(row),

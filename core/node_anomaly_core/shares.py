@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,23 @@ from numpy.typing import NDArray
 from node_anomaly_core.attribution import features_behind, surprises
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import Models
+from node_anomaly_core.reasons import Shares
 from node_anomaly_core.score import Tick
 
 _LEAST_EVIDENCE = 1e-3
 """A member without evidence has a say too: where none has any, the shares are those of the largest noise."""
 
 Array = NDArray[np.float64]
+
+
+def shares_of(models: Models, tick: Tick, forests: Collection[str], evidence: Mapping[str, Array]) -> Shares:
+    """Of one tick: who is behind each member's evidence (1,), and behind all of it. Any thread.
+
+    `forests` are those that scored.
+    """
+    summary, normalised = tick.residual.summary[0], tick.residual.normalised[0]
+    members = member_shares(models, tick, models.credit(forests, summary, normalised))
+    return Shares(combined_shares(models.manifest, evidence, members), members)
 
 
 def member_shares(models: Models, tick: Tick, credit: Mapping[str, Array]) -> dict[str, Array]:

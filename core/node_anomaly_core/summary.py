@@ -48,12 +48,13 @@ def summarise(scaled: Array) -> Array:
     size = np.abs(scaled)
     known = np.isfinite(size)
     counts = known.sum(axis=-1)
-    ordered = np.sort(np.where(known, -np.log1p(size), np.inf), axis=-1)  # largest first, unknown last
-    sums = np.add.accumulate(np.where(ordered < np.inf, -ordered, 0.0), axis=-1)
+    ordered = np.where(known, -np.log1p(size), np.inf)
+    ordered.sort(axis=-1)  # largest first, unknown last and never reached
+    sums = np.add.accumulate(ordered, axis=-1)
     tops = top_counts(counts)
     first = np.arange(0, sums.size, size.shape[-1]).reshape(*counts.shape, 1)  # of each block in flat sums
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = sums.reshape(-1).take(first + (tops - 1)) / tops
+        means = sums.reshape(-1).take(first + (tops - 1)) / -tops
         beyond = (size[..., None, :] > _LEVELS).sum(axis=-1) / counts[..., None]
     result = np.concatenate([means, beyond], axis=-1)
     result[counts == 0] = np.nan
@@ -79,7 +80,7 @@ class OnlineNormaliser:
         Nodes (m,) whose `learn` is False do not learn it at all.
         """
         deviation = summary - self._mean
-        result = np.clip(deviation / self._scale, _LOWEST, _HIGHEST)
+        result = np.minimum(np.maximum(deviation / self._scale, _LOWEST), _HIGHEST)
         known = np.isfinite(summary)
         if learn is not None:
             known &= learn[:, None]
@@ -87,7 +88,7 @@ class OnlineNormaliser:
         limit = 5 * self._scale
         np.add(
             self._mean,
-            max(self._mean_weight, start) * np.clip(deviation, -limit, limit),
+            max(self._mean_weight, start) * np.minimum(np.maximum(deviation, -limit), limit),
             out=self._mean,
             where=known,
         )

@@ -31,6 +31,7 @@ from node_anomaly_agent.explain_command import (
     render,
 )
 from node_anomaly_agent.web_guard import WebGuard
+from node_anomaly_core.reasons import Reasons
 from web_site import Running
 
 TLS = Path(__file__).parent.parent / "fixtures" / "tls"
@@ -39,10 +40,9 @@ HASH = bcrypt.hashpw(b"open sesame", bcrypt.gensalt(4)).decode()
 
 @pytest.fixture
 def site():
-    score = replace(
-        make_score(),
-        member_contributions={"isolation_forest": np.array([0.3, 0.7, 0.0]), "lstm": np.zeros(3)},
-    )
+    score = make_score()
+    by_member = {"isolation_forest": np.array([0.3, 0.7, 0.0]), "lstm": np.zeros(3)}
+    score = replace(score, why=Reasons.known(score.contributions, by_member))
     with Running(snapshot=make_snapshot(score=score)).started() as site:
         yield site
 

@@ -14,6 +14,7 @@ import pytest
 import page_states
 from agent_fakes import START, make_score, make_snapshot
 from node_anomaly_agent.snapshot import ReloadStatus, Snapshot
+from node_anomaly_core.reasons import Reasons
 from web_site import Running
 
 
@@ -166,10 +167,9 @@ def test_the_explanation_has_every_feature_largest_share_first_with_what_was_exp
 
 
 def test_the_explanation_has_what_each_model_alone_blames_largest_share_first(site):
-    score = replace(
-        make_score(),
-        member_contributions={"isolation_forest": np.array([0.3, 0.7, 0.0]), "lstm": np.zeros(3)},
-    )
+    score = make_score()
+    by_member = {"isolation_forest": np.array([0.3, 0.7, 0.0]), "lstm": np.zeros(3)}
+    score = replace(score, why=Reasons.known(score.contributions, by_member))
     site.snapshot = make_snapshot(score=score)
     blamed = json.loads(site.ask("/api/v1/explain")[2])["features_by_model"]
     assert list(blamed["isolation_forest"].items()) == [

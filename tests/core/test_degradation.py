@@ -46,10 +46,9 @@ def break_member(scorer: NodeScorer, name: str, how: str) -> None:
             path._lstm = NoNumbers()
             path._forecast[:] = np.nan
     else:
-        forest = scorer.models.forests[name]
-        nothing = np.full_like(forest.explain(np.zeros(scorer.models.cohort.summary_mean.shape[-1]))[1], 0.0)
         scorer.models.forests[name] = type("Broken", (), {
-            "explain": broken if how == "raises" else lambda _self, _row: (math.nan, nothing),
+            "score_one": broken if how == "raises" else lambda _self, _row: math.nan,
+            "credit": broken,
         })()  # fmt: skip
 
 

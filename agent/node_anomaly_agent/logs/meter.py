@@ -47,6 +47,7 @@ class LogMeter:
         self._wall = wall
         self._dropped: dict[str, float] = dict.fromkeys(DROP_REASONS, 0.0)
         self._statuses: dict[str, SourceStatus] = {}
+        self._reading: Reading = {}
         self._examples_wanted = 0
         self.examples: list[bytes] = []
 
@@ -65,9 +66,10 @@ class LogMeter:
             self._note(source.name, source.status())
         now = self._wall()
         self._counters.tick(now)
+        self._reading = self._counters.reading(now, self._absent())
         if all(status.missing for status in self._statuses.values()):
             raise CollectorMissing("; ".join(status.error for status in self._statuses.values()))
-        return self._counters.reading(now, self._absent())
+        return self._reading
 
     def _count(self, source: str, batch: Batch, mining_deadline: float) -> None:
         looked_at = batch.data.count(b"\n")
@@ -101,8 +103,7 @@ class LogMeter:
         return frozenset(name for name, status in self._statuses.items() if not status.success)
 
     def status(self) -> LogStatus:
-        """What a scrape shows of all this."""
-        silences = self._counters.reading(self._wall(), self._absent()) if self._statuses else {}
+        """What a scrape shows of the latest read."""
         return LogStatus(
             sources={
                 name: (status.success, status.missing, status.streams)
@@ -114,7 +115,9 @@ class LogMeter:
                 if name in self._statuses and self._statuses[name].success
             },
             groups={name: _counted(stream) for name, stream in self._counters.groups.items()},
-            silences={key: value for key, value in silences.items() if key[0].endswith("silence_seconds")},
+            silences={
+                key: value for key, value in self._reading.items() if key[0].endswith("silence_seconds")
+            },
             templates=len(self._counters.miner),
             new_templates=self._counters.miner.created,
             unmined=self._counters.unmined,
