@@ -36,6 +36,8 @@ def test_amtool_accepts_it() -> None:
         (("alertname=NodeAnomalous", "severity=warning"), "operators"),
         (("alertname=FleetAnomalous", "severity=warning"), "operators"),
         (("alertname=AnomalySpike", "severity=warning"), "operators"),
+        (("alertname=NodeSaturationForecast", "severity=warning"), "operators"),
+        (("alertname=NodeAnomalyForecast", "severity=info"), "nobody"),
         (("alertname=AnomalyAgentDown", "severity=warning"), "owners-of-node-anomaly"),
         (("alertname=SomethingElse", "severity=critical"), "operators"),
     ],
