@@ -177,7 +177,10 @@ do_uninstall() {
     fi
     if $purge; then
         rm -f "$DESTDIR$settings/$component.yml" "$DESTDIR$settings/$component.env"
-        rm -rf "$DESTDIR$UNITDIR/node-anomaly-$component.service.d" "$DESTDIR$state"
+        for unit in $units; do  # what `systemctl edit` made, and when a timer last ran
+            rm -rf "$DESTDIR$UNITDIR/$unit.d" "$DESTDIR/var/lib/systemd/timers/stamp-$unit"
+        done
+        rm -rf "$DESTDIR$state"
         rmdir "$DESTDIR$settings" 2>/dev/null || true
         echo "removed the $component with its settings and $state"
     else

@@ -14,10 +14,12 @@ from booted import Booted, booted_systemd
 
 AGENT, SOCKET = "node-anomaly-agent.service", "node-anomaly-agent.socket"
 PROGRAM = f"""#!/bin/sh
-PYTHONPATH=/opt/src/agent:/opt/src/core:/opt/venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages
+PYTHONPATH=/opt/src/agent:/opt/src/core:/opt/src/trainer:/opt/venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages
 export PYTHONPATH LD_LIBRARY_PATH=/opt/python/lib PYTHONDONTWRITEBYTECODE=1
 exec /opt/python/bin/python3 -m node_anomaly_agent "$@"
 """
+REAL_TRAINER = PROGRAM.replace("node_anomaly_agent", "node_anomaly_trainer")
+TRAINER = "/opt/node-anomaly/bin/anomaly-trainer"
 INSTALL = ("/opt/src/scripts/install_systemd.sh", "install", "agent", "--files-only")
 
 
@@ -178,19 +180,57 @@ def test_a_wrong_setting_stands_in_the_journal_with_its_remedy(machine):
     machine.run("systemctl", "restart", AGENT)
 
 
-@pytest.mark.parametrize(("code", "well"), [(3, True), (1, False)])
-def test_a_run_that_the_gate_refused_is_no_failed_unit(code, well, machine):
-    """A stand-in ends as the trainer does; a whole training run takes minutes."""
-    machine.write("/opt/node-anomaly/bin/anomaly-trainer", f"#!/bin/sh\ntouch ran\nexit {code}\n", 0o755)
+@pytest.fixture(scope="class")
+def trainer(machine: Booted) -> Iterator[Booted]:
+    """The machine with the trainer's units too; what they start is up to each test."""
+    machine.write(TRAINER, "#!/bin/sh\nexit 1\n", 0o755)
     machine.run("/opt/src/scripts/install_systemd.sh", "install", "trainer", "--files-only")
     # The machine has no network that could come up; its target would be waited for.
     waits = ("systemd-networkd-wait-online", "ifupdown-wait-online", "NetworkManager-wait-online")
     machine.run("systemctl", "mask", "--runtime", *(f"{wait}.service" for wait in waits))
-    done = machine.run("sh", "-c", "systemctl start node-anomaly-trainer; echo ends with $?")
-    assert ("ends with 0" in done) == well, done
-    owner = machine.run("stat", "--format=%U", "/var/lib/node-anomaly-trainer/ran")
-    assert owner.strip() == "node-anomaly-trainer"
+    yield machine
     machine.run("/opt/src/scripts/install_systemd.sh", "uninstall", "trainer", "--purge")
+
+
+class TestTrainer:
+    @pytest.mark.parametrize(("unit", "verb"), [("trainer", "train"), ("drift", "drift")])
+    @pytest.mark.parametrize(("code", "well"), [(3, True), (1, False)])
+    def test_a_refusal_by_the_gate_and_drift_are_no_failed_units(self, unit, verb, code, well, trainer):
+        """A stand-in ends as the trainer does; a whole training run takes minutes."""
+        trainer.write(TRAINER, f'#!/bin/sh\necho "$@" > ran-{unit}\nexit {code}\n', 0o755)
+        done = trainer.run("sh", "-c", f"systemctl start node-anomaly-{unit}; echo ends with $?")
+        assert ("ends with 0" in done) == well, done
+        ran = f"/var/lib/node-anomaly-trainer/ran-{unit}"
+        assert trainer.run("stat", "--format=%U", ran).strip() == "node-anomaly-trainer"
+        assert trainer.run("cat", ran).strip() == f"{verb} --config /etc/node-anomaly/trainer.yml"
+
+    @pytest.mark.parametrize(("unit", "within_days"), [("trainer", 7), ("drift", 1)])
+    def test_a_timer_that_is_enabled_starts_its_unit_and_waits_for_the_next_time(
+        self, unit, within_days, trainer
+    ):
+        timer, ran = f"node-anomaly-{unit}.timer", f"/var/lib/node-anomaly-trainer/by-timer-{unit}"
+        trainer.write(TRAINER, f"#!/bin/sh\ntouch {ran}\n", 0o755)
+        trainer.run("systemctl", "enable", "--now", timer)
+        assert trainer.show(timer, "ActiveState", "Triggers") == ["active", f"node-anomaly-{unit}.service"]
+        [due] = trainer.show(timer, "NextElapseUSecRealtime")
+        seconds = int(trainer.run("date", "--date", due, "+%s")) - int(trainer.run("date", "+%s"))
+        assert 0 < seconds <= within_days * 86400 + 3600  # and the hour of RandomizedDelaySec
+        assert trainer.run("sh", "-c", f"test -e {ran} || echo not yet") == "not yet\n"
+        now = "[Timer]\nOnActiveSec=100ms\nAccuracySec=10ms\nRandomizedDelaySec=0\n"
+        trainer.write(f"/etc/systemd/system/{timer}.d/now.conf", now)
+        trainer.run("systemctl", "daemon-reload")
+        trainer.run("systemctl", "restart", timer)
+        trainer.until("the run", "sh", "-c", f"test -e {ran} && echo ran", holds="ran")
+        trainer.run("systemctl", "disable", "--now", timer)
+
+    def test_the_real_drift_runs_in_its_unit_and_says_what_it_lacks(self, trainer):
+        """As on the day after installing: nothing has been published yet. It is no traceback."""
+        trainer.write(TRAINER, REAL_TRAINER, 0o755)
+        trainer.run("systemctl", "start", "node-anomaly-drift", check=False)
+        said = trainer.run("journalctl", "--no-pager", "--output=cat", "--unit", "node-anomaly-drift")
+        assert "Traceback" not in said
+        assert "Error: nothing is published in " in said, said
+        assert "Try: train first" in said
 
 
 def test_installing_again_keeps_settings_and_uninstalling_leaves_no_unit(machine):
