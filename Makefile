@@ -45,10 +45,11 @@ bench: env-dev ## the figures of bench/README.md
 docs: env-dev  ## docs/metrics.md, docs/features.md, the man page and completions from the code
 	@$(BIN)/python scripts/docs.py
 
-rules: env-dev ## rules, PrometheusRule and dashboards from rules/settings.yml
+rules: env-dev ## rules, PrometheusRule, dashboards and Helm chart from rules/settings.yml and daemonset/
 	@$(BIN)/python scripts/rules.py
 	@$(BIN)/python scripts/kubernetes_rules.py
 	@$(BIN)/python -m dashboards.build
+	@$(BIN)/python scripts/helm_chart.py
 
 starter: env-run ## train the starter bundle that ships in the wheel
 	$(BIN)/python -m node_anomaly_trainer.starter

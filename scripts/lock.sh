@@ -14,10 +14,12 @@ compile pyproject.toml --extra trainer -c requirements/dev.txt -o requirements/t
 compile pyproject.toml -c requirements/dev.txt -o requirements/agent.txt
 # The server that tests run against asks for an older pyarrow than the trainer: an environment of its own.
 compile requirements/mlflow.in -o requirements/mlflow.txt
+# Helm, which no distribution that we test on has, as a library; only tests want it.
+compile requirements/helm.in -o requirements/helm.txt
 compile requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 if grep -nE '(https?|file)://|--(extra-)?index-url|--find-links|--trusted-host' requirements/*.txt; then
     echo "Error: a lock file names an index or a host" >&2
     exit 1
 fi
-grep -cE '^[a-z].*==' requirements/agent.txt requirements/trainer.txt requirements/build.txt requirements/dev.txt requirements/mlflow.txt
+grep -cE '^[a-z].*==' requirements/agent.txt requirements/trainer.txt requirements/build.txt requirements/dev.txt requirements/mlflow.txt requirements/helm.txt
 "${PYTHON:-.venv/bin/python}" scripts/sbom.py

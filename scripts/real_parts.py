@@ -1,4 +1,4 @@
-"""Fetch the real parts that tests run against: Prometheus and its kin, VictoriaMetrics, MLflow.
+"""Fetch the real parts that tests run against: Prometheus and its kin, MLflow, Helm, Compose and others.
 
 What is on PATH is used as it is. What is missing is downloaded with apt, from the package sources that this
 machine already trusts, and unpacked below .parts/ in the repository: nothing is installed, no service is
@@ -37,8 +37,11 @@ JOURNAL_PACKAGES = ["systemd-journal-remote", "libmicrohttpd12", "libsystemd-sha
 PROMETHEUS_3 = PARTS / "prometheus3"
 MLFLOW = PARTS / "mlflow"
 MLFLOW_LOCK = ROOT / "requirements" / "mlflow.txt"
+HELM = PARTS / "helm"
+HELM_LOCK = ROOT / "requirements" / "helm.txt"
+COMPOSE = PARTS / "compose"
 LATER_SUITE = "forky"
-"""The first release of Debian with Prometheus 3."""
+"""The first release of Debian with Prometheus 3 and a docker-compose that knows today's Compose files."""
 
 
 class CannotFetchError(Exception):
@@ -62,16 +65,26 @@ def journal_remote_is_missing() -> bool:
     return not any((root / JOURNAL_REMOTE).exists() for root in (Path("/"), Path("/usr"), PARTS))
 
 
-def prometheus_3_is_missing() -> bool:
-    """Whether Prometheus 3 is neither unpacked nor what the distribution has."""
-    for place in (PROMETHEUS_3, PARTS, None):
-        program = shutil.which("prometheus", path=str(place / "usr" / "bin") if place else None)
-        if program:
-            said = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
-            version = re.search(r"version (\d+)\.", said.stdout + said.stderr)
-            if version and int(version[1]) >= 3:
+def newer_is_missing(program: str, folder: Path, major: int) -> bool:
+    """Whether a program of that major version is neither unpacked nor what the distribution has."""
+    for place in (folder, PARTS, None):
+        found = shutil.which(program, path=str(place / "usr" / "bin") if place else None)
+        if found:
+            said = subprocess.run([found, "--version"], check=False, capture_output=True, text=True)
+            version = re.search(r"version v?(\d+)\.", said.stdout + said.stderr)
+            if version and int(version[1]) >= major:
                 return False
     return True
+
+
+def prometheus_3_is_missing() -> bool:
+    """Whether there is no Prometheus 3."""
+    return newer_is_missing("prometheus", PROMETHEUS_3, 3)
+
+
+def compose_is_missing() -> bool:
+    """Whether there is no Docker Compose 2 that runs by itself; version 1 knows other files."""
+    return newer_is_missing("docker-compose", COMPOSE, 2)
 
 
 def apt_options(state: Path) -> list[str]:
@@ -169,6 +182,34 @@ def install_mlflow() -> None:
     (MLFLOW / "installed.txt").write_bytes(MLFLOW_LOCK.read_bytes())
 
 
+def helm_is_missing() -> bool:
+    """Whether Helm's library is not installed as the lock file has it today."""
+    done = HELM / "installed.txt"
+    return not done.exists() or done.read_bytes() != HELM_LOCK.read_bytes()
+
+
+def install_helm() -> None:
+    """Install Helm's own code, built as a library, with pip into a folder of its own."""
+    print(f"==> installing Helm as a library into {HELM.relative_to(ROOT)}/", flush=True)
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    wanted: list[str | Path] = [
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-r",
+        HELM_LOCK,
+        "--target",
+        HELM,
+    ]
+    shutil.rmtree(HELM, ignore_errors=True)
+    try:
+        subprocess.run([*pip, *wanted], check=True, timeout=300)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"pip could not install it: {error}", file=sys.stderr)
+        return
+    (HELM / "installed.txt").write_bytes(HELM_LOCK.read_bytes())
+
+
 def main() -> None:
     """Fetch what is missing; say what happens."""
     if packages := missing():
@@ -187,10 +228,18 @@ def main() -> None:
     if prometheus_3_is_missing():
         print("Tests against Prometheus 3 are skipped here (and fail under CI=true).", file=sys.stderr)
         print(f"Try: put a prometheus of 3.x into {PROMETHEUS_3 / 'usr' / 'bin'}", file=sys.stderr)
-    if mlflow_is_missing():
-        install_mlflow()
-    if mlflow_is_missing():
-        print("Tests against MLflow are skipped here (and fail under CI=true).", file=sys.stderr)
+    if compose_is_missing():
+        try_to_fetch(["docker-compose"], COMPOSE, LATER_SUITE)
+    if compose_is_missing():
+        print("Compose does not read compose.yaml here (which fails under CI=true).", file=sys.stderr)
+    for name, is_missing, install in (
+        ("MLflow", mlflow_is_missing, install_mlflow),
+        ("Helm", helm_is_missing, install_helm),
+    ):
+        if is_missing():
+            install()
+        if is_missing():
+            print(f"Tests against {name} are skipped here (and fail under CI=true).", file=sys.stderr)
 
 
 if __name__ == "__main__":

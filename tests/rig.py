@@ -65,6 +65,7 @@ NODE_EXPORTER = Part(
 VICTORIA_METRICS = Part("VictoriaMetrics", ("victoria-metrics",), "victoria-metrics")
 ALERTMANAGER = Part("Alertmanager", ("prometheus-alertmanager", "alertmanager"), "prometheus-alertmanager")
 AMTOOL = Part("amtool", ("amtool",), "prometheus-alertmanager")
+COMPOSE = Part("Docker Compose 2", ("docker-compose",), "docker-compose", 2, "compose")
 PUSHGATEWAY = Part("Pushgateway", ("prometheus-pushgateway", "pushgateway"), "prometheus-pushgateway")
 
 
