@@ -15,14 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from node_anomaly_agent import assembly
-from node_anomaly_agent.clock import SystemClock
-from node_anomaly_agent.config import load_config
-
-INTERVAL_S = 15.0
+from hurried import INTERVAL_S, SkippingClock, run_agent
 
 
-class FastClock(SystemClock):
+class FastClock(SkippingClock):
     """Skips the waits; CPU time is noted where the hurry ends."""
 
     ticks = 0
@@ -30,23 +26,14 @@ class FastClock(SystemClock):
 
     def __init__(self) -> None:
         super().__init__()
-        self._skipped = 0.0
         self._started = time.process_time()
         self._warm: float | None = None
         self._hurried: float | None = None
         self._told = False
 
-    def time(self) -> float:
-        """Unix seconds, waits included."""
-        return time.time() + self._skipped
-
-    def monotonic(self) -> float:
-        """Monotonic seconds, waits included."""
-        return time.monotonic() + self._skipped
-
     def wait(self, seconds: float) -> None:
         """Skip the wait, shorten it, or at the end take it."""
-        done, cpu = self._skipped / INTERVAL_S, time.process_time()
+        done, cpu = self.skipped_s / INTERVAL_S, time.process_time()
         if done >= self.ticks + self.spaced:
             self._tell(cpu)
             super().wait(seconds)
@@ -56,7 +43,7 @@ class FastClock(SystemClock):
             time.sleep(max(seconds, 0.0) / INTERVAL_S)
         elif done >= self.ticks / 2:
             self._warm = self._warm or cpu
-        self._skipped += max(seconds, 0.0)
+        self.skipped_s += max(seconds, 0.0)
 
     def _tell(self, cpu: float) -> None:
         if self._told or self._hurried is None or self._warm is None:
@@ -71,17 +58,9 @@ class FastClock(SystemClock):
 
 def main() -> None:
     """Run the daemon until SIGTERM."""
-    ticks, spaced, port, directory = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+    ticks, spaced, port, directory = *map(int, sys.argv[1:4]), Path(sys.argv[4])
     FastClock.ticks, FastClock.spaced = ticks, spaced
-    vars(assembly)["SystemClock"] = FastClock  # the one thing that differs from the agent
-    settings = {
-        "interval": INTERVAL_S,
-        "web.listen-address": f"127.0.0.1:{port}",
-        "state.directory": str(directory / "state"),
-        "bundle.directory": str(directory / "bundles"),
-        "log.level": "warning",
-    }
-    sys.exit(assembly.run_daemon(load_config(None, settings, assembly.collector_switches()), "bench"))
+    sys.exit(run_agent(FastClock, port, directory))
 
 
 if __name__ == "__main__":

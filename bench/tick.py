@@ -27,10 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import rig  # noqa: E402 -- a free port
-from node_anomaly_agent import assembly, board, bundle_use  # noqa: E402
-from node_anomaly_agent.clock import SystemClock  # noqa: E402
+from hurried import INTERVAL_S, SkippingClock, run_agent  # noqa: E402
+from node_anomaly_agent import board, bundle_use  # noqa: E402
 from node_anomaly_agent.collectors import COLLECTORS  # noqa: E402
-from node_anomaly_agent.config import load_config  # noqa: E402
 from node_anomaly_agent.daemon import Daemon  # noqa: E402
 from node_anomaly_agent.episodes import Episodes  # noqa: E402
 from node_anomaly_agent.forecast import Outlook  # noqa: E402
@@ -46,7 +45,6 @@ from node_anomaly_core.residuals import ResidualBlocks  # noqa: E402
 from node_anomaly_core.summary import OnlineNormaliser  # noqa: E402
 from node_anomaly_core.threshold import RollingThreshold  # noqa: E402
 
-INTERVAL_S = 15.0
 THREADS = "other threads (state, self-test)"
 
 PARTS: tuple[tuple[str, object, str], ...] = (
@@ -124,30 +122,18 @@ class Meter:
         self._row = {}
 
 
-class BenchClock(SystemClock):
+class BenchClock(SkippingClock):
     """Waits are skipped but for a moment before each tick; at the end it stops the agent."""
 
     meter: Meter
     sleep_s = 0.0
     warm = ticks = 0
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._skipped = 0.0
-
-    def time(self) -> float:
-        """Unix seconds, waits included."""
-        return time.time() + self._skipped
-
-    def monotonic(self) -> float:
-        """Monotonic seconds, waits included."""
-        return time.monotonic() + self._skipped
-
     def wait(self, seconds: float) -> None:
         """Skip it."""
-        before = int(self._skipped / INTERVAL_S)
-        self._skipped += max(seconds, 0.0)
-        if int(self._skipped / INTERVAL_S) == before:
+        before = int(self.skipped_s / INTERVAL_S)
+        self.skipped_s += max(seconds, 0.0)
+        if int(self.skipped_s / INTERVAL_S) == before:
             return
         self.meter.next_tick()
         if len(self.meter.rows) >= self.ticks:
@@ -171,15 +157,7 @@ def run(warm: int, ticks: int, sleep_s: float, folder: Path) -> list[dict[str, f
     instrument(meter)
     BenchClock.meter, BenchClock.sleep_s = meter, sleep_s
     BenchClock.warm, BenchClock.ticks = warm, warm + ticks
-    vars(assembly)["SystemClock"] = BenchClock
-    settings = {
-        "interval": INTERVAL_S,
-        "web.listen-address": f"127.0.0.1:{rig.free_port()}",
-        "state.directory": str(folder / "state"),
-        "bundle.directory": str(folder / "bundles"),
-        "log.level": "warning",
-    }
-    assembly.run_daemon(load_config(None, settings, assembly.collector_switches()), "bench")
+    run_agent(BenchClock, rig.free_port(), folder)
     return meter.rows
 
 

@@ -146,7 +146,7 @@ def _fresh_state(
         notes.append("No running agent has saved its history here: rates cover three seconds.")
         return None
     age = now - state.saved_at
-    # An agent saves every minute, so twice that and two ticks is as old as a running one's state gets.
+    # Twice what an agent waits between two saves, and two ticks: as old as a running one's state gets.
     if not -SAVE_EVERY_S <= age <= 2 * (SAVE_EVERY_S + config.interval_s):
         notes.append(f"The saved history is {format_age(age)} old: no agent runs, rates cover three seconds.")
         return None

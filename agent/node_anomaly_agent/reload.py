@@ -8,6 +8,7 @@ the result between two ticks. Whatever goes wrong, the bundle in use stays in us
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -58,9 +59,10 @@ def look(root: Path) -> Offer:
     with suppress(OSError):  # a link that was set anew to the same version asks for it again
         files.append((CURRENT, 0, (root / CURRENT).lstat().st_mtime_ns))
     with suppress(OSError):  # whatever cannot be read is found and named by the verification
-        for entry in sorted(path.iterdir()):
-            status = entry.stat()
-            files.append((entry.name, status.st_size, status.st_mtime_ns))
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda one: one.name):
+                status = entry.stat()
+                files.append((entry.name, status.st_size, status.st_mtime_ns))
         digest = (path / "manifest.sha256").read_bytes()[:200]
     return Offer(path, None, (str(path), digest, tuple(files)))
 

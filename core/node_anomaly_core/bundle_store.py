@@ -8,6 +8,7 @@ A signature over the manifest, in manifest.sig, therefore covers every byte.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -31,6 +32,9 @@ MAX_BUNDLE_BYTES = 48 << 20
 VERSION_DIGITS = 16
 STAGING = ".writing-"
 """How the name of a directory begins that is not whole yet."""
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP})
+"""What the system says of a path that leads nowhere."""
 
 _AGAIN = "publish the bundle again with anomaly-trainer"
 
@@ -219,12 +223,9 @@ def resolve_current(root: Path) -> Path | None:
     Tried in order: `current`, a ConfigMap's `..data`, the root itself. Raises BundleError("path") when a
     link leaves the root, and BundleError("io") when the file system refuses to say.
     """
-    for candidate in (root / CURRENT, root / "..data", root):
-        try:
-            found = (candidate / MANIFEST).is_file()
-        except OSError as error:
-            raise _unreadable(candidate, error) from error
-        if found:
+    for name in (CURRENT, "..data", ""):
+        candidate = root / name
+        if _is_file(candidate, f"{root}/{name}/{MANIFEST}"):
             real, target = root.resolve(), candidate.resolve()
             if target != real and real not in target.parents:
                 raise BundleError(
@@ -232,6 +233,16 @@ def resolve_current(root: Path) -> Path | None:
                 )
             return target
     return None
+
+
+def _is_file(of: Path, path: str) -> bool:
+    """Whether there is a file; asked at every poll, so without a Path for each."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return False
+        raise _unreadable(of, error) from error
 
 
 def starter_bundle() -> Path:

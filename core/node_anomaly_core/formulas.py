@@ -82,7 +82,9 @@ def _aggregate(op: str, inner: Expression, layout: Layout) -> Formula:
     fold = _FOLDS[op]
 
     def folded(values: Values) -> float:
-        present = [value for value in vector(values) if not math.isnan(value)]
+        present = vector(values)
+        if math.isnan(sum(present)):  # by far not always, and cheaper to find out than to look at each
+            present = [value for value in present if not math.isnan(value)]
         return fold(present) if present else math.nan
 
     return folded

@@ -88,6 +88,7 @@ class ResidualBlocks:
         self._deviation = np.full((len(LEVELS), nodes, features), 0.25)
         self._seen = np.zeros((nodes, features))
         self._weight = np.array([smoothing(half_life, interval_s) for half_life in LEVELS])[:, None, None]
+        self._begun = b""  # what was known at the tick before
         self._deviation_weight = smoothing(_DEVIATION_HALF_LIFE, interval_s)
 
     def step(self, compressed: Array, learn: NDArray[np.bool_] | None = None) -> Array:
@@ -133,10 +134,13 @@ class ResidualBlocks:
         if learn is not None:
             known &= learn[:, None]
         self._seen += known
-        first = known & np.isnan(self._level)
-        if first.any():
+        move: NDArray[np.bool_] = known
+        mask = known.tobytes()
+        if mask != self._begun:  # seldom: otherwise all that is known has a level by now
+            self._begun = mask
+            first = known & np.isnan(self._level)
             self._level[first] = followed[first]
-        move = known & ~first
+            move = known & ~first
         weight = np.maximum(
             self._weight, 1.0 / np.maximum(self._seen, 1.0)
         )  # a plain mean until there is a past
@@ -158,3 +162,4 @@ class ResidualBlocks:
             if state[name].shape != own.shape:
                 raise ValueError(f"saved {name} has shape {state[name].shape}, expected {own.shape}")
             own[...] = state[name]
+        self._begun = b""

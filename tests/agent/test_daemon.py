@@ -194,8 +194,8 @@ def test_the_first_bundle_to_arrive_is_put_to_use():
     assert rig.daemon.snapshot.counters.evaluations >= 2
 
 
-def test_state_is_saved_once_warm_every_minute_and_at_the_stop(tmp_path):
-    """Warm after three ticks of 15 s, so at 30; then a minute later; then at the stop."""
+def test_state_is_saved_once_warm_every_two_minutes_and_at_the_stop(tmp_path):
+    """Warm after three ticks of 15 s, so at 30; then two minutes later; then at the stop."""
     rig = make_rig(first=make_candidate(), state=tmp_path)
     rig.daemon.start()
     rig.run_for(15)
@@ -203,13 +203,13 @@ def test_state_is_saved_once_warm_every_minute_and_at_the_stop(tmp_path):
     rig.run_for(30)
     rig.daemon._parts.keeper._writer.join()
     assert load_state(tmp_path).saved_at == START + 30
-    rig.run_for(60)
+    rig.run_for(120)
     rig.daemon._parts.keeper._writer.join()
-    assert load_state(tmp_path).saved_at == START + 90
+    assert load_state(tmp_path).saved_at == START + 150
     rig.run_for(15)
     rig.daemon.stop()
     saved = load_state(tmp_path)
-    assert saved.saved_at == START + 120
+    assert saved.saved_at == START + 180
     assert saved.sampler["ticks"] == len(rig.sampler.times)
 
 
