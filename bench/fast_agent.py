@@ -15,7 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from hurried import INTERVAL_S, SkippingClock, run_agent
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.hurried import INTERVAL_S, SkippingClock, run_agent  # noqa: E402
 
 
 class FastClock(SkippingClock):

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from bench.hurried import INTERVAL_S, SkippingClock, run_agent  # noqa: E402
 
 import rig  # noqa: E402 -- a free port
-from hurried import INTERVAL_S, SkippingClock, run_agent  # noqa: E402
 from node_anomaly_agent import board, bundle_use  # noqa: E402
 from node_anomaly_agent.collectors import COLLECTORS  # noqa: E402
 from node_anomaly_agent.daemon import Daemon  # noqa: E402
