@@ -17,6 +17,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY core core
 COPY agent agent
 COPY trainer trainer
+# What `anomaly-trainer backtest` asks is in the wheel.
+COPY rules/recording.yml rules/alerts.yml rules/
 RUN /build/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheel . \
     && /opt/node-anomaly/bin/python -m pip install --quiet --no-deps /wheel/*.whl \
     && /opt/node-anomaly/bin/python -m pip uninstall --quiet --yes pip setuptools \
