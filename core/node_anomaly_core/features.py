@@ -67,7 +67,7 @@ class FeatureEvaluator:
         get = reading.get
         values = np.array([get(key, math.nan) for key in self._keys], dtype=np.float64)
         absent = np.isnan(values)
-        if absent.any():
+        if np.count_nonzero(absent):  # a third of the time of any()
             self._seen[~absent] = timestamp
             gone = np.abs(timestamp - self._seen) > self._counters.window_s
             if gone.any():

@@ -81,15 +81,15 @@ class StepLSTM:
         if x.shape != (self.batch, self.n_features):
             raise ValueError(f"x has shape {x.shape}, expected ({self.batch}, {self.n_features})")
         x = np.ascontiguousarray(x, dtype=np.float32)
-        bad = ~np.isfinite(x).all(axis=1)
-        if bad.any():  # int8 arithmetic would make a plausible number of it, so the output cannot tell
-            x = np.where(bad[:, None], np.float32(0.0), x)
+        fed = _not_finite(x)
+        if fed is not None:  # int8 arithmetic would make a plausible number of it, so the output cannot tell
+            x = np.where(fed[:, None], np.float32(0.0), x)
         forecast, state = self._invoke(x)
-        bad |= ~np.isfinite(forecast).all(axis=1)
-        if bad.any():
-            forecast[bad] = np.nan
-            for after, before in zip(state, self._state, strict=True):
-                after[bad] = before[bad]
+        for bad in (fed, _not_finite(forecast)):
+            if bad is not None:
+                forecast[bad] = np.nan
+                for after, before in zip(state, self._state, strict=True):
+                    after[bad] = before[bad]
         self._state = state
         return forecast
 
@@ -124,6 +124,12 @@ class StepLSTM:
             raise _refused(f"it returns shapes {shapes}, expected {expected}")
         if not all(np.isfinite(array).all() for array in (forecast, *state)):
             raise _refused("its forecast of a quiet tick is not a number")
+
+
+def _not_finite(rows: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    """Which rows (n,) of (n, m) hold anything that is no number; None if none does, as nearly always."""
+    finite = np.isfinite(rows)
+    return None if np.count_nonzero(finite) == finite.size else np.asarray(~finite.all(axis=1))
 
 
 def _refused(message: str) -> BundleError:

@@ -113,7 +113,7 @@ class NodeScorer:
         if self._residuals is None or self._baseline is None:
             return None
         late = np.isnan(self._baseline.centre) & (self._memory.observed >= self.warmup_ticks)
-        if late.any():
+        if np.count_nonzero(late):
             return self._admit(late)
         return self._step_paths(self._residuals, row)
 
