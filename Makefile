@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test check fix bench docs rules starter lock clean env-run env-dev \
+.PHONY: help run test check fix bench loop docs rules starter lock clean env-run env-dev \
     install-systemd uninstall-systemd install-systemd-trainer uninstall-systemd-trainer
 
 help:          ## list the verbs
@@ -41,6 +41,10 @@ bench: env-dev ## the figures of bench/README.md
 	$(BIN)/python bench/mutations.py --count 5000
 	$(BIN)/python bench/reloads.py --count 1000
 	$(BIN)/python bench/determinism.py
+
+loop: env-dev  ## the whole with real parts: history, training, a fault, its alert's message, its end
+	@$(BIN)/python scripts/real_parts.py
+	$(BIN)/python bench/loop.py --hurried
 
 docs: env-dev  ## docs/metrics.md, docs/features.md, the man page and completions from the code
 	@$(BIN)/python scripts/docs.py

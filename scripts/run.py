@@ -187,7 +187,10 @@ def train(agent: Agent) -> int:
     command = [str(BIN / "anomaly-trainer"), "train", "--config", str(ROOT / "scripts" / "run-trainer.yml")]
     command += ["--interval", INTERVAL, "--publish", str(RUN / "bundles")]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    with child(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as process:
+    # Its report goes where it works, as everything that this makes: into .run/.
+    with child(
+        command, cwd=RUN, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    ) as process:
         lines = relay(process)
         told = time.monotonic()
         while True:

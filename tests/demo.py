@@ -44,7 +44,7 @@ echo "$BINDS" | while read -r source target; do
     mount --bind "$source" ".$target"
 done
 echo staged
-exec sleep 600
+exec sleep 3600
 """
 
 

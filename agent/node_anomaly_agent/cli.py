@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -35,13 +36,26 @@ _OVERRIDE = "override:"  # namespace keys of settings, apart from everything els
 class _Parser(argparse.ArgumentParser):
     """argparse exits with 2 for a wrong flag, which `--once` gives for an anomalous node."""
 
+    def refuse_unknown_flags(self, arguments: Sequence[str]) -> None:
+        """Argparse names no flag that is near, and takes the value of an unknown one for a command."""
+        known = _flags_of(self)
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if name == "--":
+                return
+            if name.startswith("--") and name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                self.error(f"unknown flag {name}" + (f" (did you mean {near[0]}?)" if near else ""))
+
     def error(self, message: str) -> NoReturn:
         self.exit(FAILED, f"error: {message}\ntry: {self.prog.split()[0]} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parsed = vars(build_parser().parse_args(arguments))
+    parser = build_parser()
+    parser.refuse_unknown_flags(sys.argv[1:] if arguments is None else arguments)
+    parsed = vars(parser.parse_args(arguments))
     try:
         return _run(parsed)
     except AnomalyError as error:
@@ -57,7 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def build_parser() -> argparse.ArgumentParser:
+def _flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Of the parser and of all its commands."""
+    found: set[str] = set()
+    for action in parser._actions:  # noqa: SLF001 -- argparse has no other way to ask
+        found.update(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            found.update(*(_flags_of(one) for one in action.choices.values()))
+    return found
+
+
+def build_parser() -> _Parser:
     """The parser; settings are the table in config.py, so that flags and file cannot differ."""
     settings = _Parser(add_help=False, allow_abbrev=False)
     _add_settings(settings)

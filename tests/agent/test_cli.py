@@ -77,10 +77,12 @@ def test_a_config_error_is_one_line_and_a_hint(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--intervall=5s"], "unrecognized arguments"),
+        (["--intervall=5s"], "unknown flag --intervall (did you mean --interval?)"),
+        (["--intervall", "5s"], "unknown flag --intervall (did you mean --interval?)"),
+        (["explain", "--tpo", "3"], "unknown flag --tpo (did you mean --top?)"),
         (["--interval", "soon"], "interval: expected a duration"),
         (["--once", "--output", "xml"], "invalid choice"),
-        (["--collector.nope"], "unrecognized arguments"),
+        (["--collector.nope"], "unknown flag --collector.nope"),
         (["bundle"], "required: ACTION"),
         (["--config.file", "/nonexistent.yml"], "does not exist"),
         (["--state.directory", "/dev/null/state"], "state.directory: /dev/null/state cannot be written"),

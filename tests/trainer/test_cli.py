@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -69,6 +70,20 @@ def test_history_that_is_too_short_exits_with_1(trainer, tmp_path):
     done = trainer("train", "--data", "short.csv")
     assert done.returncode == 1
     assert "too short" in done.stderr
+
+
+def test_it_says_its_version(trainer):
+    done = trainer("--version")
+    assert (done.returncode, done.stdout) == (0, f"anomaly-trainer {version('node-anomaly')}\n")
+
+
+def test_a_wrong_key_is_answered_by_where_all_keys_are(trainer, tmp_path):
+    (tmp_path / "trainer.yml").write_text("souce: {}\n")
+    done = trainer("train", "--config", "trainer.yml")
+    assert done.returncode == 2
+    assert "souce: unknown key; did you mean source?" in done.stderr
+    assert "anomaly-trainer config init" in done.stderr
+    assert "source:" in trainer("config", "init").stdout
 
 
 def test_help_names_the_exit_codes(trainer):

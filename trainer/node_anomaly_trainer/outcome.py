@@ -66,7 +66,7 @@ def print_outcome(report: TrainingReport, console: Console) -> None:
     else:
         _line(console, "nothing was published; the bundle in use stays")
     if report.artifacts is not None:
-        _line(console, f"report {report.artifacts.html}")
+        _line(console, f"report {report.artifacts.html.absolute()}")
     if report.recorded is not None:
         number = report.recorded.model_version
         registered = f", registered as version {number}" if number else ""

@@ -62,7 +62,9 @@ def build(cls: type[T], raw: object, path: str = "") -> T:
     problems: list[str] = []
     value = _dataclass(cls, raw, path, problems)
     if problems or value is None:
-        raise ConfigError("\n".join(problems), "anomaly-trainer.example.yml lists every key with its default")
+        raise ConfigError(
+            "\n".join(problems), "`anomaly-trainer config init` prints every key with its default"
+        )
     return value
 
 

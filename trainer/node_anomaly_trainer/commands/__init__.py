@@ -6,6 +6,8 @@ To add one: write its function in a file of its own and add one row to COMMANDS.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -50,8 +52,19 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"anomaly-trainer {version('node-anomaly')}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
     """Train the models that anomaly-agent runs on every node."""
 
 

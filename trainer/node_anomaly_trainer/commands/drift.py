@@ -59,7 +59,9 @@ def _drift(settings: TrainConfig, limit: float, output: Output) -> int:
     root = Path(settings.publish.directory)
     current = resolve_current(root) if root.is_dir() else None
     if current is None:
-        raise TrainingError(f"nothing is published in {root}", "train first, or set publish.directory")
+        raise TrainingError(
+            f"nothing is published in {root.absolute()}", "train first, or set publish.directory"
+        )
     reference = read_reference(root, current.name)
     progress = open_progress()
     with progress.phase("history") as report:
