@@ -44,6 +44,24 @@ def fixtures() -> Path:
 
 
 @pytest.fixture
+def forbidden(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder that only another user may enter, and what makes a command run as a user like any other.
+
+    Root may enter everything; without two of its capabilities it may not.
+    """
+    folder = tmp_path / "forbidden"
+    folder.mkdir(mode=0)
+    ordinary: list[str] = []
+    if os.geteuid() == 0:
+        os.chown(folder, 1, 1)
+        ordinary = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    yield folder, ordinary
+    if os.geteuid() == 0:
+        os.chown(folder, 0, 0)
+    folder.chmod(0o700)
+
+
+@pytest.fixture
 def free_port() -> int:
     """A TCP port that is free on loopback."""
     return rig.free_port()

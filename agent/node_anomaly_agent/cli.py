@@ -69,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of a pipe has gone; Python must not complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print("try: another path, or ask as root or as the agent's user", file=sys.stderr)
+        return FAILED
 
 
 def _flags_of(parser: argparse.ArgumentParser) -> set[str]:

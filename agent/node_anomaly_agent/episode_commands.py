@@ -11,9 +11,11 @@ from pathlib import Path
 
 from node_anomaly_agent.episode import ID_PATTERN, Cause, Episode, EpisodeError, document
 from node_anomaly_agent.episode_store import EPISODES, episode_files, read_episode, read_episodes
+from node_anomaly_agent.state import closed_directory
 from node_anomaly_agent.units import UNKNOWN, format_age, format_value
 
 MOST_LISTED = 10_000
+_AS_WHOM = "ask as root or as the agent's user, or ask the agent: GET /api/v1/episodes"
 _SHOWN_REASONS = 3
 _FLIGHT_COLUMNS = 5
 _ARROWS = {"above": "\N{UPWARDS ARROW}", "below": "\N{DOWNWARDS ARROW}"}
@@ -21,12 +23,14 @@ _ARROWS = {"above": "\N{UPWARDS ARROW}", "below": "\N{DOWNWARDS ARROW}"}
 
 def find_directory(candidates: Sequence[Path]) -> Path:
     """The first state directory's that has any. Raises EpisodeError if it cannot be read."""
+    if closed := closed_directory(candidates):
+        raise EpisodeError(f"{closed} cannot be read by this user", _AS_WHOM)
     present = [path / EPISODES for path in candidates if (path / EPISODES).is_dir()]
     for directory in present:
         if os.access(directory, os.R_OK | os.X_OK):
             return directory
     if present:
-        raise EpisodeError(f"{present[0]} cannot be read by this user", "ask as root or as the agent's user")
+        raise EpisodeError(f"{present[0]} cannot be read by this user", _AS_WHOM)
     return candidates[0] / EPISODES
 
 

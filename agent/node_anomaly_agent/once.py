@@ -28,6 +28,7 @@ from node_anomaly_agent.snapshot import FEATURE_STATES, Snapshot, reasons
 from node_anomaly_agent.state import (
     AgentState,
     StateError,
+    closed_directory,
     load_state,
     saved_directory,
     state_directories,
@@ -98,6 +99,11 @@ def evaluate(config: AgentConfig, sampler: Sampling, clock: Clock, environ: Mapp
     notes: list[str] = []
     candidates = state_directories(config.state_directory, environ)
     saved = saved_directory(candidates)
+    if saved is None and (closed := closed_directory(candidates)):
+        notes.append(
+            f"This user may not read {closed}: ask as root for a running agent's score, or ask it: "
+            "anomaly-agent explain."
+        )
     state = _fresh_state(saved, config, clock.time(), notes)
     bundles = choose_bundle_directory(config, saved or writable_directory(candidates))
     candidate = _find_bundle(config, bundles, state, node_name(config, environ), notes)

@@ -7,6 +7,7 @@ is wrong with it, the agent starts fresh and says so.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -170,10 +171,22 @@ def writable_directory(candidates: Sequence[Path]) -> Path | None:
     """The first candidate that is, or could be made, a writable directory. Creates nothing."""
     for candidate in candidates:
         nearest = candidate
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
-        if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-            return candidate
+        try:
+            while not nearest.exists() and nearest != nearest.parent:
+                nearest = nearest.parent
+            if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+                return candidate
+        except OSError:  # below a directory that this user may not enter
+            continue
+    return None
+
+
+def closed_directory(candidates: Sequence[Path]) -> Path | None:
+    """The first candidate that is there and that this user may not enter."""
+    for candidate in candidates:
+        with contextlib.suppress(OSError):
+            if candidate.is_dir() and not os.access(candidate, os.X_OK):
+                return candidate
     return None
 
 

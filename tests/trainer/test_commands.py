@@ -31,6 +31,28 @@ def run(tmp_path, monkeypatch):
     return call
 
 
+TOO_LONG = "/tmp/" + "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("config", "init", "--output", TOO_LONG), "choose a writable --output"),
+        (("bundle", "show", TOO_LONG), "File name too long"),
+        (("drift", "--config", "trainer.yml"), "File name too long"),
+        (("config", "check", "--config", TOO_LONG), "File name too long"),
+        (("validate", "--config", "trainer.yml"), "publish.directory"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_path_that_cannot_be_looked_at_is_an_error_with_a_remedy(run, tmp_path, arguments, says):
+    """As below a folder of another user: looking whether it is there is what fails."""
+    (tmp_path / "trainer.yml").write_text(f"publish: {{directory: {TOO_LONG}}}\n")
+    code, out, err = run(*arguments)
+    assert code in (1, 2)
+    assert says in out + err
+
+
 @pytest.fixture(scope="module")
 def made():
     return small_bundle.build()

@@ -34,9 +34,9 @@ def commented() -> str:
 
 def write_commented(path: Path, *, force: bool) -> None:
     """Write that file. Raises ConfigError where one is in the way, or it cannot be written."""
-    if path.exists() and not force:
-        raise ConfigError(f"{path} exists already", "choose another --output, or say --force")
     try:
+        if path.exists() and not force:
+            raise ConfigError(f"{path} exists already", "choose another --output, or say --force")
         write_whole(path, commented().encode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}", "choose a writable --output") from error

@@ -119,9 +119,10 @@ def _files(config: TrainConfig) -> Iterator[Check]:
 
 def check_publish(root: Path, keep: int) -> Check:
     """Whether bundles can be written to `root`, and whether `keep` of them and one more have room."""
-    existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     fix = "choose a writable directory with free space: publish.directory or --publish DIR"
+    existing = root
     try:
+        existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".validate-"):
             free = shutil.disk_usage(existing).free
     except OSError as error:

@@ -52,6 +52,16 @@ def exits(interrupted: str) -> Iterator[None]:
         fail(error, USAGE)
     except AnomalyError as error:
         fail(error, FAILED)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(
+            AnomalyError(
+                f"{where}{error.strerror or error}", "check the path, its permissions and free space"
+            ),
+            FAILED,
+        )
     except KeyboardInterrupt:
         sys.stderr.write(f"anomaly-trainer: interrupted{interrupted}\n")
         raise typer.Exit(INTERRUPTED) from None
