@@ -219,8 +219,8 @@ def _collectors(snapshot: Snapshot) -> Iterator[Family]:
     items = snapshot.collectors.items()
     yield gauge(
         "anomaly_agent_collector_success",
-        "Whether a collector could read its part of the host.",
-        ((name, status.success) for name, status in items),
+        "Whether a collector could read its part of the host; none where the host has no such part.",
+        ((name, status.success) for name, status in items if not status.missing),
         "collector",
     )
     yield gauge(

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import OPENMETRICS, TEXT
 from node_anomaly_agent.loop_parts import Parts
 from node_anomaly_agent.process_stats import read_process_stats
-from node_anomaly_agent.sampler import Sampler
+from node_anomaly_agent.sampler import CollectorStatus, Sampler
 from node_anomaly_agent.scorer import load_candidate
 from node_anomaly_agent.snapshot import (
     DURATION_BUCKETS,
@@ -119,10 +120,15 @@ def test_the_nodes_own_threshold_is_known_from_the_first_tick_on():
     assert value(fresh, "anomaly_agent_threshold_ratio") is None
 
 
-def test_a_collector_that_failed_is_a_zero():
+def test_a_collector_that_failed_is_a_zero_and_one_whose_part_the_host_lacks_is_no_series():
+    """So that AnomalyAgentCollectorFailed does not warn about every virtual machine without a thermometer."""
+    failed = CollectorStatus(False, 0.001, "/proc/diskstats: Permission denied")
     snapshot = make_snapshot()
+    snapshot = replace(snapshot, collectors={**snapshot.collectors, "diskstats": failed})
     assert value(snapshot, "anomaly_agent_collector_success", collector="cpu") == 1
-    assert value(snapshot, "anomaly_agent_collector_success", collector="thermal") == 0
+    assert value(snapshot, "anomaly_agent_collector_success", collector="diskstats") == 0
+    assert snapshot.collectors["thermal"].missing
+    assert value(snapshot, "anomaly_agent_collector_success", collector="thermal") is None
     assert value(snapshot, "anomaly_agent_collector_duration_seconds", collector="cpu") == 0.001
 
 

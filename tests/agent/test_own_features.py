@@ -238,11 +238,12 @@ class TestTextfile:
         assert message in sample.collectors[str(path)].error
         assert math.isnan(values_of(sample, config)["backup_age_seconds"])
 
-    def test_no_file_yet_is_missing_and_a_pipe_does_not_hang(self, tmp_path: Path) -> None:
-        """The job may not have run yet; what is not a file is an error."""
+    def test_no_file_is_a_failure_and_a_pipe_does_not_hang(self, tmp_path: Path) -> None:
+        """Somebody named it, so a host that does not have it is no ordinary host without such a part."""
         collector = TextfileCollector(str(tmp_path / "x.prom"), {"a": []}, 60.0)
-        with pytest.raises(CollectorMissing, match=r"x\.prom: no such file"):
+        with pytest.raises(SourceError, match=r"x\.prom: no such file") as absent:
             collector.read()
+        assert not isinstance(absent.value, CollectorMissing)
         os.mkfifo(tmp_path / "x.prom")
         with pytest.raises(SourceError, match="not a regular file"):
             collector.read()

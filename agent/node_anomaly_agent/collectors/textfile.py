@@ -10,7 +10,6 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from node_anomaly_agent.collectors.procfile import CollectorMissing
 from node_anomaly_agent.collectors.prom_text import TextReader, Want
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.expressions import Reading
@@ -42,15 +41,16 @@ class TextfileCollector:
         """The wanted series of the file as it is now.
 
         Raises:
-            CollectorMissing: there is no such file yet.
-            SourceError: it is stale, too large, no regular file, or not in the text format.
+            SourceError: there is no such file, or it is stale, too large, no regular file, or not in the
+                text format.
             OSError: it cannot be read.
         """
         try:
             # Not blocking: a pipe under this name must not hold up the tick.
             descriptor = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
-            raise CollectorMissing(f"{self.name}: no such file") from error
+            # A failure: somebody named this file, so its absence is no matter of what kind of host this is.
+            raise SourceError(f"{self.name}: no such file", "see to the job that writes it") from error
         try:
             return dict(self._read(descriptor))
         finally:
