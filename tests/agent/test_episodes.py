@@ -125,6 +125,14 @@ def test_the_flight_record_is_that_of_the_ticks_around_the_start(life):
     assert math.isnan(flight.rows[0][2])
 
 
+def test_whole_scores_are_kept_of_the_ticks_of_an_alarm_alone(life):
+    """What reasons are worked out from is too much to keep of every tick that is recorded."""
+    life.tick(*[0.5] * 12)
+    kept = [moment.score is not None for moment in life.episodes._past]
+    assert kept == [False] * (len(kept) - 3) + [True] * 3
+    assert len(kept) == 4 + 3
+
+
 def test_new_log_patterns_and_the_processes_at_the_start_are_recorded(life):
     life.tick(0.5, 0.5, templates=3)
     life.tick(1.5, 1.5, 1.5, templates=5)

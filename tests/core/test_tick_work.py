@@ -45,4 +45,7 @@ def test_a_tick_of_the_starter_does_no_more_than_it_did_and_no_more_with_age() -
     young, old = counts[45], max(counts[tick] for tick in range(181, 190))
     assert old <= 1.1 * young
     assert young <= MOST_CALLS
+    score = scorer.step(1.8e9 + INTERVAL_S * 190, usual)
+    assert calls(lambda: score.contributions) > 100, "reasons are no part of a tick"
+    assert calls(lambda: score.contributions) < 10, "and are worked out once"
     assert counts[159] > 10 * young, "the count sees work: the node is learnt anew at this tick"
