@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -12,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_anomaly_core.errors import ConfigError
-from node_anomaly_trainer.config import TrainConfig, load_config, parse_config, with_options
+from node_anomaly_trainer.config import (
+    TrainConfig,
+    configuration_notes,
+    load_config,
+    parse_config,
+    with_options,
+)
 from node_anomaly_trainer.config_comments import COMMENTS
 from node_anomaly_trainer.config_file import commented, differences
 from node_anomaly_trainer.settings import parse_duration
@@ -58,7 +65,30 @@ def test_the_example_file_lists_every_key_at_its_default(repository):
 
     from dataclasses import asdict
 
-    assert keys(yaml.safe_load(path.read_text())) == keys(asdict(TrainConfig()))
+    commented_out = re.sub(r"^( *)# (\w+: )", r"\1\2", path.read_text(), flags=re.MULTILINE)
+    assert keys(yaml.safe_load(commented_out)) == keys(asdict(TrainConfig()))
+
+
+def test_the_environment_is_heard_by_whoever_starts_from_the_example_file(repository):
+    """As on a host with systemd: the example is trainer.yml there, and trainer.env has the server."""
+    path = repository / "trainer" / "anomaly-trainer.example.yml"
+    said = {
+        "PROMETHEUS_URL": "http://p:9090",
+        "MLFLOW_TRACKING_URI": "http://m:5000",
+        "PROMETHEUS_GATEWAY": "g:9091",
+    }
+    config = load_config(path, said)
+    assert (config.source.type, config.source.prometheus.url) == ("prometheus", "http://p:9090")
+    assert (config.mlflow.tracking_uri, config.metrics.pushgateway) == ("http://m:5000", "g:9091")
+    assert configuration_notes(path, said) == ()
+
+
+def test_a_variable_that_the_file_outvotes_is_said_to_go_unheard(tmp_path):
+    (tmp_path / "c.yml").write_text("source: {type: synthetic}\n")
+    [note] = configuration_notes(tmp_path / "c.yml", {"PROMETHEUS_URL": "http://p:9090"})
+    assert "PROMETHEUS_URL is set and not used" in note
+    assert configuration_notes(tmp_path / "c.yml", {}) == ()
+    assert configuration_notes(None, {"PROMETHEUS_URL": "http://p:9090"}) == ()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import yaml
 
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.config_delivery import MetricsConfig, MlflowConfig, PublishConfig
-from node_anomaly_trainer.config_environ import with_environment
+from node_anomaly_trainer.config_environ import unheard, with_environment
 from node_anomaly_trainer.config_forecast import ForecastConfig
 from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.gate import GateLimits
@@ -268,9 +268,12 @@ def load_config(path: Path | None, environ: Mapping[str, str] | None = None) -> 
         raise ConfigError(message, error.hint) from error
 
 
-def configuration_notes(path: Path | None) -> tuple[str, ...]:
-    """What keys of the first `config.json` mean now, one line each; see seed_shape."""
-    return translated(_read(path))[1] if path is not None else ()
+def configuration_notes(path: Path | None, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """What keys of the first `config.json` mean now (see seed_shape), and which variable goes unheard."""
+    if path is None:
+        return ()
+    raw, notes = translated(_read(path))
+    return (*notes, *unheard(raw, environ or {}))
 
 
 def _read(path: Path) -> object:

@@ -11,6 +11,21 @@ VARIABLES: Mapping[str, tuple[str, str]] = {
 """Variable to section and key; PROMETHEUS_URL also chooses the source and is read by itself."""
 
 
+FROM_ENVIRONMENT = frozenset(
+    {"source.type", "source.prometheus.url", *(f"{section}.{key}" for section, key in VARIABLES.values())}
+)
+"""Keys that a file must not have for the environment to be heard."""
+
+
+def unheard(raw: object, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """A note where PROMETHEUS_URL is set and the file names another source, which wins."""
+    source = raw.get("source") if isinstance(raw, Mapping) else None
+    named = source.get("type", "prometheus") if isinstance(source, Mapping) else "prometheus"
+    if not environ.get("PROMETHEUS_URL") or named == "prometheus":
+        return ()
+    return (f"PROMETHEUS_URL is set and not used: the file says source.type: {named}, and the file wins",)
+
+
 def with_environment(raw: object, environ: Mapping[str, str]) -> object:
     """The parsed file with what it leaves out filled in; what is no mapping is left for the check."""
     url = environ.get("PROMETHEUS_URL", "")

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.config_comments import COMMENTS
+from node_anomaly_trainer.config_environ import FROM_ENVIRONMENT
 from node_anomaly_trainer.settings import Bounds
 from node_anomaly_trainer.whole_file import write_whole
 
@@ -71,7 +72,9 @@ def _lines(value: Any, path: str, depth: int) -> Iterator[str]:
             yield ""
         was_group = grouped
         shown = "" if grouped else f" {_shown(inner, hints[entry.name])}"
-        yield from _with_comment(f"{indent}{entry.name}:{shown}", comment, indent)
+        # At its default it would still win over the environment: a variable that is set would go unheard.
+        off = "# " if at in FROM_ENVIRONMENT else ""
+        yield from _with_comment(f"{indent}{off}{entry.name}:{shown}", comment, indent)
         if grouped:
             yield from _lines(inner, at, depth + 1)
 

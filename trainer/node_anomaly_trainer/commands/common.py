@@ -70,7 +70,7 @@ def exits(interrupted: str) -> Iterator[None]:
 def open_run(config: Path | None) -> Progress:
     """Progress of a long command, which first says what keys of an old configuration mean now."""
     progress = open_progress()
-    for note in configuration_notes(config):
+    for note in configuration_notes(config, os.environ):
         progress.note(f"note: {note}")
     return progress
 

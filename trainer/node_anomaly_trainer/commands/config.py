@@ -42,7 +42,7 @@ def check(config: ConfigOption = None, output: OutputOption = Output.table) -> N
     """
     with exits(""):
         changed = differences(load_config(config, os.environ))
-        notes = configuration_notes(config)
+        notes = configuration_notes(config, os.environ)
         if output is Output.json:
             sys.stdout.write(json.dumps({"ok": True, "changed": changed, "notes": notes}, indent=2) + "\n")
             return
