@@ -45,13 +45,18 @@ def export(entries: Iterable[Entry], start_us: int = START_US, step_us: int = 10
 def write(file: Path, entries: Iterable[Entry], start_us: int = START_US) -> None:
     """Make a journal file, or add to it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    folders = [str(rig.PARTS / each / sub) for each in _LIBRARIES for sub in ("", "systemd")]
-    system = [f"/{each}/systemd" for each in _LIBRARIES]
     subprocess.run(
         [program(), "-o", file, "-"],
         input=export(entries, start_us),
         check=True,
         capture_output=True,
         timeout=60,
-        env={**os.environ, "LD_LIBRARY_PATH": ":".join([*system, *folders])},
+        env=environment(),
     )
+
+
+def environment() -> dict[str, str]:
+    """What the program finds its own libraries by."""
+    folders = [str(rig.PARTS / each / sub) for each in _LIBRARIES for sub in ("", "systemd")]
+    system = [f"/{each}/systemd" for each in _LIBRARIES]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join([*system, *folders])}

@@ -73,6 +73,16 @@ class Stream:
     warnings: float = 0.0
     habit: Habit = field(default_factory=Habit)
     spoke: bool = False
+    looked_at: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    unseen: float = 0.0
+
+    def settle(self) -> None:
+        """What was only counted in this tick has the shares of errors and warnings of what was looked at."""
+        lines, errors, warnings = self.looked_at
+        if lines:
+            self.errors += self.unseen * errors / lines
+            self.warnings += self.unseen * warnings / lines
+        self.looked_at, self.unseen = [0.0, 0.0, 0.0], 0.0
 
 
 class LogCounters:
@@ -102,10 +112,12 @@ class LogCounters:
         *,
         mine: bool = True,
         examples: int = 0,
+        late: bool = False,
     ) -> list[bytes]:
         """Count one batch, as the agent's sources hand it out; gives up to `examples` lines of new patterns.
 
-        Where `data` holds only some of the lines, the shares of errors and warnings in it stand for all.
+        Where `data` holds only some of the lines, the shares of errors and warnings in it stand for all;
+        where it holds none, those of the tick's other lines do, unless the lines are `late`: of another time.
         """
         judged, errors, warnings = 0, 0, 0
         new: list[bytes] = []
@@ -124,12 +136,18 @@ class LogCounters:
                 stream.errors += errors * scale
                 stream.warnings += warnings * scale
                 stream.spoke = stream.spoke or lines > 0
+                if judged:
+                    shares = (lines, errors * scale, warnings * scale)
+                    stream.looked_at = [sum(pair) for pair in zip(stream.looked_at, shares, strict=True)]
+                elif not late:
+                    stream.unseen += lines
         self.unmined += max(lines - judged, 0) if mine else lines
         return new
 
     def tick(self, now: float) -> None:
-        """All batches up to `now`, unix seconds, have been added."""
+        """All batches up to `now`, unix seconds, have been added: what is counted of them is whole."""
         for stream in (*self.sources.values(), *self.groups.values()):
+            stream.settle()
             stream.habit.look(now, stream.spoke)
             stream.spoke = False
 

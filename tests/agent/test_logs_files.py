@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -312,6 +313,46 @@ def test_a_glob_over_half_the_host_is_cut_off_and_said_to_be(tmp_path, monkeypat
     source = follow(tmp_path, "**")
     read_all(source)
     assert "name the files more precisely" in source.status().error
+
+
+def test_a_directory_of_very_many_files_is_read_in_part_and_said_to_be(tmp_path, monkeypatch):
+    """The tick is not late for it: 100,000 took two seconds."""
+    monkeypatch.setattr("node_anomaly_agent.logs.discovery.MAX_NAMES", 20)
+    for number in range(30):
+        (tmp_path / f"{number}.log").touch()
+    os.mkfifo(tmp_path / "pipe.log")
+    source = FileSource([Pattern(f"{tmp_path}/*.log")])
+    read_all(source)
+    assert 19 <= len(source.follower.tails) <= 20
+    assert "more than 20 names; name the files more precisely" in source.status().error
+
+
+def test_globs_that_name_very_many_files_are_cut_off_and_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr("node_anomaly_agent.logs.discovery.MAX_LOOKED_UP", 20)
+    for number in range(30):
+        (tmp_path / f"{number}.log").touch()
+    source = FileSource([Pattern(f"{tmp_path}/*.log")])
+    read_all(source)
+    assert len(source.follower.tails) == 20
+    assert "name more than 20 files" in source.status().error
+
+
+def test_a_hole_of_gigabytes_is_no_million_lines(tmp_path, reader):
+    """Of a sparse file only what was written is reckoned, and the tick is on time."""
+    log = tmp_path / "app.log"
+    log.write_bytes(b"a line\n" * 1000)
+    with log.open("r+b") as file:
+        file.truncate(10 << 30)
+    for _ in range(3):
+        begun = time.monotonic()
+        reader.tick(seconds=0.1)
+        assert time.monotonic() - begun < 1.0
+    with log.open("ab") as file:
+        file.write(b"\nthe next\n")
+    for _ in range(3):
+        reader.tick(seconds=0.1)
+    assert 1000 <= reader.lines <= 1800  # holes begin at whole blocks of the file system
+    assert reader.size < 20_000
 
 
 def test_two_stars_at_the_end_name_all_files_below_and_a_relative_glob_is_below_the_working_directory(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -69,14 +71,81 @@ def test_another_process_goes_on_after_the_cursor(root):
     assert lines(second) == 0
 
 
-def test_reopening_now_and_then_loses_nothing(root, monkeypatch):
-    """What is read stays mapped, so the files are opened anew after some entries."""
-    monkeypatch.setattr(journald, "REOPEN_ENTRIES", 1000)
+def test_letting_go_of_what_was_read_loses_nothing(root):
+    """What is read would stay mapped, and count as the agent's memory."""
     source = JournaldSource(root)
     taken(source)
-    journal.write(root / PLACE / "system@2.journal", said("new", 5000), journal.START_US + HOUR_US)
-    found = b"".join(batch.data for batch in taken(source)).splitlines()
-    assert found == [f"new {n}".encode() for n in range(5000)]
+    journal.write(
+        root / PLACE / "system@2.journal", said("new " + "x" * 200, 20_000), journal.START_US + HOUR_US
+    )
+    found = b"".join(batch.data for batch in taken(source, size=1 << 30, seconds=60)).splitlines()
+    assert len(found) == 20_000
+    assert found[-1].endswith(b" 19999")
+    assert mapped_kib() < 1024
+
+
+def mapped_kib():
+    """Resident memory of this process that is journal files."""
+    held, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            inside = line.endswith(".journal")
+        elif inside and line.startswith("Rss:"):
+            held += int(line.split()[1])
+    return held
+
+
+def test_a_journal_that_is_ahead_of_the_time_there_is_is_counted_to_its_end(root, monkeypatch):
+    """Stepped over while there is time, and then by the numbers of its entries: no tick begins behind."""
+    monkeypatch.setattr(journald, "LOOK_SHARE", 0.0)
+    monkeypatch.setattr(journald, "COUNT_SHARE", 0.0)
+    journal.write(root / PLACE / "system.journal", said("more", 30), journal.START_US + HOUR_US // 2)
+    source = JournaldSource(root)
+    taken(source)
+    journal.write(root / PLACE / "system.journal", said("new", 9000), journal.START_US + HOUR_US)
+    batches = taken(source)
+    assert [(batch.lines, batch.estimated) for batch in batches] == [(9000, True)]
+    assert taken(source) == []
+
+
+def test_numbers_of_two_journals_are_not_subtracted(root, monkeypatch):
+    """The rest is left for the next tick, and not one entry is lost or counted twice."""
+    source = JournaldSource(root)
+    taken(source)
+    journal.write(root / PLACE / "system@2.journal", said("new", 9000), journal.START_US + HOUR_US)
+    with monkeypatch.context() as hurried:
+        hurried.setattr(journald, "LOOK_SHARE", 0.0)
+        hurried.setattr(journald, "COUNT_SHARE", 0.0)
+        assert taken(source) == []
+    assert lines(source) == 9000
+
+
+def test_what_is_only_counted_falls_to_the_groups_of_what_was_looked_at(root):
+    groups = {"db.service": "db", "noise.service": None}
+    source = JournaldSource(root, lambda unit: groups.get(unit, ""))
+    taken(source)
+    units = ("db.service", "noise.service", "db.service", "web.service")
+    entries = [{"MESSAGE": f"m {n}", "_SYSTEMD_UNIT": units[n % 4]} for n in range(8000)]
+    journal.write(root / PLACE / "system@2.journal", entries, journal.START_US + HOUR_US)
+    counted = Counter()
+    for batch in taken(source, size=5000):
+        counted[batch.group] += batch.lines
+    assert counted == {"db": pytest.approx(4000, rel=0.01), "": pytest.approx(2000, rel=0.01)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "entries"),
+    [
+        ("s=ab;i=f;b=1;m=2", "s=ab;i=1f;b=1;m=9", 16),
+        ("s=ab;i=f;b=1", "s=ab;i=f;b=1", 0),
+        ("s=ab;i=f;b=1", "s=ab;i=e;b=1", None),
+        ("s=ab;i=f;b=1", "s=ac;i=1f;b=1", None),
+        ("", "s=ab;i=1f;b=1", None),
+        ("nonsense", "s=ab;i=1f;b=1", None),
+    ],
+)
+def test_entries_between_two_cursors(before, after, entries):
+    assert journald.entries_between(before, after) == entries
 
 
 def test_a_vacuumed_cursor_is_said_and_what_is_left_is_read(root):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,22 @@ SECRETS = [
     "Set-Cookie: session=%s; path=/",
     "aws_secret_access_key = %s",
     "the password is %s",
+    "\x1b[36mpassword\x1b[0m=%s",  # as console loggers colour their fields
+    "pass\u200bword=%s",
+    r'{"log":"{\"password\":\"%s\"}"}',
+    "Authorization: ApiKey %s",
+    "Cookie: theme=dark; sid=%s",
+    "<password>%s</password>",
+    '<add key="Password" value="%s"/>',
+    "curl -u bob:%s https://example.org",
+    "mysql -u root -p%s",
+    "db password '%s' refused",
+    "password -> %s",
+    "postgres://bob:a/%s@db/app",
+    "set password = 'it''s %s'",
+    "CREATE USER bob IDENTIFIED BY '%s'",
+    "AccountKey=%s",
+    "POST https://hooks.slack.com/services/T0/B0/%s",
 ]
 
 
@@ -62,6 +80,23 @@ def test_a_terminal_is_not_obeyed():
     shown = mask_line(b"\x1b[31mred\x07\x00\r\xff")
     assert "\x1b" not in shown
     assert shown.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b]0;title\x07", "\x1b[2J", "\x9b31m", "\u202e", "\u200f", "\u2028", "\x1bP1$r\x1b\\"]
+)
+def test_nothing_that_moves_a_terminal_or_turns_text_around_is_left(text):
+    assert mask_line(f"a{text}b".encode()) in {"ab", "a\N{REPLACEMENT CHARACTER}b"}
+
+
+@pytest.mark.parametrize(
+    "part", ["password", "a", "-", "token-", "http://", '"pass', "--pass", "a.a@", "eyJ", "1a"]
+)
+def test_no_line_takes_long(part):
+    """The first of these took 13 minutes once."""
+    begun = time.process_time()
+    mask_line(part.encode() * 5000)
+    assert time.process_time() - begun < 1.0
 
 
 @given(st.binary(max_size=2000))

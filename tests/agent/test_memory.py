@@ -54,3 +54,16 @@ def test_the_agent_computes_on_one_thread_however_many_cpus_the_host_has() -> No
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
     )
     assert int(done.stdout) == 1
+
+
+def test_the_agent_loads_no_openssl_unless_it_speaks_tls() -> None:
+    """Its digests are the same ones."""
+    code = """
+import sys, node_anomaly_agent.assembly, node_anomaly_agent.logs.assembly, hashlib
+print("libcrypto" in open("/proc/self/maps").read(), hashlib.sha256(b"abc").hexdigest()[:8],
+      hashlib.blake2b(b"abc", digest_size=4).hexdigest())
+import hmac, ssl
+print(hmac.new(b"k", b"abc", "sha256").hexdigest()[:8])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "ba7816bf", "63906248", "342e519c"]

@@ -38,6 +38,22 @@ def test_of_lines_that_were_only_counted_the_others_severities_stand_for_all():
     assert counters.unmined == 990
 
 
+def test_of_batches_that_were_only_counted_the_tick_s_others_stand_for_all_but_for_late_ones():
+    counters = LogCounters(("files",), ("db",))
+    counters.add("files", "db", 900, 9000, b"", None)
+    counted(counters, lines=100, group="db")
+    counters.add("files", "db", 5000, 50_000, b"", None, late=True)
+    for _ in range(2):  # a tick in which nothing came adds nothing
+        counters.tick(1.0)
+        reading = counters.reading(1.0)
+        assert reading["anomaly_agent_log_lines_total", "files"] == 6000
+        assert reading["anomaly_agent_log_errors_total", "files"] == pytest.approx(100)
+        assert reading["anomaly_agent_log_group_warnings_total", "db"] == pytest.approx(100)
+    counters.add("files", "db", 400, 4000, b"", None)  # nothing of this tick says how severe they are
+    counters.tick(2.0)
+    assert counters.reading(2.0)["anomaly_agent_log_errors_total", "files"] == pytest.approx(100)
+
+
 def test_a_source_that_cannot_be_read_says_nothing_rather_than_0():
     counters = LogCounters(("files",))
     assert counters.reading(0.0, frozenset({"files"})) == {}

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 GroupOf = Callable[[str], str | None]
@@ -27,6 +28,12 @@ MAX_DIRECTORIES = 2048
 
 MAX_KEPT_NAMES = 4096
 """A larger directory is listed anew each time."""
+
+MAX_NAMES = 16_384
+"""Names of a directory that are read: of more, which ones is the file system's choice, and it is said."""
+
+MAX_LOOKED_UP = 8192
+"""Files that a survey looks up, for the same reason."""
 
 _SETTLED_S = 2.0  # a directory changed this recently may change again within the same time stamp
 _MAGIC = re.compile(r"[*?\[]")
@@ -120,6 +127,7 @@ class Discovery:
         self.refused = {}
         self._used = set()
         seen: set[tuple[int, int]] = set()
+        looked_up = 0
         for pattern in self.patterns:
             for path in self._expand("", _parts(pattern.glob), MAX_DEPTH):
                 directory, _, name = path.rpartition("/")
@@ -131,6 +139,10 @@ class Discovery:
                 base = rotated_from(name)
                 if base is not None and self._is_followed(f"{directory}/{base}", known):
                     continue
+                looked_up += 1
+                if looked_up > MAX_LOOKED_UP:
+                    self._refuse(directory, f"the globs name more than {MAX_LOOKED_UP} files")
+                    break
                 try:
                     status = os.stat(path)  # noqa: PTH116  # a Path a file costs more than the call
                 except OSError:  # it vanished, a link leads nowhere, or to itself
@@ -175,13 +187,14 @@ class Discovery:
                 if match(name) and (not name.startswith(".") or part.startswith(".")):
                     yield f"{base}/{name}"
 
+    def _refuse(self, path: str, why: str) -> None:
+        self.refused.setdefault(path, OSError(errno.E2BIG, why))
+
     def _list(self, directory: str) -> list[tuple[str, bool]]:
         """Names in a directory, and whether each is a directory (not a link to one)."""
         path = directory or "/"
         if len(self._used) >= MAX_DIRECTORIES:
-            self.refused.setdefault(
-                path, OSError(errno.E2BIG, f"the globs lead through more than {MAX_DIRECTORIES} directories")
-            )
+            self._refuse(path, f"the globs lead through more than {MAX_DIRECTORIES} directories")
             return []
         self._used.add(path)
         try:
@@ -190,7 +203,12 @@ class Discovery:
             listing = self._listings.get(path)
             if listing is None or listing.stamp != stamp:
                 with os.scandir(path) as entries:
-                    names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+                    names = sorted(
+                        (entry.name, entry.is_dir(follow_symlinks=False))
+                        for entry in islice(entries, MAX_NAMES)
+                    )
+                    if next(entries, None) is not None:
+                        self._refuse(path, f"it has more than {MAX_NAMES} names")
                 listing = _Listing(stamp, names)
                 if len(names) <= MAX_KEPT_NAMES and time.time() - status.st_mtime > _SETTLED_S:
                     self._listings[path] = listing

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from node_anomaly_agent.logs.libsystemd import Journal, JournalError
+from node_anomaly_agent.logs.libsystemd import Journal, JournalError, release
 from node_anomaly_agent.logs.source import (
     MAX_LINE_BYTES,
     UNKNOWN_SEVERITY,
@@ -18,12 +19,19 @@ from node_anomaly_agent.logs.source import (
 )
 
 PLACES = ("var/log/journal", "run/log/journal")
-BATCH_ENTRIES = 1024
-REOPEN_ENTRIES = 10_000
-"""libsystemd keeps what it has read mapped: after so many entries the files are closed and opened again."""
+BATCH_ENTRIES = 512
+STEP_ENTRIES = 1024
+"""What is looked at, and what is stepped over, before the journal's mapped pages are let go of."""
+
+LOOK_SHARE = 0.6
+"""Of the time there is for looking at entries; after that the rest is only counted."""
+
+COUNT_SHARE = 0.9
+"""Of the time until the rest is not even stepped over, but reckoned from the numbers that entries bear."""
 
 UNITS_KNOWN = 1024
 MAX_CURSOR = 1024
+_CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]{1,16});")
 _JOIN = "add its user to the group systemd-journal (or adm)"
 
 GroupOf = Callable[[str], str | None]
@@ -48,37 +56,38 @@ class JournaldSource:
         self._journal: Journal | None = None
         self._cursor = ""
         self._from_start = False  # the journal was empty when it was opened: all that comes is new
-        self._entries = 0
+        self._line_bytes = 0.0
+        self._mix: dict[str | None, int] = {}
         self._status = SourceStatus(success=True)
 
     def read(self, budget: Budget) -> Iterator[Batch]:
         """What was logged since the last read; from the end of the journal on when there is no position."""
         self._status = SourceStatus(success=True, streams=1)
+        begun = time.monotonic()
+        left = budget.deadline - begun
+        if left <= 0:
+            return
         try:
-            size = budget.size
-            while (journal := self._opened()) is not None:
-                journal.refresh()
-                for batch in self._entries_of(journal, Budget(budget.deadline, size)):
-                    size -= batch.size if batch.data else 0
+            journal = self._opened()
+            if journal is None:
+                return
+            journal.refresh()
+            self._mix.clear()
+            more = True
+            for batch in self._looked_at(journal, begun + LOOK_SHARE * left, budget.size):
+                more = batch is not None
+                if batch is not None:
                     yield batch
-                if self._entries < REOPEN_ENTRIES:
-                    return
-                self._drop()  # and go on with fresh mappings
+            if more:  # a storm: the rest is counted, and its bytes are reckoned
+                yield from self._counted(journal, begun + COUNT_SHARE * left)
         except (JournalError, OSError) as error:
             self._drop()
             self._status = SourceStatus(success=False, error=f"the journal cannot be read: {error}")
 
-    def _entries_of(self, journal: Journal, budget: Budget) -> Iterator[Batch]:
-        size, typical = 0, 0.0
-        while time.monotonic() < budget.deadline:
-            if size >= budget.size:  # a storm: the rest is counted, and its bytes are reckoned
-                passed = journal.skip(BATCH_ENTRIES)
-                if passed:
-                    self._stand(journal, passed)
-                    yield Batch("", passed, int(passed * typical), b"", None, estimated=True)
-                if passed < BATCH_ENTRIES or self._entries >= REOPEN_ENTRIES:
-                    return
-                continue
+    def _looked_at(self, journal: Journal, until: float, size: int) -> Iterator[Batch | None]:
+        """Batches within the budget; then None if there is nothing more to read."""
+        looked_at = 0
+        while looked_at < size and time.monotonic() < until:
             found: dict[str, list[bytes]] = {}
             levels: dict[str, bytearray] = {}
             entries = 0
@@ -89,21 +98,56 @@ class JournaldSource:
                     message = journal.field(b"MESSAGE") or b""
                     found.setdefault(group, []).append(message[:MAX_LINE_BYTES].replace(b"\n", b" "))
                     levels.setdefault(group, bytearray()).append(_priority(journal.field(b"PRIORITY")))
-            if not entries:
-                return
-            self._stand(journal, entries)
+            if entries:
+                self._stand(journal)
+            self._mix[None] = self._mix.get(None, 0) + entries - sum(map(len, found.values()))
             for group, messages in found.items():
+                self._mix[group] = self._mix.get(group, 0) + len(messages)
                 data = b"\n".join(messages) + b"\n"
-                size += len(data)
-                typical = len(data) / len(messages)
+                looked_at += len(data)
+                self._line_bytes = len(data) / len(messages)
                 yield Batch(group, len(messages), len(data), data, bytes(levels[group]))
-            if entries < BATCH_ENTRIES or self._entries >= REOPEN_ENTRIES:
+            if entries < BATCH_ENTRIES:
+                yield None
                 return
 
-    def _stand(self, journal: Journal, entries: int) -> None:
+    def _counted(self, journal: Journal, until: float) -> Iterator[Batch]:
+        """The rest: stepped over while there is time, then reckoned, so that no tick begins behind."""
+        passed = STEP_ENTRIES
+        while passed == STEP_ENTRIES and time.monotonic() < until:
+            passed = journal.skip(STEP_ENTRIES)
+            if passed:
+                self._stand(journal)
+                yield from self._only_counted(passed)
+        if passed < STEP_ENTRIES:
+            return
+        before = self._cursor
+        if not journal.to_end():
+            return
+        rest = entries_between(before, journal.cursor())
+        if rest is None:  # two journals' numbers: where it stood, and on with the next tick
+            journal.to_cursor(before)
+        elif rest:
+            self._stand(journal)
+            yield from self._only_counted(rest)
+
+    def _only_counted(self, entries: int) -> Iterator[Batch]:
+        """Batches of entries that nobody looked at, in the groups of those that were."""
+        mix: dict[str | None, int] = {"": 1}
+        if self._group_of is not None and any(self._mix.values()):
+            mix = self._mix
+        left, weight = entries, sum(mix.values())
+        for group, share in mix.items():
+            lines = round(left * share / weight) if weight else 0
+            left, weight = left - lines, weight - share
+            if group is not None and lines:
+                yield Batch(group, lines, int(lines * self._line_bytes), b"", None, estimated=True)
+
+    def _stand(self, journal: Journal) -> None:
+        """What is read up to here is read: libsystemd would keep it mapped."""
         self._cursor = journal.cursor()
-        self._entries += entries
         self._from_start = False
+        release()
 
     def _group(self, journal: Journal) -> str | None:
         if self._group_of is None:
@@ -129,7 +173,7 @@ class JournaldSource:
             error = "libsystemd.so.0 is not installed: install it (Debian: libsystemd0, RHEL: systemd-libs)"
             self._status = SourceStatus(success=False, error=error, missing=True)
             return None
-        self._journal, self._entries = journal, 0
+        self._journal = journal
         if self._cursor:
             self._go_on(journal)
         elif self._from_start or not journal.to_end():
@@ -236,6 +280,18 @@ def _journal_files(folder: str) -> Iterator[str]:
 
 def _is_system_journal(name: str) -> bool:
     return name.startswith("system") and name.endswith(".journal")
+
+
+def entries_between(before: str, after: str) -> int | None:
+    """How many entries lie behind one cursor up to another, by the numbers that journald gives them.
+
+    None if the numbers are of two journals, or the later one is the smaller.
+    """
+    first, last = _CURSOR.match(before), _CURSOR.match(after)
+    if first is None or last is None or first[1] != last[1]:
+        return None
+    passed = int(last[2], 16) - int(first[2], 16)
+    return passed if passed >= 0 else None
 
 
 def _priority(value: bytes | None) -> int:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 LOCAL_ONLY = 1
 _P = ctypes.c_void_p
+_MADV_DONTNEED = 4
+_MAPPED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) r--s .*\.journal~?(?: \(deleted\))?$", re.MULTILINE)
+_MAX_MAPS_BYTES = 1 << 20
 
 
 class JournalError(Exception):
@@ -46,6 +51,26 @@ def library() -> ctypes.CDLL:
     lib.free.argtypes = (_P,)
     lib.free.restype = None
     return lib
+
+
+def release(maps: str = "/proc/self/maps") -> None:
+    """Let go of the mapped pages of journal files; what is needed of them is mapped again when it is.
+
+    They are the kernel's cache of the files, and yet count as this process' own memory: some MiB after a
+    storm. Takes 0.1 ms, where opening the journal anew takes 0.2 to 2 ms, the more the more files it has.
+    """
+    with suppress(OSError, AttributeError), open(maps, "rb", buffering=0) as file:  # noqa: PTH123  # every tick
+        text = b"".join(iter(lambda: file.read(64 << 10), b""))
+        for found in _MAPPED.finditer(text[:_MAX_MAPS_BYTES]):
+            begin = int(found[1], 16)
+            _libc().madvise(begin, int(found[2], 16) - begin, _MADV_DONTNEED)
+
+
+@cache
+def _libc() -> Any:
+    library = ctypes.CDLL(None)
+    library.madvise.argtypes = (_P, ctypes.c_size_t, ctypes.c_int)
+    return library
 
 
 class Journal:

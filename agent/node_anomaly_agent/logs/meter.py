@@ -85,6 +85,7 @@ class LogMeter:
             batch.severities,
             mine=time.monotonic() < mining_deadline,
             examples=self._examples_wanted - len(self.examples),
+            late=batch.late,
         )
 
     def _note(self, source: str, status: SourceStatus) -> None:

@@ -9,11 +9,14 @@ import stat
 from node_anomaly_agent.logs.lines import NEWLINE, LineFormat, count_newlines
 from node_anomaly_agent.logs.marks import HEAD_BYTES, TAIL_BYTES, Mark, digest
 
-CHUNK_BYTES = 256 << 10
-"""One read: it fits the processor's cache, where counting its lines costs least."""
+CHUNK_BYTES = 64 << 10
+"""One read: it fits the processor's cache, and its copies are small. Four times as much is no faster."""
 
-MAX_PREFIX_BYTES = 128 << 10
+MAX_PREFIX_BYTES = 64 << 10
 """Of a line that was held back over several reads this much of the beginning is read again once it ends."""
+
+MAX_EXTENTS = 64
+"""Pieces of data between the holes of a sparse file that are told apart; the rest is taken for data."""
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # a FIFO of that name must not block
 _USUAL_LINE_BYTES = 100.0
@@ -157,12 +160,14 @@ class Tail:
 
     def skip(self, until: int) -> tuple[int, int]:
         """Jump to the last line end before an offset: lines (reckoned from bytes), bytes. Raises OSError."""
-        begin = max(self.scanned, until - CHUNK_BYTES // 4)
+        begin = max(self.scanned, until - CHUNK_BYTES)
         sample = os.pread(self.descriptor, until - begin, begin)
         end = sample.rfind(NEWLINE) + 1
         target = begin + end if end else until
-        size = target - self.position
-        mean = self.line_bytes or (end / count_newlines(sample[:end]) if end else _USUAL_LINE_BYTES)
+        size = self._data_between(self.position, target)
+        latest = end / count_newlines(sample[:end]) if end else 0.0
+        known = [mean for mean in (self.line_bytes, latest) if mean]  # of the lines before, and of the last
+        mean = sum(known) / len(known) if known else _USUAL_LINE_BYTES
         self.position = target
         self.scanned = max(until, target)
         self._remember()
@@ -214,6 +219,20 @@ class Tail:
             return max(offset, os.lseek(self.descriptor, offset, os.SEEK_DATA))
         except OSError as error:
             return self.size if error.errno == errno.ENXIO else offset
+
+    def _data_between(self, begin: int, end: int) -> int:
+        """Bytes that somebody wrote: the holes of a sparse file are no lines."""
+        held, at = 0, begin
+        for _ in range(MAX_EXTENTS):
+            start = min(self._next_data(at), end)
+            if start >= end:
+                return held
+            try:
+                at = min(os.lseek(self.descriptor, start, os.SEEK_HOLE), end)
+            except OSError:  # a file system without holes
+                at = end
+            held += at - start
+        return held + end - at
 
     def _remember(self) -> None:
         """Read the bytes by which the file is known again."""
