@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import subprocess
 import sys
@@ -12,16 +13,24 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import host_faults
+import loop_host
 import loop_world
 import mlflow_server
 import rig
-from loop_world import Pace, Receiver, Textfile
+from loop_world import Message, Pace, Receiver
 
 ALARM = "NodeAnomalous"
-MEMBERS = ["autoregression"]
-"""The member that is trained fastest and forgets fastest: the loop is tried here, not the models."""
+SMALL = {
+    "isolation_forest": {"n_estimators": 20, "max_samples": 256},
+    "random_forest": {"n_estimators": 20, "max_depth": 6},
+    "lstm": {"units": [8, 8], "sequence_length": 40, "epochs": 2},
+    "kmeans": {"centroids": 10, "max_windows": 2_000},
+}
+"""All members, each trained in seconds: the loop is tried here, not how good the models are."""
+CALM_TICKS = 5
+"""How long the score is looked at before there is a fault."""
 
 
 @dataclass
@@ -32,14 +41,21 @@ class Story:
     starter: str = ""
     trained: str = ""
     in_use: str = ""
+    members: set[str] = field(default_factory=set)
+    """Models that the agent scores with."""
     champion: str = ""
     """Version of the bundle behind MLflow's alias."""
     outcomes: dict[str, float] = field(default_factory=dict)
     """Of the training run, as Prometheus has them from the Pushgateway."""
     trainer_said: str = ""
-    fired: tuple[str, dict[str, Any]] = ("", {})
-    resolved: tuple[str, dict[str, Any]] = ("", {})
+    before: float = math.nan
+    """The highest score of the last ticks before the fault."""
+    fired: Message | None = None
+    resolved: Message | None = None
+    told_before: set[str] = field(default_factory=set)
+    """Alerts about which there was a message between the reload and the fault."""
     told: set[str] = field(default_factory=set)
+    """... since then."""
     lost_ticks: float = -1.0
     tell: Callable[[str], object] = field(default=str, repr=False)
     """Hears of each phase when it ends."""
@@ -63,10 +79,11 @@ class Parts:
     mlflow: rig.Service
     agent: rig.Service
     receiver: Receiver
-    mails: Textfile
 
 
-def run(folder: Path, pace: Pace, patience_s: float, tell: Callable[[str], object] = str) -> Story:
+def run(
+    folder: Path, pace: Pace, fault: str, patience_s: float, tell: Callable[[str], object] = str
+) -> Story:
     """All of it below `folder`; TimeoutError names what did not come within `patience_s`."""
     story = Story(tell=tell)
     with running(folder, pace, story) as parts:
@@ -75,23 +92,31 @@ def run(folder: Path, pace: Pace, patience_s: float, tell: Callable[[str], objec
             story.trained = train(folder, parts, story)
         with story.phase("publish to reload"):
             story.in_use = until_reloaded(parts.agent, story.trained, patience_s)
+        page = rig.fetch(f"{parts.agent.url}/metrics")[1]
+        story.members = set(re.findall(r'^anomaly_model_info\{model="(\w+)"', page, re.MULTILINE))
         story.champion = champion(parts.mlflow)
         found = rig.wait_for_query(parts.prometheus, "anomaly_trainer_run_outcome", patience_s)
         story.outcomes = {one["metric"]["outcome"]: float(one["value"][1]) for one in found}  # type: ignore[index]
+        reloaded = time.time()
         with story.phase("reload to a quiet score"):
+            calm = f"[{CALM_TICKS * pace.tick_s}s]"
+            of_it = f'count_over_time(anomaly_model_info{{version="{story.trained}"}}{calm})'
+            quiet = f"max_over_time(anomaly_score{calm}) < 1 and on (instance) {of_it} >= {CALM_TICKS - 1}"
+            rig.wait_for_query(parts.prometheus, quiet, patience_s)
+            rig.wait_for_query(parts.prometheus, f'absent(ALERTS{{alertname="{ALARM}"}})', patience_s)
+        found = rig.query(parts.prometheus, f"max_over_time(anomaly_score{calm})")
+        story.before = float(found[0]["value"][1])  # type: ignore[index]
+        story.told_before = parts.receiver.alerts(reloaded)
+        begun = time.time()
+        with host_faults.provoked(fault, folder):
+            story.seconds["the fault provoked"] = time.time() - begun
+            follow(story, parts, begun, patience_s)
+        ended = time.time()
+        with story.phase("end of fault to a score below 1"):
             rig.wait_for_query(parts.prometheus, "anomaly_score < 1", patience_s)
-            rig.wait_for_query(parts.prometheus, "instance:anomaly_alarm:bool == 0", patience_s)
-        begun = time.monotonic()
-        parts.mails.fail()
-        with story.phase("fault to score"):
-            rig.wait_for_query(parts.prometheus, "anomaly_score >= 1", patience_s)
-        with story.phase("score to message"):
-            story.fired = parts.receiver.wait_for(ALARM, "firing", patience_s)
-        story.seconds["fault to message"] = time.monotonic() - begun
-        parts.mails.recover()
-        with story.phase("end of fault to resolved"):
-            story.resolved = parts.receiver.wait_for(ALARM, "resolved", patience_s)
-        story.told = parts.receiver.alerts()
+        story.resolved = parts.receiver.wait_for(ALARM, "resolved", patience_s, ended)
+        story.seconds["end of fault to resolved"] = story.resolved.at - ended
+        story.told = parts.receiver.alerts(begun)
         story.lost_ticks = sum(
             float(value)
             for value in re.findall(
@@ -103,32 +128,38 @@ def run(folder: Path, pace: Pace, patience_s: float, tell: Callable[[str], objec
     return story
 
 
+def follow(story: Story, parts: Parts, begun: float, patience_s: float) -> None:
+    """From the fault to the message, as those in between saw it."""
+    with story.phase("fault to score"):
+        rig.wait_for_query(parts.prometheus, "anomaly_score >= 1", patience_s)
+    fired = story.fired = parts.receiver.wait_for(ALARM, "firing", patience_s, begun)
+    found = rig.query(parts.prometheus, f'ALERTS_FOR_STATE{{alertname="{ALARM}"}}')
+    pending = float(found[0]["value"][1])  # type: ignore[index]
+    story.seconds["fault to pending"] = pending - begun
+    story.seconds["pending to firing"] = fired.began - pending
+    story.seconds["firing to message"] = fired.at - fired.began
+    story.seconds["fault to message"] = fired.at - begun
+
+
 @contextlib.contextmanager
 def running(folder: Path, pace: Pace, story: Story) -> Iterator[Parts]:
     """Start everything but the trainer; MLflow, which takes longest, beside the others."""
-    (folder / "textfile").mkdir()
     (folder / "bundles").mkdir()
-    mails = Textfile(folder / "textfile" / "mail.prom", pace.tick_s)
     agent_port, tick = rig.free_port(), f"{pace.tick_s}s"
     with contextlib.ExitStack() as stack, story.phase("start of all parts"):
         begin = stack.enter_context
         pool = begin(ThreadPoolExecutor(1))
         recorder = pool.submit(begin, mlflow_server.mlflow(folder / "mlflow", guarded=False))
-        begin(mails.running())
         receiver = begin(Receiver().running())
         routes = loop_world.alerting(folder / "alertmanager.yml", receiver.url, pace)
         pager = begin(rig.alertmanager(folder / "alertmanager", routes))
         gateway = begin(rig.pushgateway(folder / "pushgateway"))
-        only_textfile = (
-            "--collector.disable-defaults",
-            "--collector.textfile",
-            f"--collector.textfile.directory={folder / 'textfile'}",
-        )
-        exporter = begin(rig.node_exporter(folder / "node_exporter", only_textfile))
+        few = ("--collector.disable-defaults", *(f"--collector.{name}" for name in loop_host.COLLECTORS))
+        exporter = begin(rig.node_exporter(folder / "node_exporter", few))
         node = f"127.0.0.1:{exporter.port}"
         with story.phase("history put into Prometheus"):
-            past = loop_world.history(node, int(time.time()))
-            rig.backfill(folder / "prometheus", past)
+            usually = loop_host.usual(rig.fetch(f"{exporter.url}/metrics")[1])
+            rig.backfill(folder / "prometheus", loop_host.history(node, usually, int(time.time())))
         jobs = {"node": [exporter.port], "anomaly-agent": [agent_port], "pushgateway": [gateway.port]}
         alertmanagers = [{"static_configs": [{"targets": [f"127.0.0.1:{pager.port}"]}]}]
         server = begin(
@@ -148,11 +179,9 @@ def running(folder: Path, pace: Pace, story: Story) -> Iterator[Parts]:
             f"--web.listen-address=127.0.0.1:{agent_port}",
             f"--state.directory={folder / 'state'}",
             f"--bundle.directory={folder / 'bundles'}",
-            f"--node-exporter.url={exporter.url}/metrics",
-            f"--features.file={loop_world.own_features(folder / 'features.yml')}",
         ]
         agent = begin(rig.service("agent", command, agent_port, "/-/ready", folder))
-        parts = Parts(exporter, server, gateway, recorder.result(), agent, receiver, mails)
+        parts = Parts(exporter, server, gateway, recorder.result(), agent, receiver)
         started = stack.pop_all()
     with started:
         yield parts
@@ -184,18 +213,20 @@ def until_reloaded(agent: rig.Service, version: str, patience_s: float) -> str:
 def train(folder: Path, parts: Parts, story: Story) -> str:
     """One run of anomaly-trainer on what Prometheus holds; the version that it published."""
     configuration = {
-        "own_features": str(folder / "features.yml"),
-        "features": [metric.feature for metric in loop_world.METRICS],
+        "features": loop_host.FEATURES,
         "source": {
             "type": "prometheus",
             "prometheus": {
                 "url": parts.prometheus.url,
                 "matchers": 'job="node"',
-                "range": f"{loop_world.PAST_S}s",
+                "range": f"{loop_host.PAST_S}s",
             },
         },
-        "models": {"enabled": MEMBERS},
-        "training": {"faults_per_node_day": 100},
+        "models": SMALL,
+        # Half a day of three nodes tells little about what happens once a week.
+        "budget": {"false_alarms_per_node_week": 20},
+        "forecast": {"enabled": False},
+        "training": {"faults_per_node_day": 100, "fit_fraction": 0.6},
         "gate": {"min_recall": 0.05, "beat_baselines": False, "tick_cpu": "1s"},
         "publish": {"directory": str(folder / "bundles")},
         "report": {"directory": str(folder / "runs")},
