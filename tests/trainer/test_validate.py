@@ -115,6 +115,15 @@ def test_a_range_that_begins_before_the_data_is_a_problem_with_the_range_that_fi
     assert "set source.prometheus.range: " in check.fix
 
 
+def test_less_history_than_a_run_needs_is_said_before_the_run(checked, server):
+    """As on the first day of a Prometheus: a shorter range would not help."""
+    half_an_hour = source(server.url, end=START + 1800)
+    check = checked(source=half_an_hour, features=["memory_available_ratio"])["retention"]
+    assert check.status == "problem"
+    assert "a run needs 4.2 h (1000 ticks of 15 s)" in check.detail
+    assert "wait until there is as much" in check.fix
+
+
 def test_an_interval_shorter_than_the_scrapes_is_a_problem_with_one_that_fits(checked, server):
     check = checked(source=source(server.url), interval="5s", features=["memory_available_ratio"])["scrapes"]
     assert check.status == "problem"

@@ -17,9 +17,9 @@ from node_anomaly_trainer.assess import COMBINED, Assessed
 from node_anomaly_trainer.bench.range_pr import average_precision, vus_pr
 from node_anomaly_trainer.candidate import Candidate
 from node_anomaly_trainer.config import TrainConfig
-from node_anomaly_trainer.dataset import ANOMALOUS, History, require_trainable
+from node_anomaly_trainer.dataset import ANOMALOUS, MINIMUM_TICKS, History, require_trainable
 from node_anomaly_trainer.models.baselines import BASELINES
-from node_anomaly_trainer.pipeline import MINIMUM_TICKS, build, labelled_history
+from node_anomaly_trainer.pipeline import build, labelled_history
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.scenarios import SCENARIOS
 from node_anomaly_trainer.settings import nearest

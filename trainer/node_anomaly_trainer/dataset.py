@@ -15,6 +15,8 @@ NORMAL, ANOMALOUS, UNKNOWN = 0, 1, -1
 
 GRID_TOLERANCE = 1e-6
 """How far a timestamp may lie off the grid, as a share of the interval."""
+MINIMUM_TICKS = 1_000
+"""What a training run needs; fewer cannot be divided into parts that say anything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +188,7 @@ def require_trainable(history: History, minimum_ticks: int) -> Coverage:
             f"the history from {source} is too short: {int(sampled.sum())} ticks with samples, "
             f"{minimum_ticks} are needed ({minimum_ticks * history.interval_s / 3600:.1f} h "
             f"at an interval of {history.interval_s:g} s)",
-            "read a longer range or use a shorter interval",
+            "read a longer range, use a shorter interval, or wait until there is as much history",
         )
     return coverage(history)
 

@@ -15,7 +15,7 @@ from node_anomaly_trainer.blas import one_blas_thread
 from node_anomaly_trainer.calibrate import calibrate_known
 from node_anomaly_trainer.candidate import Candidate, golden_vectors, raw_scores, split
 from node_anomaly_trainer.config import TrainConfig
-from node_anomaly_trainer.dataset import History, require_trainable
+from node_anomaly_trainer.dataset import MINIMUM_TICKS, History, require_trainable
 from node_anomaly_trainer.delivery import publish_candidate, require, seal
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
@@ -28,8 +28,6 @@ from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.report.run import Artifacts, write_run
 from node_anomaly_trainer.run_metrics import TimedProgress, tell, told_when_it_fails
 from node_anomaly_trainer.sources import disturbed, fetch
-
-MINIMUM_TICKS = 1_000
 
 
 @dataclass(frozen=True, slots=True)

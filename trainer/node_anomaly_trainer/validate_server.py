@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from node_anomaly_core.errors import AnomalyError, SourceError
 from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import TrainConfig
+from node_anomaly_trainer.dataset import MINIMUM_TICKS
 from node_anomaly_trainer.exclusions import selector
 from node_anomaly_trainer.sources import wanted_features
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi, Series
@@ -150,6 +151,15 @@ class _Server:
             (float(series["values"][0][0]) for series in points if series["values"]), default=self._end
         )
         told = f"history from {_iso(first)} to {_iso(self._end)}"
+        needed = MINIMUM_TICKS * self._config.interval
+        if self._end - first < needed:
+            return Check(
+                "retention",
+                PROBLEM,
+                f"{told}; a run needs {needed / 3600.0:.1f} h ({MINIMUM_TICKS} ticks of "
+                f"{self._config.interval:g} s)",
+                "wait until there is as much, or read another server; --source synthetic needs none",
+            )
         late = first - start
         if late <= max(TOLERATED_LATE * self._prometheus.range, 2.0 * self._step()):
             return Check("retention", OK, told)
