@@ -14,14 +14,15 @@ from loop_run import Story
 from node_anomaly_trainer.config_models import MEMBERS
 
 # A second where a user has fifteen, so that it takes a minute; bench/loop.py has the times as they ship.
-pytestmark = [pytest.mark.alone, pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.alone, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     for part in (rig.NODE_EXPORTER, rig.PROMETHEUS, rig.PROMTOOL, rig.ALERTMANAGER, rig.PUSHGATEWAY):
         rig.need(part)
-    return loop_run.run(tmp_path_factory.mktemp("loop"), loop_world.HURRIED, "sockets", patience_s=120.0)
+    # Windows are in seconds: a fault that had to last may stay in those of five minutes, ticks of a second or not.
+    return loop_run.run(tmp_path_factory.mktemp("loop"), loop_world.HURRIED, "sockets", patience_s=330.0)
 
 
 def test_what_was_trained_is_what_mlflow_calls_champion_and_what_the_agent_scores_with(story: Story) -> None:
