@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.alone, pytest.mark.e2e, pytest.mark.timeout(900)]
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     for part in (rig.NODE_EXPORTER, rig.PROMETHEUS, rig.PROMTOOL, rig.ALERTMANAGER, rig.PUSHGATEWAY):
         rig.need(part)
-    # Windows are in seconds: a fault that had to last may stay in those of five minutes, ticks of a second or not.
+    # Windows are in seconds, also at a tick of one: a fault may stay in those of five minutes.
     return loop_run.run(tmp_path_factory.mktemp("loop"), loop_world.HURRIED, "sockets", patience_s=330.0)
 
 
