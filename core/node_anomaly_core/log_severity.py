@@ -55,6 +55,9 @@ _TELLING = (
 _DENIED_BEFORE = re.compile(rb"(?:\b(?:no|without|0) |[a-z0-9_]=)$")
 _DENIED_AFTER = re.compile(rb"s?[\"']?\s?[=:]\s?(?:0\b|none\b|null\b|false\b|\"\")")
 
+_COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
+"""A colour on a terminal: its last letter would stand before a level word as if it were part of it."""
+
 _IN_WORD = np.zeros(256, dtype=bool)
 _IN_WORD[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")] = True
 
@@ -73,6 +76,8 @@ def line_severities(data: bytes, known: bytes | None = None) -> NDArray[np.uint8
         known = known[: data.count(b"\n") + (not data.endswith(b"\n"))]
         if UNKNOWN not in known:
             return np.frombuffer(known, dtype=np.uint8)
+    if b"\x1b[" in data:
+        data = _COLOUR.sub(b"", data)
     # A leading newline makes the first line like all others; then line i lies between the newlines i and i+1.
     block = b"\n" + data + (b"" if data.endswith(b"\n") else b"\n")
     starts = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == 10)

@@ -72,3 +72,8 @@ def test_any_bytes_have_one_severity_a_line(lines):
     found = line_severities(block)
     assert found.dtype == np.uint8
     assert found.tolist() == [level for line in lines for level in line_severities(line + b"\n").tolist()]
+
+
+def test_a_coloured_level_is_one():
+    lines = b"\x1b[31mERROR\x1b[0m x\n10:00 \x1b[1;33mWARN\x1b[0m y\n\x1b[36mlevel\x1b[0m=error z\n"
+    assert line_severities(lines).tolist() == [3, 4, 3]
