@@ -17,6 +17,7 @@ from node_anomaly_core.baseline import Baseline, compress, residual_centre, resi
 from node_anomaly_core.clusters import POSITIONS, NearestCentroid, Windows
 from node_anomaly_core.cohort import Cohort
 from node_anomaly_core.features import Feature
+from node_anomaly_core.log_errors import SustainedErrors
 from node_anomaly_core.lstm import StepLSTM
 from node_anomaly_core.relations import Relations
 from node_anomaly_core.residuals import BLOCKS, CENTRED, UNPREDICTED, ResidualBlocks, one_sided
@@ -49,6 +50,8 @@ class Residual:
     scaled: Array  # (m, b, f): one-sided residuals in units of their usual size
     unpredicted: Array  # (m,) how much the autoregression was surprised
     unpredicted_share: Array  # (m, f) the same per feature, NaN = unknown
+    errors: Array  # (m,) what the logs complain of; NaN where they are not known
+    errors_share: Array  # (m, f)
     summary: Array  # (m, SUMMARY_WIDTH)
     normalised: Array  # (m, SUMMARY_WIDTH)
 
@@ -57,8 +60,14 @@ class ResidualPath:
     """Scaling, residual blocks, summary and online normalisation."""
 
     def __init__(
-        self, baselines: Sequence[Baseline], sides: Array, cohort: Cohort, interval_s: float
+        self,
+        baselines: Sequence[Baseline],
+        sides: Array,
+        cohort: Cohort,
+        interval_s: float,
+        complaints: Sequence[int] = (),
     ) -> None:
+        """Start without a past; `complaints` are the columns that `SustainedErrors` hears."""
         self._centre = np.stack([baseline.centre for baseline in baselines])
         self._scale = np.stack([baseline.scale for baseline in baselines])
         self._residual_centre = np.stack([baseline.residual_centre for baseline in baselines])
@@ -68,6 +77,7 @@ class ResidualPath:
             len(baselines), cohort.summary_mean, cohort.summary_scale, interval_s
         )
         self._unpredicted = SmoothedSurprise(len(baselines), len(sides), interval_s)
+        self._errors = SustainedErrors(len(baselines), complaints, len(sides), interval_s)
 
     def step(self, values: Array, learn: NDArray[np.bool_] | None = None) -> Residual:
         """Values (m, f) in the features' units, NaN = missing.
@@ -78,8 +88,9 @@ class ResidualPath:
         compressed, scaled = self._scaled(values, learn)
         summary = summarise(scaled)
         score, share = self._unpredicted.step(np.abs(scaled[:, UNPREDICTED]))
+        errors = self._errors.step(scaled)
         normalised = self.normaliser.step(summary, learn)
-        return Residual(compressed, scaled, score, share, summary, normalised)
+        return Residual(compressed, scaled, score, share, *errors, summary, normalised)
 
     def relive(self, values: Array, *, normaliser: bool) -> Array:
         """`step` for its traces alone, at half the cost; values as the members see them, compressed (m, f).
@@ -88,6 +99,7 @@ class ResidualPath:
         """
         compressed, scaled = self._scaled(values, None)
         self._unpredicted.push(np.abs(scaled[:, UNPREDICTED]))
+        self._errors.push(scaled)
         if normaliser:
             self.normaliser.step(summarise(scaled))
         return compressed

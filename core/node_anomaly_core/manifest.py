@@ -14,6 +14,7 @@ from node_anomaly_core.calibration import MemberScale, Tail
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.features import Feature
 from node_anomaly_core.forecast_entry import ForecastEntry, forecast_document, read_forecast
+from node_anomaly_core.log_errors import LOG_ERRORS
 from node_anomaly_core.manifest_reader import MAX_NUMBER, Reader, read_tail, tail_document, wrong
 from node_anomaly_core.residuals import BLOCKS
 from node_anomaly_core.summary import SUMMARY_WIDTH
@@ -22,7 +23,10 @@ FORMAT_VERSION = 1
 MAX_FEATURES = 512
 MAX_NODES = 2_000
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.1, 3_600.0
-MODEL_TYPES: tuple[str, ...] = ("isolation_forest", "random_forest", "lstm", "kmeans", "autoregression")
+ONE_EACH: tuple[str, ...] = ("lstm", "kmeans", "autoregression", LOG_ERRORS)
+"""A scorer steps one path of each."""
+
+MODEL_TYPES: tuple[str, ...] = ("isolation_forest", "random_forest", *ONE_EACH)
 MODEL_INPUTS: tuple[str, ...] = ("summary", "summary_normalised", "compressed", "residuals")
 ORIGINS: tuple[str, ...] = ("trained", "starter")
 
@@ -131,7 +135,7 @@ def parse_manifest(content: bytes) -> Manifest:
     models = tuple(_model(item) for item in root.children("models", 16))
     if not models or len({model.name for model in models}) != len(models):
         raise wrong("models", "must be a list of uniquely named models")
-    for kind in ("lstm", "kmeans", "autoregression"):  # a scorer steps one path of each
+    for kind in ONE_EACH:
         if sum(model.type == kind for model in models) > 1:
             raise wrong("models", f"must have at most one of type {kind}")
     interval_s = root.positive("interval_seconds")

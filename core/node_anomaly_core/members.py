@@ -18,6 +18,7 @@ from node_anomaly_core.degradation import MemberHealth
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.evidence import ForecastPath, WindowPath, feature_sides
 from node_anomaly_core.forest import Forest
+from node_anomaly_core.log_errors import LOG_ERRORS
 from node_anomaly_core.lstm import StepLSTM
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.steady import peak_held
@@ -40,6 +41,7 @@ class Models:
         self._lstm = b""
         self.clusterer: str | None = None
         self.autoregression: str | None = None
+        self.log_errors: str | None = None
         for model in bundle.manifest.models:
             content = bundle.files[model.file]
             if model.type == "lstm":
@@ -47,6 +49,8 @@ class Models:
                 StepLSTM(content, self.features)  # refuse now, not at the first tick
             elif model.type == "autoregression":
                 self.autoregression = model.name
+            elif model.type == LOG_ERRORS:
+                self.log_errors = model.name
             elif model.type == "kmeans":
                 self.clusterer = model.name
                 self._centroids = parse_centroids(read_tensors(content), self.features)

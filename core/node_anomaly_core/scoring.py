@@ -26,6 +26,7 @@ from node_anomaly_core.evidence import (
     feature_sides,
     measure_residuals,
 )
+from node_anomaly_core.log_errors import complaint_columns
 from node_anomaly_core.members import Models, judge
 from node_anomaly_core.node_memory import MOST_THINNED, NodeMemory
 from node_anomaly_core.reasons import Reasons
@@ -57,6 +58,7 @@ class NodeScorer:
         self.models = Models(bundle) if models is None else models
         self._floor = np.array([feature.floor for feature in bundle.manifest.features])
         self._sides = feature_sides(bundle.manifest.features)
+        self._complaints = complaint_columns(bundle.manifest.features)
         self.known = node != "" and node in bundle.manifest.nodes
         self.warmup_ticks = (
             _KNOWN_WARMUP_TICKS if self.known else ticks_in(_WARMUP_S, interval_s, _WARMUP_TICKS)
@@ -165,6 +167,9 @@ class NodeScorer:
             asked = self.health.may(models.autoregression)
             score = tick.residual.unpredicted if asked else None
             scores[models.autoregression] = number(models.autoregression, score, known=False)
+        if models.log_errors is not None:
+            score = tick.residual.errors if self.health.may(models.log_errors) else None
+            scores[models.log_errors] = number(models.log_errors, score, known=False)
         return scores
 
     def _learn(self) -> Tick:
@@ -214,7 +219,8 @@ class NodeScorer:
 
     def _start(self, baseline: Baseline) -> None:
         self._baseline = baseline
-        self._residuals = ResidualPath([baseline], self._sides, self.models.cohort, self.interval_s)
+        cohort = self.models.cohort
+        self._residuals = ResidualPath([baseline], self._sides, cohort, self.interval_s, self._complaints)
         self._forecasts, self._forecast_ticks = None, 0  # it begins when it is asked
         self._windows = self.models.window_path(1, self.interval_s)
         self._steady = HalfSmoothed(len(self.models.forests), self.interval_s)

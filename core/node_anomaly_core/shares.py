@@ -45,6 +45,8 @@ def member_shares(models: Models, tick: Tick, credit: Mapping[str, Array]) -> di
         shares[models.clusterer] = tick.distance.share[0]
     if models.autoregression is not None:
         shares[models.autoregression] = surprises(tick.residual.unpredicted_share[0])
+    if models.log_errors is not None:
+        shares[models.log_errors] = tick.residual.errors_share[0]
     return shares
 
 

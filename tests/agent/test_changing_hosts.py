@@ -237,4 +237,4 @@ class TestStates:
         assert max(score.score for score in moved) > 1.5 * np.median(quiet)
         for score in moved:
             assert int(np.argmax(score.contributions)) == at
-            assert score.contributions[at] > 0.4
+            assert score.contributions[at] > 1 / 3

@@ -219,7 +219,11 @@ class TestManifest:
     def test_bundles_made_before_it_have_none(self, small: small_bundle.SmallBundle) -> None:
         assert "forecast" not in json.loads(small.manifest.to_bytes())
         assert parse_manifest(small.manifest.to_bytes()).forecast is None
-        assert verify_bundle(starter_bundle()).manifest.forecast is None
+
+    def test_the_starter_shows_none_because_none_had_skill(self) -> None:
+        told = verify_bundle(starter_bundle()).manifest.forecast
+        assert told is not None
+        assert [dict(horizon.features) for horizon in told.horizons] == [{}] * 3
 
     def test_a_bundle_with_it_passes_the_door(self, small: small_bundle.SmallBundle, tmp_path: Path) -> None:
         path = write_bundle(tmp_path, replace(small.manifest, forecast=ENTRY), small.files)

@@ -201,7 +201,7 @@ def test_an_alert_is_right_at_an_incident_or_shortly_before_and_an_incident_may_
 @pytest.fixture(scope="module")
 def fleet():
     """Two simulated nodes for five hours with incidents."""
-    synthetic = {"nodes": 2, "range": "5h", "incidents_per_node_day": 12.0}
+    synthetic = {"nodes": 2, "range": "5h", "incidents_per_node_day": 24.0}
     config = parse_config({"interval": "60s", "source": {"type": "synthetic", "synthetic": synthetic}})
     return fetch(config, lambda *_: None, lambda _: None)
 

@@ -47,7 +47,7 @@ def numbered(first: int) -> Replayed:
     cells = first + np.arange(TICKS * 2, dtype=np.float32).reshape(TICKS, 2, 1)
     rows = np.broadcast_to(cells, (TICKS, 2, SUMMARY_WIDTH))
     compressed = np.zeros((TICKS, 2, len(FEATURES)), dtype=np.float32)
-    return Replayed(compressed, np.array(rows), np.array(rows), compressed[:, :, 0])
+    return Replayed(compressed, np.array(rows), np.array(rows), *[compressed[:, :, 0]] * 2)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import WEEK, MemberScale, Tail, combine, fit_member, fit_tail
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.log_errors import LEAST_SPREAD, LOG_ERRORS
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import judge
 from node_anomaly_core.steady import peak_held
@@ -89,13 +90,18 @@ def calibrated(manifest: Manifest, series: Sequence[Raw]) -> Manifest:
     models = []
     evidence: list[list[Array]] = [[] for _ in series]
     for model in manifest.models:
-        scale = fit_member(_known(series, model.name))
+        scale = member_scale(model.type, _known(series, model.name))
         own = [scale.evidence(raw[model.name]) for raw in series]
         for collected, values in zip(evidence, own, strict=True):
             collected.append(values)
         models.append(replace(model, scale=scale, tail=_tail(own, manifest)))
     combined = [peak_held(combine(members, [model.weight for model in models])) for members in evidence]
     return replace(manifest, models=tuple(models), tail=_tail(combined, manifest))
+
+
+def member_scale(kind: str, scores: Array) -> MemberScale:
+    """`fit_member` as a member of this type needs it."""
+    return fit_member(scores, LEAST_SPREAD if kind == LOG_ERRORS else 0.0)
 
 
 def _tail(series: Sequence[Array], manifest: Manifest) -> Tail:

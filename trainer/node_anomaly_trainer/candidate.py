@@ -132,9 +132,11 @@ def raw_scores(
         scores = replay_windows(windows, replayed.compressed[begin : part.stop], _within(report, 0.8, 0.2))
         raw[models.clusterer] = np.full((ticks, nodes), np.nan)
         raw[models.clusterer][part] = scores[part.start - begin :]
-    if models.autoregression is not None:
-        raw[models.autoregression] = np.full((ticks, nodes), np.nan)
-        raw[models.autoregression][part] = replayed.unpredicted[part]
+    heard = ((models.autoregression, replayed.unpredicted), (models.log_errors, replayed.errors))
+    for member, said in heard:
+        if member is not None:
+            raw[member] = np.full((ticks, nodes), np.nan)
+            raw[member][part] = said[part]
     return raw
 
 

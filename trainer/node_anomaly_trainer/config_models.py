@@ -17,6 +17,7 @@ MEMBERS = (
     "lstm",
     "kmeans",
     "autoregression",
+    "log_errors",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from node_anomaly_core import __version__
 from node_anomaly_core.baseline import residual_scale
+from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.evidence import FORECAST_CLIP
+from node_anomaly_core.log_errors import LOG_ERRORS, complaint_columns
 from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_core.members import COHORT_FILE, Models
 from node_anomaly_core.tensors import write_tensors
@@ -29,9 +31,14 @@ from node_anomaly_trainer.replay import Replayed, fit_cohort, replay_residuals, 
 BURN_IN_TICKS = 120  # windows that are still filling say nothing about normal
 MOST_FOREST_ROWS = 40_000
 FORECAST_SCALE_TICKS = 4_000
-AUTOREGRESSION = "autoregression"  # the member that is part of the cohort
-WEIGHTS = {"isolation_forest": 2.0, "isolation_forest_absolute": 2.0, "kmeans": 0.5}
-"""Of members that do not weigh 1, chosen by means over real servers (docs/adr/0023)."""
+LEAST_HEARD = 480
+"""Normal node-ticks with log features, in each part that is held back: less calibrates nothing."""
+
+AUTOREGRESSION = "autoregression"
+OF_THE_COHORT = (AUTOREGRESSION, LOG_ERRORS)  # members without a file of their own
+WEIGHTS = {"isolation_forest": 2.0, "isolation_forest_absolute": 2.0, "kmeans": 0.5, LOG_ERRORS: 2.0}
+"""Of members that do not weigh 1, chosen by means over real servers (docs/adr/0023); the last by what an
+incident in logs needs (docs/adr/0028), for the open servers have none."""
 
 FOREST_WEIGHT = {False: 0.5, True: 4.0}
 """Of the Random Forest: injected faults teach little, real incidents much."""
@@ -79,9 +86,10 @@ def fit(
     if borrowed is not None:
         data = with_borrowed(data, borrowed)
     models: dict[str, Model] = {}
-    for name in config.models.enabled:
-        if name == AUTOREGRESSION:
-            continue  # it is fitted with the cohort
+    members = members_for(parts, config.models.enabled)
+    for name in members:
+        if name in OF_THE_COHORT:
+            continue  # fitted with the cohort, as far as there is anything to fit
         models[name] = MODELS[name](config.models)
         with progress.phase(f"fit {name}") as report:
             models[name].fit(data, config.training.seed, report)
@@ -90,7 +98,7 @@ def fit(
     manifest = Manifest(
         features=parts.clean.features,
         interval_s=parts.clean.interval_s,
-        models=tuple(_entry(name, models, borrowed=data.borrowed) for name in config.models.enabled),
+        models=tuple(_entry(name, models, borrowed=data.borrowed) for name in members),
         tail=PLACEHOLDER_TAIL,
         budget_per_week=config.budget.false_alarms_per_node_week,
         trained_at=_now(),
@@ -112,13 +120,33 @@ def _now() -> float:
 
 
 def _entry(name: str, models: Mapping[str, Model], *, borrowed: bool) -> ModelEntry:
-    if name == AUTOREGRESSION:
-        return ModelEntry(name, AUTOREGRESSION, COHORT_FILE, "residuals", PLACEHOLDER_SCALE, PLACEHOLDER_TAIL)
+    if name in OF_THE_COHORT:
+        weight = WEIGHTS.get(name, 1.0)
+        return ModelEntry(name, name, COHORT_FILE, "residuals", PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, weight)
     model = models[name]
     weight = FOREST_WEIGHT[borrowed] if model.type == "random_forest" else WEIGHTS.get(name, 1.0)
     return ModelEntry(
         name, model.type, model.filename, model.input, PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, weight
     )
+
+
+def members_for(parts: Parts, enabled: Sequence[str]) -> tuple[str, ...]:
+    """Those that the history has something for: whoever hears errors in logs needs some that were counted.
+
+    Raises TrainingError if none is left.
+    """
+    columns = list(complaint_columns(parts.clean.features))
+    heard = [
+        int((np.isfinite(parts.clean.values[part][:, :, columns]).any(axis=-1) & parts.normal[part]).sum())
+        for part in (parts.calibration, parts.judged)
+    ]
+    members = tuple(name for name in enabled if name != LOG_ERRORS or min(heard) >= LEAST_HEARD)
+    if not members:
+        raise TrainingError(
+            f"models.enabled: {LOG_ERRORS} alone, and this history has no log features",
+            "enable another model, or collect logs",
+        )
+    return members
 
 
 def training_set(

@@ -22,6 +22,7 @@ from node_anomaly_core.evidence import (
     feature_sides,
     measure_residuals,
 )
+from node_anomaly_core.log_errors import complaint_columns
 from node_anomaly_core.relations import Moments
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.summary import SUMMARY_WIDTH, OnlineNormaliser
@@ -45,6 +46,7 @@ class Replayed:
     summary: NDArray[np.float32]  # (t, m, SUMMARY_WIDTH)
     normalised: NDArray[np.float32]  # (t, m, SUMMARY_WIDTH)
     unpredicted: NDArray[np.float32]  # (t, m) how much the autoregression was surprised
+    errors: NDArray[np.float32]  # (t, m) what the logs complained of
 
 
 def fit_cohort(history: History, report: Report) -> Cohort:
@@ -116,19 +118,22 @@ def replay_residuals(
         feature_sides(history.features),
         cohort,
         history.interval_s,
+        complaint_columns(history.features),
     )
     shape = (history.ticks, nodes)
     compressed = np.empty((*shape, len(history.features)), dtype=np.float32)
     summary = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
     normalised = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
     unpredicted = np.empty(shape, dtype=np.float32)
+    errors = np.empty(shape, dtype=np.float32)
     for tick, values in enumerate(history.values):
         residual = path.step(values, None if learn_faults else history.labels[tick] != ANOMALOUS)
         compressed[tick], unpredicted[tick] = residual.compressed, residual.unpredicted
+        errors[tick] = residual.errors
         summary[tick], normalised[tick] = residual.summary, residual.normalised
         if tick % _REPORT_EVERY == 0:
             report(tick / history.ticks, f"tick {tick:,} of {history.ticks:,}")
-    return Replayed(compressed, summary, normalised, unpredicted)
+    return Replayed(compressed, summary, normalised, unpredicted, errors)
 
 
 def with_summary(

@@ -15,7 +15,7 @@ from node_anomaly_trainer.settings import InvalidValueError, nearest, parse_dura
 
 DATA = ("n_samples", "anomaly_rate", "test_size", "include_temporal")
 ALERTS = ("false_alarms_per_node_week",)
-TEMPORAL = ("lstm", "kmeans", "autoregression")
+TEMPORAL = ("lstm", "kmeans", "autoregression", "log_errors")
 MEAN_FAULT_S = 1_400.0
 """Usual length of an injected fault, log-uniform between three ticks and two hours."""
 

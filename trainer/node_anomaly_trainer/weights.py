@@ -13,10 +13,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.calibration import combine, fit_member, fit_tail
+from node_anomaly_core.calibration import combine, fit_tail
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.steady import peak_held
 from node_anomaly_trainer import evaluate
+from node_anomaly_trainer.calibrate import member_scale
 from node_anomaly_trainer.candidate import Parts
 
 STEPS = (0.5, 2.0)
@@ -43,7 +44,10 @@ def weighted(
         return manifest
     names = [model.name for model in manifest.models]
     normal = parts.normal[parts.calibration]
-    scale = {name: fit_member(np.where(normal, clean[name][parts.calibration], np.nan)) for name in names}
+    scale = {
+        model.name: member_scale(model.type, np.where(normal, clean[model.name][parts.calibration], np.nan))
+        for model in manifest.models
+    }
     quiet = [scale[name].evidence(clean[name][parts.calibration]) for name in names]
     loud = [scale[name].evidence(faulted[name][parts.calibration]) for name in names]
 
