@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import MemberScale, combine, fit_member, fit_tail
+from node_anomaly_core.log_errors import LOG_ERRORS
 from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import OPEN_S, UPDATE_S, rolling_scores
 from node_anomaly_trainer.config_models import MEMBERS
@@ -18,7 +19,7 @@ LSTM, LSTM_FLOAT = "lstm", "lstm_float"
 BASELINE = "baseline_"
 """Begins the names of detectors that are no members."""
 
-PRODUCT = tuple(MEMBERS)
+PRODUCT = tuple(name for name in MEMBERS if name != LOG_ERRORS)  # servers that others published have no logs
 TAUGHT = tuple(OTHERS if name == FOREST else name for name in PRODUCT)
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 
