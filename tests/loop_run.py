@@ -52,10 +52,8 @@ class Story:
     """The highest score of the last ticks before the fault."""
     fired: Message | None = None
     resolved: Message | None = None
-    told_before: set[str] = field(default_factory=set)
-    """Alerts about which there was a message between the reload and the fault."""
     told: set[str] = field(default_factory=set)
-    """... since then."""
+    """Alerts about which there was a message since the fault began."""
     lost_ticks: float = -1.0
     tell: Callable[[str], object] = field(default=str, repr=False)
     """Hears of each phase when it ends."""
@@ -97,7 +95,6 @@ def run(
         story.champion = champion(parts.mlflow)
         found = rig.wait_for_query(parts.prometheus, "anomaly_trainer_run_outcome", patience_s)
         story.outcomes = {one["metric"]["outcome"]: float(one["value"][1]) for one in found}  # type: ignore[index]
-        reloaded = time.time()
         with story.phase("reload to a quiet score"):
             calm = f"[{CALM_TICKS * pace.tick_s}s]"
             of_it = f'count_over_time(anomaly_model_info{{version="{story.trained}"}}{calm})'
@@ -106,7 +103,6 @@ def run(
             rig.wait_for_query(parts.prometheus, f'absent(ALERTS{{alertname="{ALARM}"}})', patience_s)
         found = rig.query(parts.prometheus, f"max_over_time(anomaly_score{calm})")
         story.before = float(found[0]["value"][1])  # type: ignore[index]
-        story.told_before = parts.receiver.alerts(reloaded)
         begun = time.time()
         with host_faults.provoked(fault, folder):
             story.seconds["the fault provoked"] = time.time() - begun

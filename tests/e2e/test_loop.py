@@ -41,9 +41,9 @@ def test_every_kind_of_model_was_trained_but_the_one_for_logs_which_this_host_ha
     assert story.members == set(MEMBERS) - {LOG_ERRORS}
 
 
-def test_there_was_no_alarm_before_the_fault(story: Story) -> None:
+def test_the_host_was_quiet_when_the_fault_began(story: Story) -> None:
+    """Earlier it may have been anomalous in earnest: a model was being trained on it."""
     assert story.before < 1
-    assert loop_run.ALARM not in story.told_before
 
 
 def test_the_fault_reaches_the_operators_with_its_reasons(story: Story) -> None:
