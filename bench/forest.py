@@ -61,7 +61,7 @@ def measure(
     theirs = one_row_ms(reference, rows, 100)
     return {
         "forest": name,
-        "nodes": forest.nodes,
+        "nodes": len(forest.table.left),
         "depth": forest.depth,
         "file_kib": round(len(content) / 1024),
         "max_abs_difference": float(np.abs(forest.score(rows) - reference(rows)).max()),

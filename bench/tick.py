@@ -62,7 +62,7 @@ PARTS: tuple[tuple[str, object, str], ...] = (
     ("scoring: k-means", evidence.WindowPath, "step"),
     ("scoring: forests", members.Models, "forest_score"),
     ("scoring: forests", steady.HalfSmoothed, "step"),
-    ("scoring: evidence", scoring, "judge"),
+    ("scoring: evidence", scoring, "judge_tick"),
     ("scoring: reasons", Reasons, "shares"),
     ("scoring: threshold", RollingThreshold, "step"),
     ("scoring: memory", node_memory.NodeMemory, "push"),

@@ -52,6 +52,7 @@ class MemberHealth:
 
     def __init__(self, members: Iterable[str], forests: Iterable[str]) -> None:
         self._members = tuple(members)
+        self._all = frozenset(self._members)
         self._forests = frozenset(forests)
         self._resting: dict[str, int] = {}
         self._dropped: set[str] = set()
@@ -78,6 +79,8 @@ class MemberHealth:
     @property
     def working(self) -> frozenset[str]:
         """Members that are asked."""
+        if not self._resting and not self._dropped:  # nearly always
+            return self._all
         return frozenset(name for name in self._members if self.may(name))
 
     @property
@@ -107,18 +110,16 @@ class MemberHealth:
         self.failures = {**self.failures, member: self.failures[member] + 1}
         self._resting[member] = REST_TICKS
 
-    def number(self, member: str, score: Array | None, *, known: bool = True) -> Array:
-        """Its raw score (1,), NaN if it is left out; where it should be a number and is none, it has failed.
+    def number(self, member: str, score: float | None, *, known: bool = True) -> float:
+        """Its raw score, NaN if it is left out; where it should be a number and is none, it has failed.
 
         `known` says whether it could know anything at this tick.
         """
         if score is None:
-            return np.array([math.nan])
-        value = float(score[0])
-        wrong = math.isinf(value) or (known and math.isnan(value))
-        if wrong and self.tolerant:
+            return math.nan
+        if self.tolerant and (math.isinf(score) or (known and math.isnan(score))):
             self.failed(member)
-            return np.array([math.nan])
+            return math.nan
         return score
 
 

@@ -14,6 +14,7 @@ x <= (largest float32 <= t).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,16 @@ _LAYOUT: Mapping[str, tuple[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class NodeTable:
+    """All nodes of a forest, or of several one after the other; a leaf is its own left child."""
+
+    columns: NDArray[np.intp]  # of a row laid out twice, see `lay_out`
+    threshold: NDArray[np.float32]
+    left: NDArray[np.intp]
+    value: NDArray[np.float64]
+
+
 class Forest:
     """An exported forest, ready to score rows.
 
@@ -59,31 +70,24 @@ class Forest:
         n_features: int,
         trees: int,
         scale: float,
-        columns: NDArray[np.intp],
-        threshold: NDArray[np.float32],
-        left: NDArray[np.intp],
-        value: NDArray[np.float64],
+        table: NodeTable,
         depth: int,
+        first: int = 0,
     ) -> None:
-        """Take arrays that `from_tensors` has validated; call that instead."""
+        """Take arrays that `from_tensors` has validated; call that instead. The roots begin at `first`."""
         self.kind = kind
         self.n_features = n_features
         self.trees = trees
-        self.nodes = len(left)
         self.depth = depth
+        self.table = table
+        self.roots = first + np.arange(trees, dtype=np.intp)
         self._scale = scale
-        self._columns = columns
-        self._threshold = threshold
-        self._left = left
-        self._value = value
-        # A row laid out twice: missing values as -inf (they go left), then as +inf (they go right).
         self._row = np.empty(2 * n_features, dtype=np.float32)
         self._at = np.empty(trees, dtype=np.intp)
         self._column = np.empty(trees, dtype=np.intp)
         self._x = np.empty(trees, dtype=np.float32)
         self._t = np.empty(trees, dtype=np.float32)
         self._right = np.empty(trees, dtype=np.bool_)
-        self._roots = np.arange(trees, dtype=np.intp)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], kind: str, n_features: int) -> Forest:
@@ -115,21 +119,15 @@ class Forest:
         threshold[leaf] = np.inf
         left[leaf] = np.flatnonzero(leaf)
         columns = np.where(leaf, 0, feature + np.where(missing_left == 1, 0, n_features))
-        return cls(kind, n_features, trees, scale, columns, threshold, left, value, depth)
+        return cls(kind, n_features, trees, scale, NodeTable(columns, threshold, left, value), depth)
 
     def twin(self) -> Forest:
         """The same trees for another thread: only the buffers are its own."""
-        return Forest(
-            self.kind,
-            self.n_features,
-            self.trees,
-            self._scale,
-            self._columns,
-            self._threshold,
-            self._left,
-            self._value,
-            self.depth,
-        )
+        return self.among(self.table, int(self.roots[0]))
+
+    def among(self, table: NodeTable, first: int) -> Forest:
+        """The same trees where their nodes lie among those of others, from `first` on."""
+        return Forest(self.kind, self.n_features, self.trees, self._scale, table, self.depth, first)
 
     def score(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
         """Score rows (n, n_features), NaN = missing; higher is more anomalous.
@@ -146,7 +144,11 @@ class Forest:
     def score_one(self, row: NDArray[np.floating]) -> float:
         """Score one row (n_features,), as `score` does."""
         self._check_row(row)
-        return float(self._score_of(self._sum(self._descend_one(row)))[0])
+        return self.score_leaves(self._descend_one(row))
+
+    def score_leaves(self, leaves: NDArray[np.intp]) -> float:
+        """The score of a row that came to these leaves (trees,), one of each tree."""
+        return float(self._score_of(self._sum(leaves))[0])
 
     def credit(self, row: NDArray[np.floating]) -> NDArray[np.float64]:
         """Say which of its columns made the score of one row (n_features,). Safe in any thread.
@@ -157,9 +159,9 @@ class Forest:
         """
         self._check_row(row)
         path = self._paths(row)
-        values = self._value.take(path)
+        values = self.table.value.take(path)
         change = values[1:] - values[:-1]
-        columns = self._columns.take(path[:-1])
+        columns = self.table.columns.take(path[:-1])
         total = np.bincount(columns.ravel(), weights=change.ravel(), minlength=2 * self.n_features)
         total = total[: self.n_features] + total[self.n_features :]
         sign = -1.0 if self.kind == ISOLATION_FOREST else 1.0
@@ -171,7 +173,7 @@ class Forest:
 
     def _sum(self, leaves: NDArray[np.intp]) -> NDArray[np.float64]:
         # scikit-learn adds tree after tree; accumulate does too, while sum() would add in pairs.
-        return np.add.accumulate(self._value.take(leaves))[-1:]
+        return np.add.accumulate(self.table.value.take(leaves))[-1:]
 
     def _score_of(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.kind == ISOLATION_FOREST:
@@ -180,47 +182,47 @@ class Forest:
 
     def _descend_one(self, row: NDArray[np.floating]) -> NDArray[np.intp]:
         """Return the leaf of every tree (trees,) for one row, in a buffer that the next call overwrites."""
-        _lay_out(row[None, :], self._row[None, :])
-        at, column, x, t, right = self._at, self._column, self._x, self._t, self._right
-        at[:] = self._roots
+        lay_out(row[None, :], self._row[None, :])
+        table, at, column, x, t, right = self.table, self._at, self._column, self._x, self._t, self._right
+        at[:] = self.roots
         # mode="clip" writes straight into `out`; the indexes were checked when the forest was built.
         for _ in range(self.depth):
-            self._columns.take(at, out=column, mode="clip")
+            table.columns.take(at, out=column, mode="clip")
             self._row.take(column, out=x, mode="clip")
-            self._threshold.take(at, out=t, mode="clip")
+            table.threshold.take(at, out=t, mode="clip")
             np.greater(x, t, out=right)
-            self._left.take(at, out=column, mode="clip")
+            table.left.take(at, out=column, mode="clip")
             np.add(column, right, out=at)
         return at
 
     def _paths(self, row: NDArray[np.floating]) -> NDArray[np.intp]:
         """Every step of every tree (depth + 1, trees) for one row, from its root to its leaf."""
         cells = np.empty(2 * self.n_features, dtype=np.float32)
-        _lay_out(row[None, :], cells[None, :])
-        path = np.empty((self.depth + 1, self.trees), dtype=np.intp)
-        path[0] = self._roots
+        lay_out(row[None, :], cells[None, :])
+        table, path = self.table, np.empty((self.depth + 1, self.trees), dtype=np.intp)
+        path[0] = self.roots
         for level in range(self.depth):
             at = path[level]
-            right = cells.take(self._columns.take(at)) > self._threshold.take(at)
-            np.add(self._left.take(at), right, out=path[level + 1])
+            right = cells.take(table.columns.take(at)) > table.threshold.take(at)
+            np.add(table.left.take(at), right, out=path[level + 1])
         return path
 
     def _totals(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum the leaf values over trees (n,), in chunks of rows so that memory stays bounded."""
         totals = np.zeros(len(rows), dtype=np.float64)
         chunk = max(1, _CHUNK_CELLS // self.trees)
-        width = 2 * self.n_features
+        width, table = 2 * self.n_features, self.table
         for start in range(0, len(rows), chunk):
             part = rows[start : start + chunk]
             cells = np.empty((len(part), width), dtype=np.float32)
-            _lay_out(part, cells)
+            lay_out(part, cells)
             flat = cells.ravel()
             offset = np.arange(len(part), dtype=np.intp) * width
-            at = np.repeat(self._roots[:, None], len(part), axis=1)
+            at = np.repeat(self.roots[:, None], len(part), axis=1)
             for _ in range(self.depth):
-                x = flat.take(self._columns.take(at) + offset)
-                at = self._left.take(at) + (x > self._threshold.take(at))
-            values = self._value.take(at)
+                x = flat.take(table.columns.take(at) + offset)
+                at = table.left.take(at) + (x > table.threshold.take(at))
+            values = table.value.take(at)
             total = totals[start : start + chunk]
             for of_tree in values:
                 total += of_tree
@@ -234,8 +236,11 @@ def log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.clip(odds, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT), dtype=np.float64)
 
 
-def _lay_out(rows: NDArray[np.floating], cells: NDArray[np.float32]) -> None:
-    """Write rows (n, s) as float32 into cells (n, 2 s): missing is -inf in the left half, +inf right."""
+def lay_out(rows: NDArray[np.floating], cells: NDArray[np.float32]) -> None:
+    """Write rows (n, s) as float32 into cells (n, 2 s), twice.
+
+    Missing is -inf in the left half, which goes left in a tree, and +inf in the right one.
+    """
     s = rows.shape[1]
     with np.errstate(over="ignore"):  # beyond float32 is infinite, as in scikit-learn's cast
         cells[:, :s] = rows

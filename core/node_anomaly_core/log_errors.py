@@ -46,7 +46,7 @@ class SustainedErrors:
 
     def __init__(self, nodes: int, columns: Sequence[int], features: int, interval_s: float) -> None:
         """Start without a past, which counts as quiet; `columns` of the `features` are heard."""
-        self._columns = list(columns)
+        self._columns = np.array(columns, dtype=np.intp)
         self._features = features
         self._ring = np.zeros((ticks_in(HELD_S, interval_s, HELD_TICKS), nodes, len(self._columns)))
         self._levels = np.zeros(self._ring.shape[:2])
@@ -60,22 +60,24 @@ class SustainedErrors:
         """
         known = self.push(scaled)
         middle = (len(self._levels) - 1) // 2  # for an even number the lower of both: more than half held it
-        score = np.where(known, np.sort(self._levels, axis=0)[middle], np.nan)
-        heard = self._ring.sum(axis=0)
-        whole = heard.sum(axis=-1, keepdims=True)
+        levels = self._levels.copy()
+        levels.sort(axis=0)
+        score = np.where(known, levels[middle], np.nan)
+        heard = np.add.reduce(self._ring, axis=0)  # what sum() calls, without its wrapper
+        whole = np.add.reduce(heard, axis=-1, keepdims=True)
         share = np.zeros((len(scaled), self._features))
         share[:, self._columns] = heard / np.where(whole > 0, whole, 1.0)
         return score, share
 
     def push(self, scaled: Array) -> NDArray[np.bool_]:
         """Take in one tick; where anything was known (m,)."""
-        values = scaled[:, _BLOCK, self._columns]
-        missing = np.isnan(values)
-        values = np.clip(np.where(missing, 0.0, values), 0.0, MOST)
-        counts = np.minimum((~missing).sum(axis=-1), _LOUDEST)
+        values = scaled[:, _BLOCK].take(self._columns, axis=1)
+        counts = np.minimum(np.add.reduce(values == values, axis=-1), _LOUDEST)  # NaN  # noqa: PLR0124
+        values = np.minimum(np.fmax(values, 0.0), MOST)  # fmax: what is missing counts 0
         at = self._pushed % len(self._ring)
         self._ring[at] = values
-        loudest = np.sort(values, axis=-1)[:, -_LOUDEST:].sum(axis=-1)
-        self._levels[at] = loudest / np.maximum(counts, 1)
+        values.sort(axis=-1)
+        self._levels[at] = np.add.reduce(values[:, -_LOUDEST:], axis=-1) / np.maximum(counts, 1)
         self._pushed += 1
-        return np.asarray(counts > 0)
+        known: NDArray[np.bool_] = counts > 0
+        return known

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from node_anomaly_core.degradation import MemberHealth
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.evidence import ForecastPath, WindowPath, feature_sides
 from node_anomaly_core.forest import Forest
+from node_anomaly_core.grove import Grove, plant
 from node_anomaly_core.log_errors import LOG_ERRORS
 from node_anomaly_core.lstm import StepLSTM
 from node_anomaly_core.manifest import Manifest
@@ -58,6 +61,8 @@ class Models:
                 self.forests[model.name] = Forest.from_tensors(
                     read_tensors(content), model.type, SUMMARY_WIDTH
                 )
+        self.forests = plant(self.forests)
+        self._grove = self._planted()
         if COHORT_FILE not in bundle.files:
             raise BundleError("manifest", f"{bundle.path} has no {COHORT_FILE}", "publish the bundle again")
         self.cohort: Cohort = parse_cohort(
@@ -68,7 +73,12 @@ class Models:
         """The same members for another thread, at next to no memory."""
         twin = copy(self)
         twin.forests = {name: forest.twin() for name, forest in self.forests.items()}
+        twin._grove = twin._planted()
         return twin
+
+    def _planted(self) -> Grove:
+        normalised = (model.name for model in self.manifest.models if model.input == "summary_normalised")
+        return Grove(self.forests, frozenset(normalised))
 
     def step_lstm(self, nodes: int) -> StepLSTM | None:
         """A fresh LSTM for a batch of nodes, or None where the bundle has none."""
@@ -96,21 +106,27 @@ class Models:
 
     def forest_score(
         self, summary: Array, normalised: Array, health: MemberHealth
-    ) -> tuple[dict[str, Array], list[str]]:
-        """Raw scores (1,) of one row (SUMMARY_WIDTH,), and which forests gave one.
+    ) -> tuple[dict[str, float], list[str]]:
+        """Raw scores of one row (SUMMARY_WIDTH,), and which forests gave one.
 
         A forest that is left out, or fails, has a raw score of NaN and is not among them.
         """
-        raw: dict[str, Array] = {}
+        raw: dict[str, float] = {}
         said: list[str] = []
+        if not self.forests:
+            return raw, said
         unknown = bool(np.isnan(summary).all())
-        for name, row in self._rows(summary, normalised):
-            found = health.ask(name, partial(self.forests[name].score_one, row))
-            score = None if found is None else np.array([np.nan if unknown else found])
+        self._grove.take(summary, normalised)
+        for name, forest in self.forests.items():
+            found = health.ask(name, partial(self._ask, name, forest))
+            score = math.nan if unknown and found is not None else found
             raw[name] = health.number(name, score, known=not unknown)
             if found is not None and health.may(name):
                 said.append(name)
         return raw, said
+
+    def _ask(self, name: str, forest: Forest) -> float:
+        return forest.score_leaves(self._grove.leaves(name))
 
     def credit(self, forests: Collection[str], summary: Array, normalised: Array) -> dict[str, Array]:
         """What each of these forests credits to the numbers of one row (SUMMARY_WIDTH,). Any thread."""
@@ -136,6 +152,30 @@ class Judged:
     def held(self) -> Array:
         """`combined` of consecutive ticks (n, ...) as it meets the threshold."""
         return peak_held(self.combined)
+
+
+class JudgedTick(NamedTuple):
+    """What the members make of one tick of one node, as `Judged`."""
+
+    combined: float
+    members: Mapping[str, float]
+    evidence: Mapping[str, float]
+
+
+def judge_tick(manifest: Manifest, raw: Mapping[str, float]) -> JudgedTick:
+    """`judge` for one tick of one node: the same arithmetic without arrays."""
+    members: dict[str, float] = {}
+    evidence: dict[str, float] = {}
+    whole = total = 0.0
+    for model in manifest.models:
+        name, scale = model.name, model.scale
+        brought = (raw[name] - scale.median) / (scale.high - scale.median)
+        evidence[name] = brought
+        members[name] = model.tail.score_of(brought)
+        if math.isfinite(brought):
+            whole += model.weight
+            total += model.weight * brought
+    return JudgedTick(total / whole if whole > 0 else math.nan, members, evidence)
 
 
 def judge(manifest: Manifest, raw: Mapping[str, Array]) -> Judged:

@@ -27,14 +27,14 @@ from node_anomaly_core.evidence import (
     measure_residuals,
 )
 from node_anomaly_core.log_errors import complaint_columns
-from node_anomaly_core.members import Models, judge
+from node_anomaly_core.members import Models, judge_tick
 from node_anomaly_core.node_memory import MOST_THINNED, NodeMemory
 from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.saved import checked
 from node_anomaly_core.score import Score, Tick, measured, part
 from node_anomaly_core.shares import shares_of
 from node_anomaly_core.steady import HalfSmoothed, PeakHold
-from node_anomaly_core.threshold import RollingThreshold, around
+from node_anomaly_core.threshold import RollingThreshold, around_one
 from node_anomaly_core.windows import ticks_in
 
 _MEASURED_ROWS = 480
@@ -103,7 +103,10 @@ class NodeScorer:
         advanced = self._advance(timestamp, measured(values))
         if advanced is None or not self.warm:
             return {}
-        return {name: float(value[0]) for name, value in self._raw(advanced).items()}
+        residual = advanced.residual
+        forests = self.models.forest_scores(residual.summary, residual.normalised)
+        raw = {name: float(value[0]) for name, value in forests.items()}
+        return self._steadied(raw) | self._path_scores(advanced)
 
     def _advance(self, timestamp: float, row: Array) -> Tick | None:
         """Take one tick in; its evidence, or None while nothing is known about this node."""
@@ -141,34 +144,31 @@ class NodeScorer:
         self._forecast_ticks += 1
         return self._forecasts
 
-    def _raw(self, tick: Tick) -> dict[str, Array]:
-        forests = self.models.forest_scores(tick.residual.summary, tick.residual.normalised)
-        return self._steadied(forests) | self._path_scores(tick)
-
-    def _steadied(self, forests: Mapping[str, Array]) -> dict[str, Array]:
-        """Raw scores (1,) of the forests with their last minute; once a tick."""
+    def _steadied(self, forests: Mapping[str, float]) -> dict[str, float]:
+        """Raw scores of the forests with their last minute; once a tick."""
         if not forests:
             return {}
-        steady = self._steady.step(np.concatenate(list(forests.values())))
-        return {name: steady[at : at + 1] for at, name in enumerate(forests)}
+        steady = self._steady.step(np.array(list(forests.values())))
+        return dict(zip(forests, steady.tolist(), strict=True))
 
-    def _path_scores(self, tick: Tick) -> dict[str, Array]:
-        """Raw scores (1,) of the members that are no forests; NaN of one that is left out."""
+    def _path_scores(self, tick: Tick) -> dict[str, float]:
+        """Raw scores of the members that are no forests; NaN of one that is left out."""
         scores, models, number = {}, self.models, self.health.number
         if models.forecaster is not None:
             surprise, row = tick.surprise, tick.residual.compressed
             known = self._forecast_ticks > 1 and not bool(np.isnan(row).all())
-            score = None if surprise is None else surprise.score
+            score = None if surprise is None else float(surprise.score[0])
             scores[models.forecaster] = number(models.forecaster, score, known=known)
         if models.clusterer is not None:
-            score = None if tick.distance is None else tick.distance.score
+            score = None if tick.distance is None else float(tick.distance.score[0])
             scores[models.clusterer] = number(models.clusterer, score, known=False)
         if models.autoregression is not None:
             asked = self.health.may(models.autoregression)
-            score = tick.residual.unpredicted if asked else None
+            score = float(tick.residual.unpredicted[0]) if asked else None
             scores[models.autoregression] = number(models.autoregression, score, known=False)
         if models.log_errors is not None:
-            score = tick.residual.errors if self.health.may(models.log_errors) else None
+            asked = self.health.may(models.log_errors)
+            score = float(tick.residual.errors[0]) if asked else None
             scores[models.log_errors] = number(models.log_errors, score, known=False)
         return scores
 
@@ -277,13 +277,13 @@ class NodeScorer:
             return self._cold(timestamp, row)
         residual = tick.residual
         raw, forests = self.models.forest_score(residual.summary[0], residual.normalised[0], self.health)
-        judged = judge(self.bundle.manifest, self._steadied(raw) | self._path_scores(tick))
+        judged = judge_tick(self.bundle.manifest, self._steadied(raw) | self._path_scores(tick))
         if self.models.forecaster is not None and not self.health.may(self.models.forecaster):
             tick = tick._replace(surprise=None)
         tail, ratio = self.bundle.manifest.tail, self._threshold.ratio
-        held = self._peak.step(float(judged.combined[0]))
+        held = self._peak.step(judged.combined)
         level = self._threshold.step(held)
-        score = float(around(tail.score(np.array([held])), tail.score(np.array(level)))[0])
+        score = around_one(tail.score_of(held), tail.score_of(level))
         why = Reasons(partial(shares_of, self.models, tick, forests, judged.evidence))
         if not self.health.working:  # uncalibrated, but a node without any model is not blind
             score, contributions = robust_z(residual.scaled[0])
@@ -293,7 +293,7 @@ class NodeScorer:
             warm=True,
             score=score,
             threshold_ratio=ratio,
-            model_scores={name: float(value[0]) for name, value in judged.members.items()},
+            model_scores=judged.members,
             why=why,
             expected=self._expected(self._baseline, tick.surprise),
             observed=row,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -19,8 +20,8 @@ _LEAST_EVIDENCE = 1e-3
 Array = NDArray[np.float64]
 
 
-def shares_of(models: Models, tick: Tick, forests: Collection[str], evidence: Mapping[str, Array]) -> Shares:
-    """Of one tick: who is behind each member's evidence (1,), and behind all of it. Any thread.
+def shares_of(models: Models, tick: Tick, forests: Collection[str], evidence: Mapping[str, float]) -> Shares:
+    """Of one tick: who is behind each member's evidence, and behind all of it. Any thread.
 
     `forests` are those that scored.
     """
@@ -50,7 +51,7 @@ def member_shares(models: Models, tick: Tick, credit: Mapping[str, Array]) -> di
     return shares
 
 
-def combined_shares(manifest: Manifest, evidence: Mapping[str, Array], shares: Mapping[str, Array]) -> Array:
+def combined_shares(manifest: Manifest, evidence: Mapping[str, float], shares: Mapping[str, Array]) -> Array:
     """Shares (f,) of the whole score: each member's, weighted by how much evidence it brought.
 
     Sums to 1, NaN when nothing stands out.
@@ -59,8 +60,8 @@ def combined_shares(manifest: Manifest, evidence: Mapping[str, Array], shares: M
     total = np.zeros(width)
     for model in manifest.models:
         if model.name in shares:
-            brought = float(evidence[model.name][0])
-            weight = model.weight * (max(0.0, brought if np.isfinite(brought) else 0.0) + _LEAST_EVIDENCE)
+            brought = evidence[model.name]
+            weight = model.weight * (max(0.0, brought if math.isfinite(brought) else 0.0) + _LEAST_EVIDENCE)
             total += weight * shares[model.name]
     whole = total.sum()
     return total / whole if whole > 0 else np.full(width, np.nan)

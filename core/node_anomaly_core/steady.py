@@ -35,8 +35,9 @@ class HalfSmoothed:
         self._ring[self._pushed % len(self._ring)] = scores
         self._pushed += 1
         known = np.isfinite(self._ring)
-        mean = np.where(known, self._ring, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        return np.asarray((scores + mean) / 2)
+        sums = np.add.reduce(np.where(known, self._ring, 0.0), axis=0)
+        mean: Array = sums / np.maximum(np.add.reduce(known, axis=0), 1)
+        return (scores + mean) / 2
 
     def state(self) -> Array:
         """The scores (k, m) that the mean is taken of, oldest first; NaN where there was none."""

@@ -64,6 +64,15 @@ def around(score: Array | float, at: Array | float) -> Array:
     return np.asarray(np.where(value >= at, above, below))
 
 
+def around_one(score: float, at: float) -> float:
+    """The same for one score."""
+    if score >= at:
+        return max(score, 1 + _LIFT * score)
+    if score > _KNEE:
+        return 1 - (1 - _KNEE) / (1 + (score - _KNEE) / (1 - _KNEE))
+    return score
+
+
 class RollingThreshold:
     """Running threshold of one node, in units of the combined evidence with its peaks held."""
 

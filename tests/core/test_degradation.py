@@ -47,7 +47,7 @@ def break_member(scorer: NodeScorer, name: str, how: str) -> None:
             path._forecast[:] = np.nan
     else:
         scorer.models.forests[name] = type("Broken", (), {
-            "score_one": broken if how == "raises" else lambda _self, _row: math.nan,
+            "score_leaves": broken if how == "raises" else lambda _self, _row: math.nan,
             "credit": broken,
         })()  # fmt: skip
 

@@ -1,0 +1,92 @@
+"""All forests of a bundle descended together, level by level: a third of the calls for one row of a node.
+
+Their nodes lie in common arrays, one forest after the other, which the forests themselves use too: nothing is
+kept twice. What each says is what it says by itself, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.forest import Forest, NodeTable, lay_out
+
+Array = NDArray[np.float64]
+
+
+def plant(forests: Mapping[str, Forest]) -> dict[str, Forest]:
+    """The same forests with their nodes in common arrays."""
+    if len(forests) < 2:
+        return dict(forests)
+    each = [forest.table for forest in forests.values()]
+    first = np.cumsum([0, *(len(one.left) for one in each)]).tolist()
+    table = NodeTable(
+        np.concatenate([one.columns for one in each]),
+        np.concatenate([one.threshold for one in each]),
+        np.concatenate([one.left + start for one, start in zip(each, first, strict=False)]),
+        np.concatenate([one.value for one in each]),
+    )
+    return {
+        name: forest.among(table, start)
+        for (name, forest), start in zip(forests.items(), first, strict=False)
+    }
+
+
+class Grove:
+    """Buffers to descend planted forests with. Not to be shared between threads.
+
+    Args:
+        forests: as `plant` gave them.
+        normalised: those that are given the normalised summary.
+    """
+
+    def __init__(self, forests: Mapping[str, Forest], normalised: frozenset[str]) -> None:
+        self._table = next((forest.table for forest in forests.values()), None)
+        self._depth = max((forest.depth for forest in forests.values()), default=0)
+        width = max((forest.n_features for forest in forests.values()), default=0)
+        self._inputs = np.empty((2, width))
+        self._cells = np.empty((2, 2 * width), dtype=np.float32)
+        self._row = self._cells.reshape(-1)
+        self._trees: dict[str, slice] = {}
+        shift: list[int] = []
+        for name, forest in forests.items():
+            self._trees[name] = slice(len(shift), len(shift) + forest.trees)
+            shift += [2 * width if name in normalised else 0] * forest.trees
+        trees = len(shift)
+        self._shift = np.array(shift, dtype=np.intp)
+        self._roots = np.concatenate([forest.roots for forest in forests.values()] or [self._shift])
+        self._at, self._column = np.empty(trees, dtype=np.intp), np.empty(trees, dtype=np.intp)
+        self._x, self._t = np.empty(trees, dtype=np.float32), np.empty(trees, dtype=np.float32)
+        self._right = np.empty(trees, dtype=np.bool_)
+        self._descended = False
+
+    def take(self, summary: Array, normalised: Array) -> None:
+        """The row (n_features,) of this tick in both forms."""
+        self._inputs[0], self._inputs[1] = summary, normalised
+        self._descended = False
+
+    def leaves(self, name: str) -> NDArray[np.intp]:
+        """Where this tick's row came to in each tree of a forest, in a buffer that the next tick overwrites."""
+        if not self._descended:
+            self._descend()
+            self._descended = True
+        return self._at[self._trees[name]]
+
+    def _descend(self) -> None:
+        table = self._table
+        if table is None:
+            return
+        lay_out(self._inputs, self._cells)
+        at, column, x, t, right = self._at, self._column, self._x, self._t, self._right
+        at[:] = self._roots
+        # mode="clip" writes straight into `out`; the indexes were checked when the forests were built.
+        for _ in range(self._depth):
+            table.columns.take(at, out=column, mode="clip")
+            np.add(column, self._shift, out=column)
+            self._row.take(column, out=x, mode="clip")
+            table.threshold.take(at, out=t, mode="clip")
+            np.greater(x, t, out=right)
+            table.left.take(at, out=column, mode="clip")
+            np.add(column, right, out=at)
