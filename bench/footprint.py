@@ -52,7 +52,9 @@ class Process:
     scrape_wall_ms: float
     scrape_bytes: int
     tick_cpu_ms: float | None = None
+    median_tick_cpu_ms: float | None = None
     spaced_tick_cpu_ms: float | None = None
+    median_spaced_tick_cpu_ms: float | None = None
     sample_ms: float | None = None
     score_ms: float | None = None
 
@@ -254,10 +256,12 @@ def show(result: Footprint) -> None:
         ("size of a scrape (gzip), bytes", "scrape_bytes", "{}"),
     ):
         row(name, form.format(getattr(mine, key)), form.format(getattr(other, key)) if other else "")
-    row("CPU per tick, ticks back to back, ms", f"{mine.tick_cpu_ms:.2f}")
+    row("CPU per tick back to back, learning incl., ms", f"{mine.tick_cpu_ms:.2f}")
+    row("  the median tick, ms", f"{mine.median_tick_cpu_ms:.2f}")
     row("  of that sampling the host (wall), ms", f"{mine.sample_ms:.2f}")
     row("  of that scoring (wall), ms", f"{mine.score_ms:.2f}")
     row("CPU per tick, a second of sleep before each, ms", f"{mine.spaced_tick_cpu_ms:.2f}")
+    row("  the median tick, ms", f"{mine.median_spaced_tick_cpu_ms:.2f}")
     row("process start -> /-/healthy, s", f"{result.cold_start_healthy_s:.2f}")
     row("process start -> first evaluation, s", f"{result.cold_start_evaluated_s:.2f}")
     row("SIGTERM -> end, s", f"{result.stop_s:.2f}")

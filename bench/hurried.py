@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from node_anomaly_agent import assembly
 from node_anomaly_agent.clock import SystemClock
 from node_anomaly_agent.config import load_config
+from node_anomaly_agent.logs import files, follow
 
 INTERVAL_S = 15.0
 
@@ -29,8 +31,12 @@ class SkippingClock(SystemClock):
 
 
 def run_agent(clock: type[SkippingClock], port: int, folder: Path) -> int:
-    """Run the agent, which differs from any other in its clock alone, until SIGTERM; its exit code."""
+    """Run the agent, which differs from any other in its clock alone, until SIGTERM; its exit code.
+
+    Log sources have no other clock: they look for new files at every tick, as they do at this interval.
+    """
     vars(assembly)["SystemClock"] = clock
+    vars(files)["Limits"] = partial(follow.Limits, survey_s=0.0)
     settings = {
         "interval": INTERVAL_S,
         "web.listen-address": f"127.0.0.1:{port}",

@@ -10,7 +10,6 @@ import math
 import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from types import FrameType
 
 import numpy as np
@@ -172,7 +171,7 @@ class Daemon:
             return status
         exceeded = budget.tick(self._clock.monotonic(), self.snapshot.process)
         scorer.afford(everything=not exceeded)
-        return replace(status, dropped=exceeded)
+        return DegradationStatus(status.level, status.failures, exceeded)
 
     def _sample(self, timestamp: float) -> Sample | None:
         try:

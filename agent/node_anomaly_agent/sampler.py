@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ from node_anomaly_core.features import Feature, FeatureEvaluator
 __all__ = ["Collector", "CollectorStatus", "Sample", "Sampler"]
 
 
-@dataclass(frozen=True, slots=True)
-class CollectorStatus:
+class CollectorStatus(NamedTuple):
     """How a collector did in this tick.
 
     `error` is "" when it succeeded, else one line that says why not; `missing` tells a host that lacks the
@@ -77,8 +76,8 @@ class Sampler:
         """
         reading: Reading = {}
         statuses: dict[str, CollectorStatus] = {}
+        started = perf_counter()
         for collector in self._collectors:
-            started = perf_counter()
             error, missing = "", False
             try:
                 reading.update(collector.read())
@@ -88,7 +87,9 @@ class Sampler:
                 error = failure.message
             except Exception as failure:  # noqa: BLE001 -- a tick survives whatever one collector does
                 error = f"{type(failure).__name__}: {failure}"
-            statuses[collector.name] = CollectorStatus(not error, perf_counter() - started, error, missing)
+            ended = perf_counter()
+            statuses[collector.name] = CollectorStatus(not error, ended - started, error, missing)
+            started = ended
         return Sample(timestamp, self._evaluator.update(timestamp, reading), statuses)
 
     def state(self) -> dict[str, object]:

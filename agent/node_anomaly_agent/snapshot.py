@@ -82,7 +82,15 @@ class Counters:
             "sample": before["sample"].observe(sample_s),
             "score": before["score"].observe(score_s),
         }
-        return replace(self, evaluations=self.evaluations + 1, durations=durations)
+        return Counters(  # every tick: replace() looks at each field anew
+            self.evaluations + 1,
+            self.failures,
+            self.skipped,
+            durations,
+            self.reloads,
+            self.reload_failures,
+            self.state_failures,
+        )
 
     def observe(self, phase: str, seconds: float) -> Counters:
         """The counters with one more duration of a phase."""

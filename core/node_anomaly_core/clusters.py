@@ -90,9 +90,10 @@ class NearestCentroid:
             self.positions = known.reshape(windows.shape).any(axis=2).sum(axis=1)
         filled = np.where(known, rows, np.float32(0.0))
         # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and the first is the same for every centroid
-        nearest = np.argmin(self._lengths - 2.0 * (filled @ self._centroids.T), axis=1)
-        squares = np.square(filled - self._centroids[nearest]) * self._weight
-        return squares.reshape(windows.shape).sum(axis=1, dtype=np.float64), known.reshape(windows.shape)
+        nearest = (self._lengths - 2.0 * (filled @ self._centroids.T)).argmin(axis=1)
+        squares = np.square(filled - self._centroids.take(nearest, axis=0)) * self._weight
+        summed = np.add.reduce(squares.reshape(windows.shape), axis=1, dtype=np.float64)
+        return summed, known.reshape(windows.shape)
 
 
 def parse_centroids(tensors: Mapping[str, NDArray[np.generic]], features: int) -> Array32:

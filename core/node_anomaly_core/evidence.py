@@ -8,7 +8,7 @@ nearest centroid. The agent steps them with one node, the trainer's replay with 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,7 @@ def feature_sides(features: Sequence[Feature]) -> Array:
     return np.array([SIDES[feature.direction] for feature in features])
 
 
-@dataclass(frozen=True, slots=True)
-class Residual:
+class Residual(NamedTuple):
     """One tick on the residual path, m nodes."""
 
     compressed: Array  # (m, f)
@@ -139,8 +138,7 @@ def measure_residuals(
     return measured
 
 
-@dataclass(frozen=True, slots=True)
-class Surprise:
+class Surprise(NamedTuple):
     """One tick on the forecast path, m nodes."""
 
     score: Array  # (m,) NaN until the forecaster has a past
@@ -194,7 +192,8 @@ class SmoothedSurprise:
 
     def push(self, surprise: Array) -> Array:
         """Take in the errors of one tick (m, f); their means (m, f)."""
-        return np.asarray(self._means.push(surprise)[0])
+        means: Array = self._means.push(surprise)[0]
+        return means
 
 
 def mean_of_top(values: Array, share: float) -> Array:
@@ -203,7 +202,7 @@ def mean_of_top(values: Array, share: float) -> Array:
     NaN where none is known.
     """
     known = np.isfinite(values)
-    counts = known.sum(axis=-1)
+    counts = np.add.reduce(known, axis=-1)
     ordered = np.where(known, -values, np.inf)
     ordered.sort(axis=-1)  # largest first, unknown last and never reached
     take = np.maximum(1, np.rint(share * counts)).astype(np.int64)
@@ -211,8 +210,7 @@ def mean_of_top(values: Array, share: float) -> Array:
     return np.where(counts > 0, means, np.nan)
 
 
-@dataclass(frozen=True, slots=True)
-class Distance:
+class Distance(NamedTuple):
     """One tick on the window path, m nodes."""
 
     score: Array  # (m,) NaN until half a window is known, and at a tick without any value
@@ -236,8 +234,9 @@ class WindowPath:
         self.relive(compressed)
         nearest = self._nearest
         squares, _ = nearest.apart(self._windows.now())
-        cells, whole = nearest.cells, squares.sum(axis=1)
-        judged = (nearest.positions >= LEAST_POSITIONS) & ~np.isnan(compressed).all(axis=1)
+        cells, whole = nearest.cells, np.add.reduce(squares, axis=1)
+        nothing = np.logical_and.reduce(np.isnan(compressed), axis=1)
+        judged = (nearest.positions >= LEAST_POSITIONS) & ~nothing
         score = np.where(judged, np.log1p(np.sqrt(whole / np.maximum(cells, 1))), np.nan)
         stands_out = judged & (whole > 0)
         share = np.where(stands_out[:, None], squares / np.where(stands_out, whole, 1.0)[:, None], 0.0)

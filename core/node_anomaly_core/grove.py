@@ -68,7 +68,7 @@ class Grove:
         self._descended = False
 
     def leaves(self, name: str) -> NDArray[np.intp]:
-        """Where this tick's row came to in each tree of a forest, in a buffer that the next tick overwrites."""
+        """Where this tick's row came to in each tree of a forest; the next tick overwrites it."""
         if not self._descended:
             self._descend()
             self._descended = True

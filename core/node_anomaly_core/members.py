@@ -62,7 +62,7 @@ class Models:
                     read_tensors(content), model.type, SUMMARY_WIDTH
                 )
         self.forests = plant(self.forests)
-        self._grove = self._planted()
+        self.grove = _grove(self.forests, self.manifest)
         if COHORT_FILE not in bundle.files:
             raise BundleError("manifest", f"{bundle.path} has no {COHORT_FILE}", "publish the bundle again")
         self.cohort: Cohort = parse_cohort(
@@ -73,12 +73,8 @@ class Models:
         """The same members for another thread, at next to no memory."""
         twin = copy(self)
         twin.forests = {name: forest.twin() for name, forest in self.forests.items()}
-        twin._grove = twin._planted()
+        twin.grove = _grove(twin.forests, self.manifest)
         return twin
-
-    def _planted(self) -> Grove:
-        normalised = (model.name for model in self.manifest.models if model.input == "summary_normalised")
-        return Grove(self.forests, frozenset(normalised))
 
     def step_lstm(self, nodes: int) -> StepLSTM | None:
         """A fresh LSTM for a batch of nodes, or None where the bundle has none."""
@@ -116,7 +112,7 @@ class Models:
         if not self.forests:
             return raw, said
         unknown = bool(np.isnan(summary).all())
-        self._grove.take(summary, normalised)
+        self.grove.take(summary, normalised)
         for name, forest in self.forests.items():
             found = health.ask(name, partial(self._ask, name, forest))
             score = math.nan if unknown and found is not None else found
@@ -126,7 +122,7 @@ class Models:
         return raw, said
 
     def _ask(self, name: str, forest: Forest) -> float:
-        return forest.score_leaves(self._grove.leaves(name))
+        return forest.score_leaves(self.grove.leaves(name))
 
     def credit(self, forests: Collection[str], summary: Array, normalised: Array) -> dict[str, Array]:
         """What each of these forests credits to the numbers of one row (SUMMARY_WIDTH,). Any thread."""
@@ -138,6 +134,12 @@ class Models:
         for model in self.manifest.models:
             if model.name in self.forests:
                 yield model.name, normalised if model.input == "summary_normalised" else summary
+
+
+def _grove(forests: Mapping[str, Forest], manifest: Manifest) -> Grove:
+    """Fresh buffers for these forests."""
+    normalised = (model.name for model in manifest.models if model.input == "summary_normalised")
+    return Grove(forests, frozenset(normalised))
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class NodeMemory:
         self.since_gap = 0
         self._learn_at = warmup_ticks
         self._last: float | None = None
+        self._code = b""
+        self._states: tuple[str, ...] = ()
 
     def _no_recent(self) -> RowRing:
         return RowRing(min(longest_window(self._interval_s), _MOST_RECENT_ROWS), self._width)
@@ -96,8 +98,11 @@ class NodeMemory:
     def states(self, row: Array) -> tuple[str, ...]:
         """What each feature of a row (f,) is, see STATES."""
         seen = np.isfinite(self._lowest)
-        kind = np.where(np.isnan(row), np.where(seen, 1, 0), np.where(self._lowest == self._highest, 2, 3))
-        return tuple([STATES[at] for at in kind.tolist()])
+        kind = np.where(np.isnan(row), seen, np.where(self._lowest == self._highest, 2, 3))
+        code = kind.tobytes()
+        if code != self._code:  # seldom: a feature comes, goes, or moves for the first time
+            self._code, self._states = code, tuple([STATES[at] for at in kind.tolist()])
+        return self._states
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """As saved, see `take_over`."""

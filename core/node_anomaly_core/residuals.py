@@ -101,19 +101,22 @@ class ResidualBlocks:
         means = self._means.push(compressed)
         variance = self._squares.push(compressed * compressed) - np.square(means.take(self._spread, axis=0))
         spread = 0.5 * np.log(np.maximum(variance, 0.0) + _LEAST_SPREAD**2)
-        followed = np.array([compressed, compressed, spread[1]])
+        followed = np.empty((len(LEVELS), *compressed.shape))
+        followed[:2] = compressed
+        followed[2] = spread[1]
         innovation = followed - self._level
         values = bounded(compressed)
         result[:, 0] = compressed
         result[:, 1:3] = innovation[:2].swapaxes(0, 1)
-        result[:, 3] = compressed - self._previous
+        np.subtract(compressed, self._previous, out=result[:, 3])
         apart = means.take(self._short, axis=0) - means.take(self._long, axis=0)
         result[:, 4:7] = apart.swapaxes(0, 1)
         result[:, 7:10] = spread.swapaxes(0, 1)
         result[:, 10] = innovation[2]
-        result[:, 11] = values - self._past.row() @ self._relations.autoregression
-        result[:, 12] = values - (values @ self._relations.components.T) @ self._relations.components
-        result[:, 13] = values @ self._relations.partial
+        relations = self._relations
+        np.subtract(values, self._past.row() @ relations.autoregression, out=result[:, 11])
+        np.subtract(values, (values @ relations.components.T) @ relations.components, out=result[:, 12])
+        result[:, 13] = values @ relations.partial
         self._past.push(values)
         missing = np.isnan(compressed)
         some_missing = np.count_nonzero(missing) > 0  # a third of the time of any()

@@ -47,17 +47,18 @@ def summarise(scaled: Array) -> Array:
     """
     size = np.abs(scaled)
     known = np.isfinite(size)
-    counts = known.sum(axis=-1)
+    counts = np.add.reduce(known, axis=-1)  # what sum() calls, without its wrapper
     ordered = np.where(known, -np.log1p(size), np.inf)
     ordered.sort(axis=-1)  # largest first, unknown last and never reached
     sums = np.add.accumulate(ordered, axis=-1)
     tops = top_counts(counts)
     first = np.arange(0, sums.size, size.shape[-1]).reshape(*counts.shape, 1)  # of each block in flat sums
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = sums.reshape(-1).take(first + (tops - 1)) / -tops
-        beyond = (size[..., None, :] > _LEVELS).sum(axis=-1) / counts[..., None]
+    means = sums.reshape(-1).take(first + (tops - 1)) / -tops
+    beyond = np.add.reduce(size[..., None, :] > _LEVELS, axis=-1) / np.maximum(counts, 1)[..., None]
     result = np.concatenate([means, beyond], axis=-1)
-    result[counts == 0] = np.nan
+    empty = counts == 0
+    if np.count_nonzero(empty):
+        result[empty] = np.nan
     return result.reshape(len(scaled), -1)
 
 

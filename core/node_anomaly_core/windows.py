@@ -40,6 +40,8 @@ class RunningMeans:
         self._counts = np.zeros((len(self.lengths), *shape))
         self._back = np.array(self.lengths)
         self._pushed = 0
+        self._size = len(self._ring)
+        self._one = len(self.lengths) == 1
         self._known = b""
         self._alike = 0  # rows in a row in which the same was known
         self._divisor: NDArray[np.float64] | None = None
@@ -49,10 +51,9 @@ class RunningMeans:
 
         Means (len(lengths), *shape), NaN where a window is empty.
         """
-        ring = self._ring
-        size = len(ring)
+        ring, size = self._ring, self._size
         position = self._pushed % size
-        if len(self.lengths) == 1:
+        if self._one:
             leaving = ring[position : position + 1]  # a view: used before the row takes its place
         else:
             leaving = ring.take(position - self._back, axis=0, mode="wrap")
@@ -76,7 +77,8 @@ class RunningMeans:
             # The sum of what is never known becomes NaN: without a mask this takes a third of the time.
             np.add(self._sums, np.subtract(entering, leaving, dtype=np.float64), out=self._sums)
             ring[position] = entering
-            return np.asarray(self._sums / self._divisor)
+            means: NDArray[np.float64] = self._sums / self._divisor
+            return means
         else:
             gone = leaving == leaving  # noqa: PLR0124
             self._sums += np.where(known, entering, _ZERO) - np.where(gone, leaving, _ZERO)

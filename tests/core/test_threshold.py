@@ -12,7 +12,15 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, Tail, episode_rate, fit_tail, held
-from node_anomaly_core.threshold import OPEN_S, UPDATE_S, WINDOW_S, RollingThreshold, around, rolling_scores
+from node_anomaly_core.threshold import (
+    OPEN_S,
+    UPDATE_S,
+    WINDOW_S,
+    RollingThreshold,
+    around,
+    around_one,
+    rolling_scores,
+)
 
 Array = NDArray[np.float64]
 
@@ -277,6 +285,13 @@ def test_what_is_near_no_threshold_is_shown_as_training_scored_it(value: float, 
 @given(st.floats(0.0, 1.2))
 def test_a_threshold_where_training_put_it_moves_no_score_by_more_than_a_twentieth(value: float) -> None:
     assert abs(float(around(value, 1.0)) - value) <= 0.0526
+
+
+@given(score | st.just(NAN), at)
+@example(1.0, 1.0)
+@example(0.9, 1.0)
+def test_one_score_is_shown_as_an_array_of_it(value: float, level: float) -> None:
+    np.testing.assert_array_equal(around_one(value, level), around(value, level))
 
 
 @given(st.lists(score | st.just(NAN), max_size=20))

@@ -12,7 +12,7 @@ from node_anomaly_core.bundle import starter_bundle, verify_bundle
 from node_anomaly_core.scoring import NodeScorer
 
 INTERVAL_S = 15.0
-MOST_CALLS = 770
+MOST_CALLS = 510
 """Of a tick of the starter bundle: an eighth more than it makes. Each costs one to two microseconds."""
 
 

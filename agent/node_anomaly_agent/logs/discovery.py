@@ -40,6 +40,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".lzma", ".Z", ".zip", ".tgz")
 _NOT_TEXT = (".journal", ".journal~")
+_NO_TEXT_AT_ALL = _COMPRESSED + _NOT_TEXT
 _NOT_LOGS = frozenset({"wtmp", "btmp", "lastlog", "faillog", "tallylog"})
 _ROTATED = re.compile(
     r"^(.+?)(?:[.-]\d{1,14}(?:[-.T]?\d{2,6})*|[.-]\d{4}-\d{2}-\d{2}(?:[-.T_]\d+)*|\.old|\.bak|~)$"
@@ -73,7 +74,7 @@ class _Listing:
 
 def is_text_log(name: str) -> bool:
     """Whether a file of that name may be a log as text: not packed, not one of the binary ones."""
-    return name not in _NOT_LOGS and not name.endswith(_COMPRESSED + _NOT_TEXT)
+    return name not in _NOT_LOGS and not name.endswith(_NO_TEXT_AT_ALL)
 
 
 def rotated_from(name: str) -> str | None:
@@ -88,9 +89,20 @@ def rotated_from(name: str) -> str | None:
 
 
 def _parts(glob: str) -> tuple[str, ...]:
-    """The parts of a glob below the root; `**` at its end names the files below too."""
-    parts = Path(os.path.abspath(glob)).parts  # noqa: PTH100  # Path.absolute() keeps the ".."
-    return (*parts, "*") if parts[-1] == "**" else parts
+    """The parts of a glob below the root, plain ones that follow each other in one piece.
+
+    `**` at its end names the files below too.
+    """
+    names = Path(os.path.abspath(glob)).parts[1:]  # noqa: PTH100  # Path.absolute() keeps the ".."
+    parts: list[str] = []
+    plain = False
+    for name in (*names, "*") if names[-1:] == ("**",) else names:
+        before, plain = plain, not _MAGIC.search(name)
+        if before and plain:
+            parts[-1] += f"/{name}"
+        else:
+            parts.append(name)
+    return tuple(parts)
 
 
 @lru_cache(maxsize=256)
@@ -111,6 +123,7 @@ class Discovery:
         self, patterns: Sequence[Pattern], excluded: Sequence[str] = (), group_of: GroupOf | None = None
     ) -> None:
         self.patterns = tuple(patterns)
+        self._parts = [_parts(pattern.glob) for pattern in self.patterns]
         self._excluded = [_matcher(glob) for glob in excluded]
         self._group_of = group_of
         self._listings: dict[str, _Listing] = {}
@@ -128,8 +141,8 @@ class Discovery:
         self._used = set()
         seen: set[tuple[int, int]] = set()
         looked_up = 0
-        for pattern in self.patterns:
-            for path in self._expand("", _parts(pattern.glob), MAX_DEPTH):
+        for pattern, parts in zip(self.patterns, self._parts, strict=True):
+            for path in self._expand("", parts, MAX_DEPTH):
                 directory, _, name = path.rpartition("/")
                 if not is_text_log(name) or any(match(path) for match in self._excluded):
                     continue
@@ -177,9 +190,7 @@ class Discovery:
 
     def _step(self, base: str, part: str) -> Iterator[str]:
         """Paths that one part of a glob leads to. The root is "", so that a slash can follow any."""
-        if part == "/":
-            yield ""
-        elif not _MAGIC.search(part):
+        if not _MAGIC.search(part):
             yield f"{base}/{part}"
         else:
             match = _matcher(part)

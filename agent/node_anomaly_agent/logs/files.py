@@ -41,9 +41,10 @@ class FileSource:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
-        self._patterns = tuple(patterns)
         self._max_backlog = max_backlog
         self._clock = clock
+        globs = ", ".join(pattern.glob for pattern in patterns[:3])
+        self._none = SourceStatus(success=False, error=f"no file is named by {globs}", missing=True)
         self.follower = Follower(
             Discovery(patterns, excluded, group_of), make_format, limits or Limits(), clock
         )
@@ -71,8 +72,7 @@ class FileSource:
             error = f"{self.follower.ignored} files are too many to follow; name fewer, or exclude some"
             return SourceStatus(success=False, error=error, streams=streams)
         if not streams and not self.follower.parked:
-            globs = ", ".join(pattern.glob for pattern in self._patterns[:3])
-            return SourceStatus(success=False, error=f"no file is named by {globs}", missing=True)
+            return self._none
         return SourceStatus(success=True, streams=streams)
 
     def state(self) -> dict[str, object]:

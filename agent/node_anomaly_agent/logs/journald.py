@@ -34,6 +34,8 @@ MAX_CURSOR = 1024
 _CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]{1,16});")
 _JOIN = "add its user to the group systemd-journal (or adm)"
 
+_READ = SourceStatus(success=True, streams=1)
+
 GroupOf = Callable[[str], str | None]
 """The group of a unit, "" for none, and None for a unit that is not to be read."""
 
@@ -51,6 +53,8 @@ class JournaldSource:
     def __init__(self, root: Path, group_of: GroupOf | None = None) -> None:
         self._root = root
         self._folders = tuple(str(root / place) for place in PLACES)
+        where = " and ".join(self._folders)
+        self._none = SourceStatus(success=False, error=f"no journal in {where}", missing=True)
         self._group_of = group_of
         self._units: dict[bytes, str | None] = {}
         self._journal: Journal | None = None
@@ -62,7 +66,7 @@ class JournaldSource:
 
     def read(self, budget: Budget) -> Iterator[Batch]:
         """What was logged since the last read; from the end of the journal on when there is no position."""
-        self._status = SourceStatus(success=True, streams=1)
+        self._status = _READ
         begun = time.monotonic()
         left = budget.deadline - begun
         if left <= 0:
@@ -225,8 +229,7 @@ class JournaldSource:
             error = f"{refused}: not readable by this user: {_JOIN}"
             return SourceStatus(success=False, error=error)
         if not files:
-            where = " and ".join(self._folders)
-            return SourceStatus(success=False, error=f"no journal in {where}", missing=True)
+            return self._none
         return None
 
     def available(self) -> bool:
