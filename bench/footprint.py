@@ -257,9 +257,9 @@ def show(result: Footprint) -> None:
     ):
         row(name, form.format(getattr(mine, key)), form.format(getattr(other, key)) if other else "")
     row("CPU per tick back to back, learning incl., ms", f"{mine.tick_cpu_ms:.2f}")
-    row("  the median tick, ms", f"{mine.median_tick_cpu_ms:.2f}")
     row("  of that sampling the host (wall), ms", f"{mine.sample_ms:.2f}")
     row("  of that scoring (wall), ms", f"{mine.score_ms:.2f}")
+    row("  the median tick, nothing learnt, ms", f"{mine.median_tick_cpu_ms:.2f}")
     row("CPU per tick, a second of sleep before each, ms", f"{mine.spaced_tick_cpu_ms:.2f}")
     row("  the median tick, ms", f"{mine.median_spaced_tick_cpu_ms:.2f}")
     row("process start -> /-/healthy, s", f"{result.cold_start_healthy_s:.2f}")
