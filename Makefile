@@ -2,7 +2,10 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test check fix bench loop docs rules starter lock clean env-run env-dev \
+# pip compiles nothing (scripts/bootstrap.py): what is imported is compiled then, once, so Python must be let.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help run test check fix bench loop docs rules starter lock clean env-run env-dev parts ready \
     install-systemd uninstall-systemd install-systemd-trainer uninstall-systemd-trainer
 
 help:          ## list the verbs
@@ -11,8 +14,7 @@ help:          ## list the verbs
 run: env-run   ## score this host: starter bundle, then one trained here, hot reloaded (RUN_SECONDS=30 ends it)
 	@$(BIN)/python scripts/run.py
 
-test: env-dev  ## every test incl. end to end, coverage of core and agent enforced
-	@$(BIN)/python scripts/real_parts.py
+test: ready    ## every test incl. end to end, coverage of core and agent enforced
 	$(BIN)/pytest -q -n auto --maxprocesses=4 -m "not alone" --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/pytest -q -m alone --cov --cov-append --cov-report=term $(PYTEST_ARGS)
 
@@ -29,8 +31,7 @@ fix: env-dev   ## what ruff can repair by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: env-dev ## the figures of bench/README.md
-	@$(BIN)/python scripts/real_parts.py
+bench: ready   ## the figures of bench/README.md
 	$(BIN)/python bench/forest.py
 	$(BIN)/python bench/lstm.py
 	$(BIN)/python bench/footprint.py
@@ -42,8 +43,7 @@ bench: env-dev ## the figures of bench/README.md
 	$(BIN)/python bench/reloads.py --count 1000
 	$(BIN)/python bench/determinism.py
 
-loop: env-dev  ## the whole with real parts: history, training, a fault, its alert's message, its end
-	@$(BIN)/python scripts/real_parts.py
+loop: ready    ## the whole with real parts: history, training, a fault, its alert's message, its end
 	$(BIN)/python bench/loop.py --hurried
 
 docs: env-dev  ## docs/metrics.md, docs/features.md, the man page and completions from the code
@@ -83,3 +83,9 @@ env-run:
 
 env-dev:
 	@scripts/with-python.sh scripts/bootstrap.py dev
+
+parts:
+	@scripts/with-python.sh scripts/real_parts.py
+
+ready:         # both at once: each keeps one core busy, or waits for the network
+	@$(MAKE) --no-print-directory --jobs=2 env-dev parts

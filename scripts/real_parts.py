@@ -189,9 +189,19 @@ def helm_is_missing() -> bool:
 
 
 def install_helm() -> None:
-    """Install Helm's own code, built as a library, with pip into a folder of its own."""
+    """Install Helm's own code, built as a library, with MLflow's pip into a folder of its own.
+
+    The Python that runs this may have none, for .venv is made at the same time.
+    """
     print(f"==> installing Helm as a library into {HELM.relative_to(ROOT)}/", flush=True)
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [
+        MLFLOW / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     wanted: list[str | Path] = [
         "--require-hashes",
         "--no-deps",
