@@ -293,9 +293,9 @@ def test_bundles_are_reloaded_or_refused_and_no_tick_is_lost(agent: rig.Service,
     assert seen["anomaly_agent_bundle_last_reload_successful"] == 1
 
     seen = until(agent, lambda s: "anomaly_score" in s, "a score", seconds=120)
+    expected = first + (time.monotonic() - started) / INTERVAL_S
     assert abs(sum(v for k, v in seen.items() if "contribution_ratio" in k) - 1) < 1e-6
     assert rig.lint_metrics(seen.text) == ""
-    expected = first + (time.monotonic() - started) / INTERVAL_S
     assert seen["anomaly_agent_evaluations_total"] >= expected - 2
     assert seen.lost_ticks() == 0
 

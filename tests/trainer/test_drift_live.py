@@ -16,7 +16,6 @@ import small_bundle
 from node_anomaly_core.bundle import activate, write_bundle
 from node_anomaly_trainer import drift
 from node_anomaly_trainer.commands import app
-from promwrite import write
 
 INTERVAL_S = 15.0
 TICKS = 480
@@ -24,17 +23,18 @@ NAMES = [feature.name for feature in small_bundle.FEATURES]
 MOVED = NAMES[:5]
 
 
-def lived(first: float, offset: int, moved: bool):
+def lived(first: float, offset: int, moved: bool) -> str:
     """Two hours of three agents from `first` (unix seconds) on, as Prometheus would have scraped them."""
-    many = []
-    times = 1000 * (first + INTERVAL_S * np.arange(TICKS))
+    lines = []
     for number, node in enumerate(small_bundle.NODES):
         rows = small_bundle.rows(offset + number, TICKS)
         for column, name in enumerate(NAMES):
             values = rows[:, column] * (3.0 if moved and name in MOVED else 1.0)
-            labels = {"__name__": "anomaly_feature_value", "feature": name, "instance": node, "job": "agents"}
-            many.append((labels, times, values))
-    return many
+            series = f'anomaly_feature_value{{feature="{name}",instance="{node}",job="agents"}}'
+            lines += [
+                f"{series} {value!r} {first + INTERVAL_S * at}\n" for at, value in enumerate(values.tolist())
+            ]
+    return "".join(lines)
 
 
 def active(server: rig.Service, name: str) -> list[dict]:
@@ -72,6 +72,10 @@ def test_nodes_that_live_on_do_not_drift_and_those_that_change_pend_the_alert(pu
     rules = tmp_path / "alerts.yml"
     shipped = (rig.REPOSITORY / "rules" / "alerts.yml").read_text()
     rules.write_text(shipped.replace("interval: 30s", "interval: 1s"))  # or this waits for half a minute
+    earlier, later = now - 4 * 3_600, now - INTERVAL_S * (TICKS - 1)
+    # Before it starts: once it has scraped anything, a Prometheus takes nothing older than an hour.
+    both = lived(earlier, 10, moved=False) + lived(later, 20, moved=True)
+    rig.backfill(tmp_path / "server", f"{both}# EOF\n")
     with (
         rig.pushgateway(tmp_path / "gateway") as gateway,
         rig.prometheus(tmp_path / "server", {"push": [gateway.port]}, rules=[rules]) as server,
@@ -93,12 +97,9 @@ def test_nodes_that_live_on_do_not_drift_and_those_that_change_pend_the_alert(pu
             assert done.exception is None or isinstance(done.exception, SystemExit), done.output
             return done.exit_code, json.loads(done.stdout)["features"]
 
-        earlier = now - 4 * 3_600
-        write(server.url, lived(earlier, 10, moved=False))
         code, features = compared(earlier + INTERVAL_S * (TICKS - 1))
         assert code == 0, features
         assert len(features) == len(NAMES)
-        write(server.url, lived(now - INTERVAL_S * (TICKS - 1), 20, moved=True))
         code, features = compared(now)
         assert code == 3
         assert {one["feature"] for one in features if one["psi"] >= 0.25} == set(MOVED)
