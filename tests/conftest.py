@@ -19,12 +19,39 @@ settings.register_profile(  # the same examples on every run: a red CI run can b
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 
+LONGEST = (
+    "e2e/test_make_run.py",
+    "e2e/test_installed_agent.py",
+    "trainer/test_registry.py",
+    "trainer/test_cli.py",
+    "trainer/test_bench_run.py",
+    "trainer/test_bench_entity.py",
+    "contract/test_models.py",
+    "deploy/test_systemd_booted.py",
+    "trainer/test_backtest.py",
+    "trainer/test_log_member.py",
+)
+"""Files that take longest, roughly the longest first: minutes or most of one."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` starts: one more than there are cores, for tests wait for servers and for clocks.
+
+    `--maxprocesses` is still the limit.
+    """
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slowest first, so that no worker is left with an installation when the others are done.
 
     A file stays with one worker (loadfile): its server or its training run is started once.
     """
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+    tests = rig.REPOSITORY / "tests"
+    order = {tests / name: place for place, name in enumerate(LONGEST)}
+    if gone := [str(path) for path in order if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py has files among LONGEST that are not there: {gone}")
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 # A shell's background job ignores Ctrl-C, and so would every program that a test starts to interrupt it.
