@@ -97,9 +97,27 @@ def fitted(name: str, data: TrainingSet, seed: int = 7) -> Model:
     return model
 
 
+@dataclass(frozen=True)
+class Training:
+    """A member, the shares of the work that it reported as done, and the data as they were before."""
+
+    model: Model
+    shares: list[float]
+    before: dict[str, NDArray[Any]]
+
+
 @pytest.fixture(scope="module", params=list(MODELS))
-def model(request, data) -> Model:
-    return fitted(request.param, data)
+def training(request, data) -> Training:
+    before = {field.name: np.array(getattr(data, field.name)) for field in fields(data)}
+    shares: list[float] = []
+    model = MODELS[request.param](CONFIG)
+    model.fit(data, 7, lambda done, _: shares.append(done))
+    return Training(model, shares, before)
+
+
+@pytest.fixture(scope="module")
+def model(training) -> Model:
+    return training.model
 
 
 @pytest.fixture(scope="module")
@@ -195,19 +213,15 @@ def test_another_seed_gives_another_file(model, exported, data):
     assert fitted(model.name, data, seed=8).export() != exported
 
 
-def test_training_does_not_change_its_data(model, data):
+def test_training_does_not_change_its_data(training, data):
     """The training set is shared by all members, so none may write into it."""
-    copies = {field.name: np.array(getattr(data, field.name)) for field in fields(data)}
-    fitted(model.name, data)
-    for name, copy in copies.items():
+    for name, copy in training.before.items():
         np.testing.assert_array_equal(getattr(data, name), copy, err_msg=name)
 
 
-def test_progress_goes_from_nothing_to_done(model, data):
+def test_progress_goes_from_nothing_to_done(training):
     """The report never runs backwards and ends at 1."""
-    shares: list[float] = []
-    fresh = MODELS[model.name](CONFIG)
-    fresh.fit(data, 7, lambda done, _: shares.append(done))
+    shares = training.shares
     assert shares == sorted(shares)
     assert shares[0] == 0.0
     assert shares[-1] == 1.0
