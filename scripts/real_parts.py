@@ -36,6 +36,7 @@ JOURNAL_REMOTE = "lib/systemd/systemd-journal-remote"
 JOURNAL_PACKAGES = ["systemd-journal-remote", "libmicrohttpd12", "libsystemd-shared"]
 PROMETHEUS_3 = PARTS / "prometheus3"
 MLFLOW = PARTS / "mlflow"
+MLFLOW_PIP = (MLFLOW / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 MLFLOW_LOCK = ROOT / "requirements" / "mlflow.txt"
 HELM = PARTS / "helm"
 HELM_LOCK = ROOT / "requirements" / "helm.txt"
@@ -165,18 +166,12 @@ def mlflow_is_missing() -> bool:
 def install_mlflow() -> None:
     """Install the server with pip into an environment of its own; the trainer needs a newer pyarrow."""
     print(f"==> installing MLflow into {MLFLOW.relative_to(ROOT)}/", flush=True)
-    pip: list[str | Path] = [
-        MLFLOW / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
     try:
         subprocess.run([sys.executable, "-m", "venv", "--clear", MLFLOW], check=True, timeout=120)
-        subprocess.run([*pip, "--require-hashes", "--no-deps", "-r", MLFLOW_LOCK], check=True, timeout=900)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        subprocess.run(
+            [*MLFLOW_PIP, "--require-hashes", "--no-deps", "-r", MLFLOW_LOCK], check=True, timeout=900
+        )
+    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         print(f"pip could not install it: {error}", file=sys.stderr)
         return
     (MLFLOW / "installed.txt").write_bytes(MLFLOW_LOCK.read_bytes())
@@ -194,14 +189,6 @@ def install_helm() -> None:
     The Python that runs this may have none, for .venv is made at the same time.
     """
     print(f"==> installing Helm as a library into {HELM.relative_to(ROOT)}/", flush=True)
-    pip: list[str | Path] = [
-        MLFLOW / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
     wanted: list[str | Path] = [
         "--require-hashes",
         "--no-deps",
@@ -213,8 +200,8 @@ def install_helm() -> None:
     ]
     shutil.rmtree(HELM, ignore_errors=True)
     try:
-        subprocess.run([*pip, *wanted], check=True, timeout=300)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        subprocess.run([*MLFLOW_PIP, *wanted], check=True, timeout=300)
+    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         print(f"pip could not install it: {error}", file=sys.stderr)
         return
     (HELM / "installed.txt").write_bytes(HELM_LOCK.read_bytes())

@@ -34,6 +34,7 @@ LONGEST = (
 """Files that take longest, roughly the longest first: minutes or most of one."""
 
 
+@pytest.hookimpl(optionalhook=True)  # also where xdist is switched off
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` starts: one more than there are cores, for tests wait for servers and for clocks.
 

@@ -52,15 +52,13 @@ class Tail:
     def score(self, evidence: Array) -> Array:
         """`anomaly_score` for evidence of any shape; NaN stays NaN, never below 0."""
         knots, values, slope = self._table
-        if evidence.size == 1:  # a node's tick, for every member: the same arithmetic without arrays
-            return np.full(evidence.shape, self.score_of(evidence.item()))
         result = np.interp(evidence, knots, values)
         beyond = evidence > knots[-1]
         result = np.where(beyond, values[-1] + slope * (evidence - knots[-1]), result)
         return np.asarray(np.maximum(result / self.alarm_log10p, 0.0))
 
     def score_of(self, evidence: float) -> float:
-        """The same for one number."""
+        """The same for one number, to the bit: a node's tick, for every member."""
         if evidence != evidence:  # noqa: PLR0124  # NaN
             return evidence
         knots, values = self.knots, self.log10p

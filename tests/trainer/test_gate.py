@@ -162,6 +162,6 @@ def test_baselines_may_be_left_out_of_the_verdict():
     assert judge(recalls(pca=0.9), GateLimits(beat_baselines=False)) == ()
 
 
-@pytest.mark.parametrize(("expected", "limit"), [(0.0, 0), (0.05, 0), (1.0, 3), (10.0, 15)])
+@pytest.mark.parametrize(("expected", "limit"), [(0.0, 0), (0.05, 0), (1.0, 3), (10.0, 15), (1_400.0, 1_462)])
 def test_the_poisson_limit_is_the_95th_percentile(expected, limit):
     assert poisson_limit(expected) == limit

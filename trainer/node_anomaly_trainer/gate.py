@@ -131,12 +131,12 @@ def poisson_limit(expected: float, significance: float = SIGNIFICANCE) -> int:
 
     A count above it has a probability below `significance`.
     """
-    probability = cumulative = math.exp(-expected)
-    count = 0
+    log_probability = -expected  # e to this power is 0 from some 745 on, and the sum would never end
+    cumulative, count = math.exp(log_probability), 0
     while cumulative < 1.0 - significance:
         count += 1
-        probability *= expected / count
-        cumulative += probability
+        log_probability += math.log(expected / count)
+        cumulative += math.exp(log_probability)
     return count
 
 
