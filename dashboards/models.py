@@ -173,7 +173,7 @@ def build() -> dashboard.Dashboard:
         ),
         graph(
             "False alarms per node and week",
-            "Of the last candidate on held-back normal data, and what it may raise.",
+            "Of the last candidate on held-back normal data, and the budget that was asked for.",
             Query("max(anomaly_trainer_false_alarms_per_node_week)", "candidate"),
             Query("max(anomaly_trainer_false_alarm_budget_per_node_week)", "budget"),
             width=8,

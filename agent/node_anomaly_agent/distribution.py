@@ -23,6 +23,7 @@ from node_anomaly_agent.snapshot import BundleInfo
 from node_anomaly_core.bundle import Bundle
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.score import Score
+from node_anomaly_core.threshold import raised_on_noise
 
 
 class Fetching(Protocol):
@@ -122,7 +123,7 @@ class Distribution:
         memory = self._ledger.accepted(info.version, info.trained_at, self._now())
         if self._info is None or self._info.version != info.version:
             self._info = info
-            self._promise = Promise(info.budget_per_week, memory.since)
+            self._promise = Promise(raised_on_noise(info.budget_per_week), memory.since)
 
     def after_tick(
         self,

@@ -2,9 +2,10 @@
 
 Alarms are counted as they page somebody: the score is at 1 or above for three ticks in a row. One that does
 not end counts once more for every hour, so that a bundle which is always in alarm is not one that alarmed
-once. With the promised rate, the number of alarms in a time is at most Poisson; a count that such a node
-would reach less than once in ten thousand times is no chance. A true and long incident in a bundle's first
-days looks the same: then the node goes back to models that it had been well served by.
+once. A node to which nothing happens has at most a Poisson number of alarms in a time, around what its own
+threshold makes of the bundle's budget; a count that it would reach less than once in ten thousand times is
+no chance. A true and long incident in a bundle's first days looks the same: then the node goes back to
+models that it had been well served by.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ WEEK_S = 7 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A broken promise: so many alarms where `expected` were promised."""
+    """A broken promise: so many alarms where `expected` are usual."""
 
     alarms: int
     expected: float
@@ -38,12 +39,12 @@ class Promise:
     """Counts the alarms of one bundle. Belongs to the loop's thread.
 
     Args:
-        budget_per_week: false alarms that the bundle promises.
+        usual_per_week: alarms of a node to which nothing happens (`raised_on_noise` of the bundle's budget).
         since: when it was first used here, unix seconds.
     """
 
-    def __init__(self, budget_per_week: float, since: float) -> None:
-        self._budget_per_week = budget_per_week
+    def __init__(self, usual_per_week: float, since: float) -> None:
+        self._usual_per_week = usual_per_week
         self._since = since
         self._row = 0
         self._counted_at = math.nan
@@ -61,7 +62,7 @@ class Promise:
             return None
         self._counted_at = timestamp
         self.alarms += 1
-        expected = self._budget_per_week * elapsed / WEEK_S
+        expected = self._usual_per_week * elapsed / WEEK_S
         if self.alarms < LEAST_ALARMS or poisson_tail(self.alarms, expected) >= SURPRISE:
             return None
         return Verdict(self.alarms, expected, elapsed / 3600.0)

@@ -41,6 +41,7 @@ OPEN_S = 6 * 3_600.0
 
 _COUNT_BIAS = 0.4  # keeps a budget of one a day on real servers; stationary noise realises somewhat more
 _LONG_COUNT_BIAS = 0.33
+_NOISE_MOST = 1.35  # the most that any of four noises raised, in alarms of one with independent episodes
 _LEAST_LEVEL = 0.05  # of evidence, where the median is 0 and the 95 % quantile of training 1
 _SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 _PEAKS = 12
@@ -94,7 +95,7 @@ class RollingThreshold:
         itself, other times between two looks (`update_s`), and episodes that count in full (`most_rise`
         infinite).
         """
-        tight = budget_per_week * WINDOW_S < WEEK
+        tight = _tight(budget_per_week)
         if window_s is None:
             window_s = LONG_WINDOW_S if tight else WINDOW_S
         if most_rise is None:
@@ -102,7 +103,7 @@ class RollingThreshold:
         self._promised = max(level, _LEAST_LEVEL)
         self._block_s = MERGE_TICKS * interval_s
         self._blocks: deque[float] = deque(maxlen=max(3, round(window_s / self._block_s)))
-        self._allowed = budget_per_week * window_s / WEEK - (_LONG_COUNT_BIAS if tight else _COUNT_BIAS)
+        self._allowed = _allowed(budget_per_week, window_s)
         self._most_rise = most_rise
         self._every = max(1, round(update_s / self._block_s))
         self._open = max(1, round(open_s / self._block_s)) if open_s > 0 else 0
@@ -214,6 +215,27 @@ def rolling_scores(
     )
     levels = np.array([threshold.step(float(value)) for value in evidence])
     return around(tail.score(evidence), tail.score(levels))
+
+
+def raised_on_noise(budget_per_week: float) -> float:
+    """The most alarms per week of a node to which nothing ever happens, whatever its models are.
+
+    `allowed` episodes of the window lie above the level, and where the next window is like it, one more of
+    its episodes will reach it: the largest of a window is reached once in a window. Noise that is slow or has
+    a heavy tail raises more than that (bench/threshold_noise.py, docs/adr/0029).
+    """
+    window_s = LONG_WINDOW_S if _tight(budget_per_week) else WINDOW_S
+    return _NOISE_MOST * (max(_allowed(budget_per_week, window_s), 0.0) + 1) * WEEK / window_s
+
+
+def _tight(budget_per_week: float) -> bool:
+    return budget_per_week * WINDOW_S < WEEK
+
+
+def _allowed(budget_per_week: float, window_s: float) -> float:
+    """How many episodes of a window may lie above the level."""
+    bias = _LONG_COUNT_BIAS if _tight(budget_per_week) else _COUNT_BIAS
+    return budget_per_week * window_s / WEEK - bias
 
 
 def _peaks(blocks: Array, start: float) -> Array:

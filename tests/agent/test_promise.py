@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import poisson
 
 from node_anomaly_agent.promise import PROBATION_S, Promise, Verdict, poisson_tail
+from node_anomaly_core.threshold import raised_on_noise
 
 TICK = 15.0
 HOUR = 3600.0
@@ -44,10 +45,13 @@ def test_one_alarm_is_always_forgiven_after_a_minute_and_the_promised_number_lat
     assert life(Promise(1.0, 0.0), ([0.2] * (day - 3) + [1.5] * 3) * 3) == []
 
 
-@pytest.mark.parametrize(("hours", "forgiven"), [(1, 2), (14, 2), (15, 3), (36, 3), (48, 4), (72, 4)])
+@pytest.mark.parametrize(
+    ("hours", "forgiven"),
+    [(1, 2), (4, 2), (5, 3), (12, 3), (13, 4), (23, 4), (24, 5), (37, 5), (38, 6), (54, 6), (55, 7), (72, 7)],
+)
 def test_how_many_alarms_are_forgiven_at_one_a_week_is_as_the_docs_say(hours, forgiven):
     for count, verdicts in ((forgiven, 0), (forgiven + 1, 1)):
-        promise = Promise(1.0, 0.0)
+        promise = Promise(raised_on_noise(1.0), 0.0)
         first = hours * HOUR - count * 60.0
         found = life(promise, [1.5, 1.5, 1.5, 0.1] * count, start=first)
         assert len(found) == verdicts

@@ -17,6 +17,7 @@ class Report:
     false_alarms_per_node_week: float = 0.5
     node_weeks: float = 8.0
     budget: float = 1.0
+    false_alarms_on_noise: float = 1.0
     fault_recall: dict = field(default_factory=lambda: {"combined": 0.8, "pca": 0.5, "plain_kmeans": 0.6})
     parity_forest_max: float = 1e-15
     parity_lstm_max: float = 0.01
@@ -80,7 +81,21 @@ def test_on_little_data_chance_is_allowed_for_and_said():
     few = replace(Report(), node_weeks=0.86, false_alarms_per_node_week=3 / 0.86)
     assert judge(few, GateLimits()) == ()
     (reason,) = judge(replace(few, false_alarms_per_node_week=4 / 0.86), GateLimits())
-    assert "chance alone explains up to 3" in reason
+    assert "chance alone explain up to 3" in reason
+
+
+def test_what_the_threshold_makes_of_noise_is_let_pass_and_said():
+    """On 200 node-weeks 2.6 a week are no chance against one, and none of the bundle's doing either."""
+    calm = replace(Report(), node_weeks=200.0, false_alarms_per_node_week=2.6)
+    (reason,) = judge(calm, GateLimits())
+    assert "threshold and chance alone explain up to 224" in reason
+    known = replace(calm, false_alarms_on_noise=3.16)
+    assert judge(known, GateLimits()) == ()
+    (line,) = allowances(known, GateLimits())
+    assert "above the budget of 1 a week (that is 2.60)" in line
+    assert "raises up to 3.16 a week" in line
+    (reason,) = judge(replace(known, false_alarms_per_node_week=6.0), GateLimits())
+    assert "6.00 per node-week on held-back normal data, the budget is 1 " in reason
 
 
 def test_where_a_baseline_finds_everything_an_equal_is_enough():

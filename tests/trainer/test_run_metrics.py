@@ -40,6 +40,7 @@ def report(tmp_path):
             false_alarms_per_node_week=0.5,
             node_weeks=2.0,
             budget=1.0,
+            false_alarms_on_noise=3.16,
             comparison_budget=4.0,
             fault_recall={"combined": 0.8, "pca": math.nan},
             false_alarms={},

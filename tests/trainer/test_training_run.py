@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info
 import small_bundle
 from node_anomaly_core.bundle import write_bundle
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.threshold import raised_on_noise
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.feedback import FALSE_ALARM, INCIDENT, Verdict, add_verdict
 from node_anomaly_trainer.pipeline import build, labelled_history, train
@@ -170,6 +171,8 @@ def test_the_same_is_there_as_json_and_as_a_card(runs):
     assert record["data"]["nodes"] == [EVIL, "db-1", "web-1"]
     assert (record["data"]["gaps"][0]["node"], record["data"]["gaps"][0]["hours"]) == ("web-1", 1.0)
     assert record["evaluation"]["fault_recall"] == pytest.approx(second.evaluation.fault_recall)
+    assert record["evaluation"]["budget"] == 20
+    assert record["evaluation"]["false_alarms_on_noise"] == pytest.approx(raised_on_noise(20.0))
     assert sum(record["distributions"]["normal"]) > 100
     assert any(line.startswith("in production: ") for line in record["changes"])
     card = first.artifacts.card.read_text()
@@ -177,6 +180,7 @@ def test_the_same_is_there_as_json_and_as_a_card(runs):
     assert "\n\n\n" not in card
     assert card.startswith(f"# Model card: {first.version}\n")
     assert "| random_forest |" in card
+    assert "raises at this budget where nothing happens |" in card
     assert "Passed every rule." in card
 
 

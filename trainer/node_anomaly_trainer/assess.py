@@ -16,7 +16,7 @@ from node_anomaly_core.calibration import WEEK, fit_tail
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import judge
 from node_anomaly_core.steady import peak_held
-from node_anomaly_core.threshold import rolling_scores
+from node_anomaly_core.threshold import raised_on_noise, rolling_scores
 from node_anomaly_trainer import evaluate
 from node_anomaly_trainer.calibrate import calibrate_fresh, calibrate_known, comparison_budget, within
 from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_of
@@ -111,11 +111,13 @@ def assess(
     if parts.clean.origin.get("source") == "synthetic":
         manifest, judged = calibrate_fresh(parts, candidate, seed, within(report, 0.5, 0.4))
         shown = _shown(manifest, judge(manifest, raw).held, parts)
+        on_noise = budget  # its stretches are too short for a threshold of their own
     else:
         manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration)
         shown = _shown(manifest, judge(manifest, raw).held, parts)
         normal = parts.normal[parts.judged]
         judged = [np.where(normal[:, node], scores, np.nan) for node, scores in enumerate(shown)]
+        on_noise = raised_on_noise(budget)
     final = replace(candidate, manifest=manifest)
     report(0.9, "labelled incidents and false alarms")
     labels = list(parts.clean.labels[parts.judged].T)
@@ -136,6 +138,7 @@ def assess(
         false_alarms_per_node_week=evaluate.false_alarm_rate(judged, interval),
         node_weeks=evaluate.known_weeks(judged, interval),
         budget=budget,
+        false_alarms_on_noise=on_noise,
         comparison_budget=compared,
         fault_recall={name: evaluate.recall(found) for name, found in hits.items()},
         false_alarms={

@@ -65,6 +65,7 @@ class Evaluation:
     false_alarms_per_node_week: float
     node_weeks: float
     budget: float
+    false_alarms_on_noise: float
     comparison_budget: float
     """False alarms per node-week at which `fault_recall` and `false_alarms` compare the detectors."""
     fault_recall: Mapping[str, float]

@@ -32,6 +32,10 @@ class Evaluation(Protocol):
         """False alarms per node-week that were asked for."""
 
     @property
+    def false_alarms_on_noise(self) -> float:
+        """The most per node-week that the threshold in force raises at this budget where nothing happens."""
+
+    @property
     def fault_recall(self) -> Mapping[str, float]:
         """Per detector (combined, each member, pca, kmeans), all at the same false-alarm budget."""
 
@@ -103,14 +107,21 @@ def judge(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
 
 
 def allowances(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
-    """What was let pass because this data cannot resolve it, one line each."""
+    """What was let pass because it is no fault of the bundle or this data cannot tell, one line each."""
     lines = []
     count = round(report.false_alarms_per_node_week * report.node_weeks) if report.node_weeks > 0 else 0
     if count > report.budget * report.node_weeks and not _false_alarms(report):
-        lines.append(
-            f"false alarms: {count} in {report.node_weeks:.2f} node-weeks are above the budget of "
-            f"{report.budget:g} a week, and no more than chance explains on so little data"
-        )
+        above = f"false alarms: {count} in {report.node_weeks:.2f} node-weeks are above the budget of "
+        if count <= poisson_limit(report.budget * report.node_weeks):
+            lines.append(
+                f"{above}{report.budget:g} a week, and no more than chance explains on so little data"
+            )
+        else:
+            lines.append(
+                f"{above}{report.budget:g} a week (that is {report.false_alarms_per_node_week:.2f}), but a "
+                f"node's own threshold raises up to {report.false_alarms_on_noise:.2f} a week at this budget "
+                "where nothing happens, whatever the models"
+            )
     for name in _rivals(report, limits):
         duel = report.duels.get(name)
         if duel is not None and duel.lost > duel.won and by_chance(duel) >= SIGNIFICANCE:
@@ -155,12 +166,12 @@ def _false_alarms(report: Evaluation) -> str:
     if not weeks > 0 or math.isnan(rate):
         return "false alarms were not measured: there was no held-back normal data"
     count = round(rate * weeks)
-    allowed = poisson_limit(report.budget * weeks)
+    allowed = poisson_limit(max(report.budget, report.false_alarms_on_noise) * weeks)
     if count <= allowed:
         return ""
     return (
         f"false alarms: {rate:.2f} per node-week on held-back normal data, the budget is {report.budget:g} "
-        f"({count} in {weeks:.2f} node-weeks; chance alone explains up to {allowed})"
+        f"({count} in {weeks:.2f} node-weeks; threshold and chance alone explain up to {allowed})"
     )
 
 

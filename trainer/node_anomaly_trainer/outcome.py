@@ -37,7 +37,8 @@ def print_outcome(report: TrainingReport, console: Console) -> None:
     _line(
         console,
         f"with the bundle's own threshold: {_number(evaluation.false_alarms_per_node_week)} false alarms "
-        f"per node-week in {evaluation.node_weeks:.2f} node-weeks, budget {evaluation.budget:g}",
+        f"per node-week in {evaluation.node_weeks:.2f} node-weeks, budget {evaluation.budget:g} "
+        f"(up to {_number(evaluation.false_alarms_on_noise)} where nothing happens)",
     )
     _line(
         console,

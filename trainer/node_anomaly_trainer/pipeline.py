@@ -49,7 +49,7 @@ class TrainingReport:
     """Real incidents that the Random Forest could learn from, by where they are known from."""
     seconds: float
     allowances: tuple[str, ...] = ()
-    """What was let pass because this data cannot tell; see gate.allowances."""
+    """What was let pass, and why; see gate.allowances."""
     artifacts: Artifacts | None = None
     """The run's HTML report, the same as JSON, and the model card."""
     samples: int = 0

@@ -108,7 +108,7 @@ def run_registry(report: TrainingReport | None, phases: dict[str, float], now: f
             "False alarms of the candidate on held-back normal data",
             evaluation.false_alarms_per_node_week,
         ),
-        "false_alarm_budget_per_node_week": ("False alarms that it may raise", evaluation.budget),
+        "false_alarm_budget_per_node_week": ("False alarms that were asked for", evaluation.budget),
         "tick_cpu_seconds": ("CPU time of one tick on a node", evaluation.tick_cpu_seconds),
         "candidate_bytes": ("Size of the candidate's files", float(evaluation.bundle_bytes)),
         "gate_reasons": ("Reasons for which the gate refused the candidate", float(len(report.reasons))),
