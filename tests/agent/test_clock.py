@@ -22,7 +22,7 @@ def clock():
 def test_a_wait_ends_by_itself(clock):
     started = clock.monotonic()
     clock.wait(0.05)
-    assert 0.04 < clock.monotonic() - started < 1
+    assert 0.04 < clock.monotonic() - started < 3
     clock.wait(-1.0)
 
 
@@ -30,7 +30,7 @@ def test_a_wake_up_before_the_wait_is_not_lost(clock):
     clock.wake()
     started = clock.monotonic()
     clock.wait(5)
-    assert clock.monotonic() - started < 1
+    assert clock.monotonic() - started < 3
     clock.wait(0.01)
 
 
@@ -38,7 +38,7 @@ def test_another_thread_ends_a_wait(clock):
     threading.Timer(0.05, clock.wake).start()
     started = clock.monotonic()
     clock.wait(5)
-    assert clock.monotonic() - started < 1
+    assert clock.monotonic() - started < 3
 
 
 def test_a_signal_handler_ends_a_wait(clock):
@@ -47,7 +47,7 @@ def test_a_signal_handler_ends_a_wait(clock):
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
         started = clock.monotonic()
         clock.wait(5)
-        assert clock.monotonic() - started < 1
+        assert clock.monotonic() - started < 3
     finally:
         signal.signal(signal.SIGUSR1, before)
 

@@ -346,7 +346,7 @@ def test_a_hole_of_gigabytes_is_no_million_lines(tmp_path, reader):
     for _ in range(3):
         begun = time.monotonic()
         reader.tick(seconds=0.1)
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 5.0
     with log.open("ab") as file:
         file.write(b"\nthe next\n")
     for _ in range(3):
