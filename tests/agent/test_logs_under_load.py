@@ -24,6 +24,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 path, seconds, pause = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+after = sys.argv[4:]
 file, number, turn, begun = path.open("ab", buffering=0), 0, 0, time.monotonic()
 while time.monotonic() - begun < seconds:
     for _ in range(20):
@@ -36,12 +37,19 @@ while time.monotonic() - begun < seconds:
     file.close()
     file = path.open("ab", buffering=0)
     time.sleep(pause)
+    looks = [Path(each).stat().st_size for each in after]
+    while looks and Path(after[0]).stat().st_size < looks[0] + 2:
+        time.sleep(0.001)
 print(number)
 """
 
 
-def start_writer(path: Path, seconds: float, pause: float) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", WRITER, str(path), str(seconds), str(pause)]
+def start_writer(path: Path, seconds: float, pause: float, *after: Path) -> subprocess.Popen[bytes]:
+    """A process that writes and rotates for so many seconds; it prints how many lines it wrote.
+
+    With a path in `after`, no file is renamed before two more bytes are in that one than when it was made.
+    """
+    command = [sys.executable, "-c", WRITER, str(path), str(seconds), str(pause), *map(str, after)]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
@@ -50,13 +58,20 @@ def make(directory: Path) -> FileSource:
 
 
 def test_a_writer_that_rotates_many_times_a_second_loses_no_line(tmp_path):
+    """At any moment of a look, not twice in one: a file that came and went between looks nobody can see."""
     reader = Reader(lambda: make(tmp_path))
     reader.tick()
-    with start_writer(tmp_path / "app.log", 1.5, 0.01) as writer:
+    (tmp_path / "looks").touch()
+    with (
+        (tmp_path / "looks").open("ab", buffering=0) as looks,
+        start_writer(tmp_path / "app.log", 1.5, 0.0, tmp_path / "looks") as writer,
+    ):
         while writer.poll() is None:
             reader.tick(size=0)
+            looks.write(b".")
         reader.tick(size=0)
         assert reader.lines == int(writer.stdout.read())
+    assert len(list(tmp_path.glob("app.log.*"))) > 15
 
 
 def run_until_killed(directory: Path, saved: Path) -> None:
