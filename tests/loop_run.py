@@ -38,6 +38,8 @@ class Story:
     """What was seen, and how many seconds each phase took."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    past_ends: float = math.nan
+    """Unix seconds. What is real begins after it: whatever else this machine does then teaches no model."""
     starter: str = ""
     trained: str = ""
     in_use: str = ""
@@ -155,7 +157,9 @@ def running(folder: Path, pace: Pace, story: Story) -> Iterator[Parts]:
         node = f"127.0.0.1:{exporter.port}"
         with story.phase("history put into Prometheus"):
             usually = loop_host.usual(rig.fetch(f"{exporter.url}/metrics")[1])
-            rig.backfill(folder / "prometheus", loop_host.history(node, usually, int(time.time())))
+            now = int(time.time())
+            story.past_ends = now - loop_host.GAP_S
+            rig.backfill(folder / "prometheus", loop_host.history(node, usually, now))
         jobs = {"node": [exporter.port], "anomaly-agent": [agent_port], "pushgateway": [gateway.port]}
         alertmanagers = [{"static_configs": [{"targets": [f"127.0.0.1:{pager.port}"]}]}]
         server = begin(
@@ -216,6 +220,7 @@ def train(folder: Path, parts: Parts, story: Story) -> str:
                 "url": parts.prometheus.url,
                 "matchers": 'job="node"',
                 "range": f"{loop_host.PAST_S}s",
+                "end": story.past_ends,
             },
         },
         "models": SMALL,
