@@ -24,7 +24,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 path, seconds, pause = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-after = sys.argv[4:]
+after = Path(sys.argv[4]) if len(sys.argv) > 4 else None
 file, number, turn, begun = path.open("ab", buffering=0), 0, 0, time.monotonic()
 while time.monotonic() - begun < seconds:
     for _ in range(20):
@@ -37,19 +37,29 @@ while time.monotonic() - begun < seconds:
     file.close()
     file = path.open("ab", buffering=0)
     time.sleep(pause)
-    looks = [Path(each).stat().st_size for each in after]
-    while looks and Path(after[0]).stat().st_size < looks[0] + 2:
+    looks = after.stat().st_size if after else 0
+    while after and after.stat().st_size < looks + 2 and time.monotonic() - begun < seconds:
         time.sleep(0.001)
 print(number)
 """
 
 
-def start_writer(path: Path, seconds: float, pause: float, *after: Path) -> subprocess.Popen[bytes]:
+def start_writer(
+    path: Path, seconds: float, pause: float, after: Path | None = None
+) -> subprocess.Popen[bytes]:
     """A process that writes and rotates for so many seconds; it prints how many lines it wrote.
 
-    With a path in `after`, no file is renamed before two more bytes are in that one than when it was made.
+    No file is renamed before `after`, where it is given, has grown by two bytes since the file was made.
     """
-    command = [sys.executable, "-c", WRITER, str(path), str(seconds), str(pause), *map(str, after)]
+    command = [
+        sys.executable,
+        "-c",
+        WRITER,
+        str(path),
+        str(seconds),
+        str(pause),
+        *([str(after)] if after else []),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
