@@ -1,7 +1,7 @@
 """What each part of the score is worth on labelled series: every member alone, together, and without each.
 
     python bench/ablation.py DATA [--datasets asd,smd] [--entities GLOB]
-        [--labels-from DATA2] [--out DIR] [--jobs N] [--json]
+        [--labels-from DATA2] [--out DIR] [--picture FILE] [--jobs N] [--json]
 
 DATA is a folder as `anomaly-trainer bench` takes it (docs/bench-data.md). Every entity is trained once; with
 --out what its members said is kept, and a second call with the same data and code only tabulates. Weights,
@@ -31,6 +31,7 @@ from node_anomaly_trainer.progress import Progress, open_progress
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench import ablation_measure as measuring
+from bench.ablation_asked import asked_figures, asked_lines, beside, curves, draw_curves
 from bench.ablation_variants import Measured, scores_of, variants
 
 BUDGETS = {"day": 7.0, "week": 1.0}
@@ -125,26 +126,35 @@ def run(arguments: argparse.Namespace, out: Path, progress: Progress) -> bool:
     entries = choose(read_manifest(arguments.data), arguments.datasets, arguments.entities)
     measured = measured_entities(entries, arguments.labels_from, out, arguments.jobs, progress)
     done = [entry for entry in entries if entry.name in measured]
-    figures = {}
+    figures, asked = {}, {}
     with progress.phase("tabulate") as report:
         for number, entry in enumerate(done):
             report(number / len(done), entry.name)
             figures[entry.name] = figures_of(entry, measured[entry.name])
-    document = {}
+            asked[entry.name] = asked_figures(entry, measured[entry.name])
+    document, drawn = {}, {}
     for dataset in dict.fromkeys(entry.dataset for entry in done):
         names = [entry.name for entry in done if entry.dataset == dataset]
         table = tabulated([figures[name] for name in names])
         events = sum(next(iter(figures[name].values()))["day"].events for name in names)
+        found = drawn[dataset] = curves([asked[name] for name in names])
         document[dataset] = {
             "events": events,
             "rows": {
                 name: {budget: asdict(one) for budget, one in row.items()} for name, row in table.items()
             },
+            "asked_for": {
+                name: {f"{per_day:g}": asdict(one) for per_day, one in points.items()}
+                for name, points in found.items()
+            },
             "learned_weights": {name: measured[name].learned for name in names},
         }
         if not arguments.json:
             print(f"\n{dataset}: {len(names)} entities, {events} events, {len(table)} rows\n")
-            print("\n".join(lines_of(table)))
+            print("\n".join(lines_of(table)), "\n")
+            print("\n".join([*asked_lines(found), "", *beside(found)]))
+    if arguments.picture:
+        draw_curves(drawn, arguments.picture)
     if arguments.json:
         print(json.dumps(document, indent=1, allow_nan=False))
     return len(done) == len(entries)
@@ -158,6 +168,7 @@ def main() -> int:
     parser.add_argument("--entities", default="", help="a glob over names of entities")
     parser.add_argument("--labels-from", type=Path, help="a folder whose other entities lend labels")
     parser.add_argument("--out", type=Path, help="keep here what was measured")
+    parser.add_argument("--picture", type=Path, help="an SVG: events found over false alarms realised")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()

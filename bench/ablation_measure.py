@@ -146,7 +146,7 @@ def with_others(candidate: Candidate, borrowed: LabelledRows, config: TrainConfi
         fault_labels=borrowed.labels,
         compressed=no_values,
         mask=np.isfinite(no_values),
-        borrowed=True,
+        real=True,
     )
     forest.fit(rows, config.training.seed, ignore_report)
     file = f"{OTHERS}.safetensors"

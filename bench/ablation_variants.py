@@ -12,6 +12,7 @@ from node_anomaly_core.calibration import MemberScale, combine, fit_member, fit_
 from node_anomaly_core.log_errors import LOG_ERRORS
 from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import OPEN_S, UPDATE_S, rolling_scores
+from node_anomaly_trainer.calibrate import INCIDENT_SPREAD
 from node_anomaly_trainer.config_models import MEMBERS
 
 FOREST, OTHERS = "random_forest", "random_forest_others"
@@ -137,9 +138,11 @@ def variants() -> Mapping[str, tuple[Variant, ...]]:
     }
 
 
-def scale_of(scores: Array, high: float) -> MemberScale:
-    """As calibration fits it, or at a quantile further out."""
+def scale_of(name: str, scores: Array, high: float) -> MemberScale:
+    """As calibration fits it, or at a quantile further out; that of real incidents is the same everywhere."""
     scale = fit_member(scores)
+    if name == OTHERS:
+        return replace(scale, high=scale.median + INCIDENT_SPREAD)
     return replace(scale, high=max(scale.high, float(np.nanquantile(scores, high))))
 
 
@@ -151,7 +154,7 @@ def evidence_of(measured: Measured, variant: Variant) -> tuple[Array, Array]:
     if variant.members[0].startswith(BASELINE):  # as trainer's bench holds it against its threshold
         calibration, lived = (scores[variant.members[0]] for scores in raw)
     else:
-        scales = [scale_of(raw[0][name], variant.high) for name in variant.members]
+        scales = [scale_of(name, raw[0][name], variant.high) for name in variant.members]
         weights = [weight_of(measured, variant, name) for name in variant.members]
         calibration, lived = (
             combine(

@@ -49,7 +49,7 @@ _LAYOUT: Mapping[str, tuple[str, str]] = {
 class NodeTable:
     """All nodes of a forest, or of several one after the other; a leaf is its own left child."""
 
-    columns: NDArray[np.intp]  # of a row laid out twice, see `lay_out`
+    columns: NDArray[np.intp]  # of a row whose every number is laid out twice, see `lay_out`
     threshold: NDArray[np.float32]
     left: NDArray[np.intp]
     value: NDArray[np.float64]
@@ -118,7 +118,7 @@ class Forest:
         # A leaf is its own left child and nothing exceeds its threshold, so descending past it stays.
         threshold[leaf] = np.inf
         left[leaf] = np.flatnonzero(leaf)
-        columns = np.where(leaf, 0, feature + np.where(missing_left == 1, 0, n_features))
+        columns = np.where(leaf, 0, 2 * feature + np.where(missing_left == 1, 0, 1))
         return cls(kind, n_features, trees, scale, NodeTable(columns, threshold, left, value), depth)
 
     def twin(self) -> Forest:
@@ -163,7 +163,7 @@ class Forest:
         change = values[1:] - values[:-1]
         columns = self.table.columns.take(path[:-1])
         total = np.bincount(columns.ravel(), weights=change.ravel(), minlength=2 * self.n_features)
-        total = total[: self.n_features] + total[self.n_features :]
+        total = total[::2] + total[1::2]
         sign = -1.0 if self.kind == ISOLATION_FOREST else 1.0
         return np.asarray(sign * total / self.trees, dtype=np.float64)
 
@@ -237,18 +237,18 @@ def log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def lay_out(rows: NDArray[np.floating], cells: NDArray[np.float32]) -> None:
-    """Write rows (n, s) as float32 into cells (n, 2 s), twice.
+    """Write rows (n, s) as float32 into cells (n, 2 s), each number twice side by side.
 
-    Missing is -inf in the left half, which goes left in a tree, and +inf in the right one.
+    Missing is -inf in the first of the two, which goes left in a tree, and +inf in the second.
     """
-    s = rows.shape[1]
+    first, second = cells[:, ::2], cells[:, 1::2]
     with np.errstate(over="ignore"):  # beyond float32 is infinite, as in scikit-learn's cast
-        cells[:, :s] = rows
-    cells[:, s:] = cells[:, :s]
-    missing = np.isnan(cells)
+        first[:] = rows
+    second[:] = first
+    missing = np.isnan(first)
     if np.count_nonzero(missing):  # a third of the time of any()
-        cells[:, :s][missing[:, :s]] = -np.inf
-        cells[:, s:][missing[:, s:]] = np.inf
+        first[missing] = -np.inf
+        second[missing] = np.inf
 
 
 def _refused(message: str) -> BundleError:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.forest import Forest, NodeTable, lay_out
+from node_anomaly_core.manifest import BOTH_SUMMARIES, NORMALISED
 
 Array = NDArray[np.float64]
 
@@ -37,15 +38,21 @@ def plant(forests: Mapping[str, Forest]) -> dict[str, Forest]:
 class Grove:
     """Buffers to descend planted forests with. Not to be shared between threads.
 
+    The normalised summary lies behind the other one: a forest of both reads on.
+
     Args:
         forests: as `plant` gave them.
-        normalised: those that are given the normalised summary.
+        inputs: which of manifest's MODEL_INPUTS each is given.
     """
 
-    def __init__(self, forests: Mapping[str, Forest], normalised: frozenset[str]) -> None:
+    def __init__(self, forests: Mapping[str, Forest], inputs: Mapping[str, str]) -> None:
         self._table = next((forest.table for forest in forests.values()), None)
         self._depth = max((forest.depth for forest in forests.values()), default=0)
-        width = max((forest.n_features for forest in forests.values()), default=0)
+        widths = (
+            forest.n_features // (2 if inputs[name] == BOTH_SUMMARIES else 1)
+            for name, forest in forests.items()
+        )
+        width = max(widths, default=0)
         self._inputs = np.empty((2, width))
         self._cells = np.empty((2, 2 * width), dtype=np.float32)
         self._row = self._cells.reshape(-1)
@@ -53,7 +60,7 @@ class Grove:
         shift: list[int] = []
         for name, forest in forests.items():
             self._trees[name] = slice(len(shift), len(shift) + forest.trees)
-            shift += [2 * width if name in normalised else 0] * forest.trees
+            shift += [2 * width if inputs[name] == NORMALISED else 0] * forest.trees
         trees = len(shift)
         self._shift = np.array(shift, dtype=np.intp)
         self._roots = np.concatenate([forest.roots for forest in forests.values()] or [self._shift])

@@ -27,7 +27,9 @@ ONE_EACH: tuple[str, ...] = ("lstm", "kmeans", "autoregression", LOG_ERRORS)
 """A scorer steps one path of each."""
 
 MODEL_TYPES: tuple[str, ...] = ("isolation_forest", "random_forest", *ONE_EACH)
-MODEL_INPUTS: tuple[str, ...] = ("summary", "summary_normalised", "compressed", "residuals")
+NORMALISED, BOTH_SUMMARIES = "summary_normalised", "summaries"
+MODEL_INPUTS: tuple[str, ...] = ("summary", NORMALISED, BOTH_SUMMARIES, "compressed", "residuals")
+"""What a member is fed; "summaries" is the summary as it is and, after it, normalised."""
 ORIGINS: tuple[str, ...] = ("trained", "starter")
 
 

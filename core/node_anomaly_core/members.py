@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from node_anomaly_core.forest import Forest
 from node_anomaly_core.grove import Grove, plant
 from node_anomaly_core.log_errors import LOG_ERRORS
 from node_anomaly_core.lstm import StepLSTM
-from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.manifest import BOTH_SUMMARIES, NORMALISED, Manifest
 from node_anomaly_core.steady import peak_held
 from node_anomaly_core.summary import SUMMARY_WIDTH
 from node_anomaly_core.tensors import read_tensors
@@ -58,9 +58,8 @@ class Models:
                 self.clusterer = model.name
                 self._centroids = parse_centroids(read_tensors(content), self.features)
             else:
-                self.forests[model.name] = Forest.from_tensors(
-                    read_tensors(content), model.type, SUMMARY_WIDTH
-                )
+                width = SUMMARY_WIDTH * (2 if model.input == BOTH_SUMMARIES else 1)
+                self.forests[model.name] = Forest.from_tensors(read_tensors(content), model.type, width)
         self.forests = plant(self.forests)
         self.grove = _grove(self.forests, self.manifest)
         if COHORT_FILE not in bundle.files:
@@ -125,21 +124,31 @@ class Models:
         return forest.score_leaves(self.grove.leaves(name))
 
     def credit(self, forests: Collection[str], summary: Array, normalised: Array) -> dict[str, Array]:
-        """What each of these forests credits to the numbers of one row (SUMMARY_WIDTH,). Any thread."""
+        """What each of these forests credits to the numbers of one row (SUMMARY_WIDTH,). Any thread.
+
+        Both forms of a number are made of the same features: what a forest of both credits to them adds up.
+        """
         rows = self._rows(summary, normalised)
-        return {name: self.forests[name].credit(row) for name, row in rows if name in forests}
+        given = {name: self.forests[name].credit(row) for name, row in rows if name in forests}
+        return {name: credit.reshape(-1, SUMMARY_WIDTH).sum(axis=0) for name, credit in given.items()}
 
     def _rows(self, summary: Array, normalised: Array) -> Iterator[tuple[str, Array]]:
-        """Each forest with the row that it is given."""
+        """Each forest with the row, or the rows, that it is given."""
         for model in self.manifest.models:
             if model.name in self.forests:
-                yield model.name, normalised if model.input == "summary_normalised" else summary
+                yield model.name, forest_input(model.input, summary, normalised)
+
+
+def forest_input(kind: str, summary: NDArray[Any], normalised: NDArray[Any]) -> NDArray[Any]:
+    """What a forest with this `input` in the manifest is given of rows (..., SUMMARY_WIDTH) in both forms."""
+    if kind == BOTH_SUMMARIES:
+        return np.concatenate([summary, normalised], axis=-1)
+    return normalised if kind == NORMALISED else summary
 
 
 def _grove(forests: Mapping[str, Forest], manifest: Manifest) -> Grove:
     """Fresh buffers for these forests."""
-    normalised = (model.name for model in manifest.models if model.input == "summary_normalised")
-    return Grove(forests, frozenset(normalised))
+    return Grove(forests, {model.name: model.input for model in manifest.models})
 
 
 @dataclass(frozen=True, slots=True)

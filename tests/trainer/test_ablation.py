@@ -17,6 +17,7 @@ from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer.bench.data import load, read_manifest
 from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.plan import CALIBRATION_TICKS
+from node_anomaly_trainer.calibrate import INCIDENT_SPREAD
 from node_anomaly_trainer.fitting import FOREST_WEIGHT, WEIGHTS
 from node_anomaly_trainer.progress import ignore_report
 
@@ -119,10 +120,12 @@ def test_a_member_in_other_units_says_the_same(rows, measured):
 
 def test_a_scale_further_out_never_shrinks(rows, measured):
     scores = measured.calibration["lstm"]
-    assert rows.scale_of(scores, 0.95) == fit_member(scores)
-    assert rows.scale_of(scores, 0.99).high == pytest.approx(np.quantile(scores, 0.99))
+    assert rows.scale_of("lstm", scores, 0.95) == fit_member(scores)
+    assert rows.scale_of("lstm", scores, 0.99).high == pytest.approx(np.quantile(scores, 0.99))
     flat = np.where(np.arange(1000) < 2, 5.0, 0.0)
-    assert rows.scale_of(flat, 0.99) == fit_member(flat)
+    assert rows.scale_of("lstm", flat, 0.99) == fit_member(flat)
+    incidents = rows.scale_of(rows.OTHERS, scores, 0.99)
+    assert incidents.high == incidents.median + INCIDENT_SPREAD
 
 
 def test_a_row_is_printed_only_if_every_entity_has_it(monkeypatch):

@@ -104,6 +104,7 @@ def test_a_variable_that_the_file_outvotes_is_said_to_go_unheard(tmp_path):
         ),
         ({"models": {"lstm": {"units": [50]}}}, "models.lstm: units: expected two sizes"),
         ({"models": {"enabled": []}}, "models: enabled: expected at least one"),
+        ({"labels": {"least_events": 30}}, "labels: enough_events is 20, less than least_events (30)"),
         ({"models": {"enabled": ["lstn"]}}, "did you mean lstm?"),
         ({"source": {"type": "promethus"}}, "did you mean prometheus?"),
         ({"source": {"type": "file"}}, "source: file.path is required"),

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.clusters import POSITIONS
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.forest import Forest
+from node_anomaly_core.manifest import BOTH_SUMMARIES, NORMALISED
+from node_anomaly_core.tensors import read_tensors
 from node_anomaly_trainer.config_models import (
     IsolationForestConfig,
     KMeansConfig,
@@ -20,7 +23,12 @@ from node_anomaly_trainer.models.baselines import BASELINES, PCABaseline, Window
 from node_anomaly_trainer.models.isolation_forest import MAX_ROWS, IsolationForestModel
 from node_anomaly_trainer.models.kmeans import KMeansModel, drawn_windows
 from node_anomaly_trainer.models.lstm import LSTMModel
-from node_anomaly_trainer.models.random_forest import MAX_NORMAL_ROWS, RandomForestModel
+from node_anomaly_trainer.models.random_forest import (
+    MAX_NORMAL_ROWS,
+    REAL_DEPTH,
+    REAL_TREES,
+    RandomForestModel,
+)
 
 
 def silent(done: float, note: str) -> None:
@@ -53,21 +61,34 @@ def test_a_random_forest_needs_both_kinds_of_ticks(labels: int) -> None:
         RandomForestModel(RandomForestConfig()).fit(data, 0, silent)
 
 
-def test_a_random_forest_reads_borrowed_incidents_against_each_servers_own_past() -> None:
-    """Servers differ in what they are, less in how an incident departs from it."""
+@pytest.mark.parametrize("marked_form", ["summary", NORMALISED])
+def test_a_random_forest_reads_real_incidents_in_both_forms(marked_form: str) -> None:
+    """Servers differ in what they are, less in how an incident departs from it; either may tell."""
     data = training_set()
     told = data.fault_labels == 1
     marked = np.where(told[:, None], np.float32(5.0), data.fault_summary)
-    for borrowed, fed in ((False, "summary"), (True, "summary_normalised")):
-        forest = RandomForestModel(RandomForestConfig(n_estimators=5))
-        other = np.zeros_like(marked)
-        summary, normalised = (other, marked) if borrowed else (marked, other)
-        forest.fit(
-            replace(data, fault_summary=summary, fault_normalised=normalised, borrowed=borrowed), 0, silent
-        )
-        assert forest.input == fed
-        scores = forest.reference_score(marked)
-        assert scores[told].min() > scores[~told].max()
+    other = np.zeros_like(marked)
+    summary, normalised = (marked, other) if marked_form == "summary" else (other, marked)
+    forest = RandomForestModel(RandomForestConfig())
+    forest.fit(replace(data, fault_summary=summary, fault_normalised=normalised, real=True), 0, silent)
+    assert forest.input == BOTH_SUMMARIES
+    rows = np.concatenate([summary, normalised], axis=1)
+    scores = forest.reference_score(rows)
+    assert scores[told].min() > scores[~told].max()
+    exported = Forest.from_tensors(read_tensors(forest.export()), forest.type, rows.shape[1])
+    assert exported.trees == REAL_TREES
+    assert exported.depth <= REAL_DEPTH
+    np.testing.assert_allclose(exported.score(rows), scores, rtol=0, atol=1e-12)
+
+
+def test_a_random_forest_reads_injected_faults_in_the_summary_as_it_is() -> None:
+    """As the configuration says, and blind to the other form."""
+    data = training_set()
+    forest = RandomForestModel(RandomForestConfig(n_estimators=5))
+    forest.fit(replace(data, fault_normalised=np.full_like(data.fault_normalised, np.nan)), 0, silent)
+    assert forest.input == "summary"
+    exported = Forest.from_tensors(read_tensors(forest.export()), forest.type, data.summary.shape[1])
+    assert exported.trees == 5
 
 
 def test_two_isolation_forests_read_the_same_rows_in_two_ways() -> None:

@@ -9,15 +9,23 @@ import pytest
 
 from node_anomaly_core.calibration import MemberScale, Tail
 from node_anomaly_core.features import CATALOGUE
-from node_anomaly_core.manifest import Manifest, ModelEntry
+from node_anomaly_core.manifest import BOTH_SUMMARIES, Manifest, ModelEntry
 from node_anomaly_core.summary import SUMMARY_WIDTH
-from node_anomaly_trainer.calibrate import calibrate_known
+from node_anomaly_trainer.calibrate import INCIDENT_SPREAD, calibrate_known, member_scale
 from node_anomaly_trainer.candidate import split
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.dataset import History
 from node_anomaly_trainer.faults import inject_faults
-from node_anomaly_trainer.fitting import BURN_IN_TICKS, training_set
-from node_anomaly_trainer.progress import ignore_report
+from node_anomaly_trainer.fitting import (
+    BURN_IN_TICKS,
+    FOREST_WEIGHT,
+    own_incidents,
+    training_set,
+    with_incidents,
+)
+from node_anomaly_trainer.parity import forest_parity
+from node_anomaly_trainer.pipeline import prepare
+from node_anomaly_trainer.progress import SilentProgress, ignore_report
 from node_anomaly_trainer.replay import Replayed, fit_cohort, with_summary
 
 TICKS, NODES = 2_000, ("a", "b")
@@ -119,6 +127,30 @@ def test_the_random_forest_learns_from_incidents_only_if_there_are_enough(parts,
             assert own - cells(INCIDENT, 1) <= anomalous
 
 
+def test_enough_incidents_teach_alone_from_the_history_into_which_nothing_was_put(parts, replayed, disturbed):
+    data = training_set(parts, replayed, disturbed, 1, real_labels=True)
+    data = with_incidents(data, own_incidents(parts, replayed, data))
+    assert data.real
+    anomalous, normal = taught(data)
+    assert anomalous == cells(INCIDENT, 1)
+    assert normal == set(data.summary[:, 0].tolist())
+
+
+def test_the_forest_of_real_incidents_has_the_same_unit_on_every_server():
+    """However seldom a server looks like an incident: log-odds mean the same everywhere."""
+    scale, tail = MemberScale(0.0, 1.0), Tail((0.0, 1.0), (0.0, -1.0), -1.0)
+    rng = np.random.default_rng(0)
+    for spread in (0.1, 10.0):
+        scores = np.append(rng.normal(-4.0, spread, 999), np.nan)
+        real, injected = (
+            member_scale(ModelEntry("f", "random_forest", "f.safetensors", given, scale, tail), scores)
+            for given in (BOTH_SUMMARIES, "summary")
+        )
+        assert real.median == injected.median
+        assert real.high == real.median + INCIDENT_SPREAD
+        assert injected.high == pytest.approx(np.nanquantile(scores, 0.95))
+
+
 def test_what_is_normal_is_taught_as_it_is_without_any_fault(parts, replayed, disturbed):
     """The same ticks as the unsupervised members see, from the history into which nothing was put."""
     data = training_set(parts, replayed, disturbed, 1, real_labels=True)
@@ -126,6 +158,36 @@ def test_what_is_normal_is_taught_as_it_is_without_any_fault(parts, replayed, di
     assert max(normal) < 2 * TICKS
     assert normal == set(data.summary[:, 0].tolist())
     assert not normal & cells(INCIDENT, 1)
+
+
+@pytest.mark.parametrize(("count", "taught_by"), [(4, "summary"), (12, "summary"), (20, BOTH_SUMMARIES)])
+def test_a_fleet_with_many_incidents_gets_the_forest_that_a_bench_with_labels_measures(count, taught_by):
+    rng = np.random.default_rng(1)
+    values = rng.uniform(0.2, 0.4, (TICKS, 2, len(FEATURES)))
+    labels = np.zeros((TICKS, 2), dtype=np.int8)
+    for start in np.linspace(150, 1_400, count, dtype=int):
+        values[start : start + 8, 1] += 0.3
+        labels[start : start + 8, 1] = 1
+    history = History(FEATURES, 15.0, NODES, 15.0 * np.arange(TICKS), values, labels)
+    config = parse_config({"models": {"enabled": ["isolation_forest", "random_forest"]}})
+    progress = Noted()
+    candidate = prepare(history, config, progress)
+    _, forest = candidate.manifest.models
+    assert forest.input == taught_by
+    assert forest.weight == FOREST_WEIGHT[taught_by == BOTH_SUMMARIES]
+    assert forest_parity(candidate) < 1e-12
+    said = {4: "too few of the 5 needed", 12: "beside injected faults", 20: "which teach it alone"}[count]
+    assert f"labels: {count} incidents in the fitted part for the Random Forest, {said}" in progress.notes
+
+
+class Noted(SilentProgress):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, line):
+        self.notes.append(line)
 
 
 def test_calibration_does_not_look_at_excluded_ticks(history):

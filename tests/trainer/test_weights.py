@@ -59,16 +59,16 @@ def weights(found: Manifest) -> dict[str, float]:
 
 
 def test_a_random_forest_starts_with_what_its_labels_are_worth():
-    """Little if they are injected faults, much if they are incidents of other servers."""
+    """Little if they are injected faults, much if they are real incidents."""
     models = {name: MODELS[name](ModelsConfig()) for name in ("isolation_forest", "random_forest")}
-    injected, lent = (_entry("random_forest", models, borrowed=borrowed) for borrowed in (False, True))
-    assert injected.weight < 1.0 < lent.weight
-    for borrowed in (False, True):
-        assert _entry("isolation_forest", models, borrowed=borrowed).weight == WEIGHTS["isolation_forest"]
+    injected, incidents = (_entry("random_forest", models, real=real) for real in (False, True))
+    assert injected.weight < 1.0 < incidents.weight
+    for real in (False, True):
+        assert _entry("isolation_forest", models, real=real).weight == WEIGHTS["isolation_forest"]
 
 
 def test_the_autoregression_is_a_member_whose_file_is_the_cohort():
-    entry = _entry("autoregression", {}, borrowed=False)
+    entry = _entry("autoregression", {}, real=False)
     assert (entry.type, entry.file, entry.input) == ("autoregression", "cohort.safetensors", "residuals")
     assert entry.weight == 1.0
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import WEEK, MemberScale, Tail, combine, fit_member, fit_tail
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.forest import RANDOM_FOREST
 from node_anomaly_core.log_errors import LEAST_SPREAD, LOG_ERRORS
-from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.manifest import BOTH_SUMMARIES, Manifest, ModelEntry
 from node_anomaly_core.members import judge
 from node_anomaly_core.steady import peak_held
 from node_anomaly_trainer.candidate import Candidate, Parts, part_of
@@ -23,6 +24,9 @@ FRESH_TICKS = 960
 FRESH_STRETCHES = 14
 FRESH_JUDGED = 8
 COUNTED_EPISODES = 20
+
+INCIDENT_SPREAD = 1.5
+"""Log-odds above its median that are 1 in units of a member; chosen with its weight (docs/adr/0030)."""
 
 Array = NDArray[np.float64]
 Raw = Mapping[str, Array]
@@ -90,7 +94,7 @@ def calibrated(manifest: Manifest, series: Sequence[Raw]) -> Manifest:
     models = []
     evidence: list[list[Array]] = [[] for _ in series]
     for model in manifest.models:
-        scale = member_scale(model.type, _known(series, model.name))
+        scale = member_scale(model, _known(series, model.name))
         own = [scale.evidence(raw[model.name]) for raw in series]
         for collected, values in zip(evidence, own, strict=True):
             collected.append(values)
@@ -99,9 +103,16 @@ def calibrated(manifest: Manifest, series: Sequence[Raw]) -> Manifest:
     return replace(manifest, models=tuple(models), tail=_tail(combined, manifest))
 
 
-def member_scale(kind: str, scores: Array) -> MemberScale:
-    """`fit_member` as a member of this type needs it."""
-    return fit_member(scores, LEAST_SPREAD if kind == LOG_ERRORS else 0.0)
+def member_scale(model: ModelEntry, scores: Array) -> MemberScale:
+    """`fit_member` as this member needs it.
+
+    A forest that real incidents taught says how much more likely one is, which means the same on every
+    server: what is added to its median does not depend on how seldom this one looks like an incident.
+    """
+    if model.type == RANDOM_FOREST and model.input == BOTH_SUMMARIES:
+        median = float(np.median(scores[np.isfinite(scores)]))
+        return MemberScale(median, median + INCIDENT_SPREAD)
+    return fit_member(scores, LEAST_SPREAD if model.type == LOG_ERRORS else 0.0)
 
 
 def _tail(series: Sequence[Array], manifest: Manifest) -> Tail:

@@ -131,6 +131,14 @@ class LabelConfig:
     """Whether firing alerts are incidents to the Random Forest too, not only left out of what is normal."""
     least_events: Positive = 5
     """With fewer incidents in the fitted part, the Random Forest learns from injected faults alone."""
+    enough_events: Positive = 20
+    """From so many on it learns from them alone, as no injected fault is like one (docs/adr/0030)."""
+
+    def __post_init__(self) -> None:
+        if self.enough_events < self.least_events:
+            raise InvalidValueError(
+                f"enough_events is {self.enough_events}, less than least_events ({self.least_events})"
+            )
 
 
 ROUTINE_ALERTS = 'alertname!~"Watchdog|InfoInhibitor|DeadMansSwitch|.*Anomal.*"'

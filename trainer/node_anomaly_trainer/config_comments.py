@@ -44,6 +44,7 @@ COMMENTS: Mapping[str, str] = {
     "labels.guard": "this close to an incident a tick is neither normal nor anomalous",
     "labels.alerts": "firing alerts teach the Random Forest; false: they are only left out",
     "labels.least_events": "with fewer incidents it learns from injected faults alone",
+    "labels.enough_events": "from so many on it learns from incidents alone",
     "exclusions": "what neither trains nor judges; all but windows need prometheus",
     "exclusions.alerts": 'while ALERTS{alertstate="firing"} for the node',
     "exclusions.alert_matchers": "which alerts count; those of this very score must not",

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier, IsolationForest, RandomForestClassifier
 
 from node_anomaly_core.errors import TrainingError
 
@@ -35,7 +35,9 @@ class _Tree:
     value: NDArray[np.float64]
 
 
-def export_forest(estimator: IsolationForest | RandomForestClassifier) -> dict[str, NDArray[Any]]:
+def export_forest(
+    estimator: IsolationForest | RandomForestClassifier | ExtraTreesClassifier,
+) -> dict[str, NDArray[Any]]:
     """Return the fitted forest as flat arrays; raises TrainingError for one that core cannot represent."""
     if isinstance(estimator, IsolationForest):
         trees, scale = _isolation_trees(estimator)
@@ -61,7 +63,9 @@ def _isolation_trees(estimator: IsolationForest) -> tuple[list[_Tree], float]:
     return trees, scale
 
 
-def _classifier_trees(estimator: RandomForestClassifier) -> tuple[list[_Tree], float]:
+def _classifier_trees(
+    estimator: RandomForestClassifier | ExtraTreesClassifier,
+) -> tuple[list[_Tree], float]:
     if estimator.classes_.tolist() != [0, 1]:
         raise TrainingError(
             f"random forest: fitted on the labels {estimator.classes_.tolist()}, expected both 0 and 1",

@@ -40,8 +40,8 @@ WEIGHTS = {"isolation_forest": 2.0, "isolation_forest_absolute": 2.0, "kmeans": 
 """Of members that do not weigh 1, chosen by means over real servers (docs/adr/0023); the last by what an
 incident in logs needs (docs/adr/0028), for the open servers have none."""
 
-FOREST_WEIGHT = {False: 0.5, True: 4.0}
-"""Of the Random Forest: injected faults teach little, real incidents much."""
+FOREST_WEIGHT = {False: 0.5, True: 2.0}
+"""Of the Random Forest: injected faults teach little, real incidents much (docs/adr/0030)."""
 
 FAULT_GUARD_TICKS = 30  # around a fault, where the summary still or already shows it
 
@@ -50,7 +50,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LabelledRows:
-    """Incidents of other servers of the fleet, as the Random Forest is fed them.
+    """Incidents of a fleet, or of other servers than one's own, as the Random Forest is fed them.
 
     A summary does not know which feature is which, so what is known about one server teaches about another.
     """
@@ -78,13 +78,17 @@ def fit(
         faulted = replay_residuals(parts.faulted, cohort, report, learn_faults=False)
     guard = round(config.labels.guard / parts.clean.interval_s)
     events = count_events(parts.clean.labels[parts.fit] == ANOMALOUS, guard)
-    real = events >= config.labels.least_events
+    few, many = events >= config.labels.least_events, events >= config.labels.enough_events
     if events:
-        taught = "beside injected faults" if real else f"too few of the {config.labels.least_events} needed"
+        taught = f"too few of the {config.labels.least_events} needed"
+        if few:
+            taught = "which teach it alone" if many else "beside injected faults"
         progress.note(f"labels: {events} incidents in the fitted part for the Random Forest, {taught}")
-    data = training_set(parts, clean, faulted, config.training.seed, real_labels=real)
+    data = training_set(parts, clean, faulted, config.training.seed, real_labels=few)
+    if borrowed is None and many:
+        borrowed = own_incidents(parts, clean, data)
     if borrowed is not None:
-        data = with_borrowed(data, borrowed)
+        data = with_incidents(data, borrowed)
     models: dict[str, Model] = {}
     members = members_for(parts, config.models.enabled)
     for name in members:
@@ -98,7 +102,7 @@ def fit(
     manifest = Manifest(
         features=parts.clean.features,
         interval_s=parts.clean.interval_s,
-        models=tuple(_entry(name, models, borrowed=data.borrowed) for name in members),
+        models=tuple(_entry(name, models, real=data.real) for name in members),
         tail=PLACEHOLDER_TAIL,
         budget_per_week=config.budget.false_alarms_per_node_week,
         trained_at=_now(),
@@ -119,12 +123,12 @@ def _now() -> float:
     return float(epoch) if epoch.isdigit() else float(int(time.time()))
 
 
-def _entry(name: str, models: Mapping[str, Model], *, borrowed: bool) -> ModelEntry:
+def _entry(name: str, models: Mapping[str, Model], *, real: bool) -> ModelEntry:
     if name in OF_THE_COHORT:
         weight = WEIGHTS.get(name, 1.0)
         return ModelEntry(name, name, COHORT_FILE, "residuals", PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, weight)
     model = models[name]
-    weight = FOREST_WEIGHT[borrowed] if model.type == "random_forest" else WEIGHTS.get(name, 1.0)
+    weight = FOREST_WEIGHT[real] if model.type == "random_forest" else WEIGHTS.get(name, 1.0)
     return ModelEntry(
         name, model.type, model.filename, model.input, PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, weight
     )
@@ -183,14 +187,27 @@ def training_set(
     )
 
 
-def with_borrowed(data: TrainingSet, borrowed: LabelledRows) -> TrainingSet:
-    """The training set with other servers' incidents in place of injected faults, which they outdo."""
+def own_incidents(parts: Parts, clean: Replayed, data: TrainingSet) -> LabelledRows:
+    """Every row (n,) of the fit part's known incidents, and the normal ones that all members are taught."""
+    rows = slice(BURN_IN_TICKS, parts.fit.stop)
+    struck = np.flatnonzero((parts.clean.labels[rows] == ANOMALOUS).ravel())
+    width = clean.summary.shape[-1]
+    summary, normalised = (
+        np.concatenate([table[rows].reshape(-1, width)[struck], normal])
+        for table, normal in ((clean.summary, data.summary), (clean.normalised, data.normalised))
+    )
+    labels = np.repeat(np.array([ANOMALOUS, NORMAL], np.int8), [len(struck), len(data.summary)])
+    return LabelledRows(summary, normalised, labels)
+
+
+def with_incidents(data: TrainingSet, incidents: LabelledRows) -> TrainingSet:
+    """The training set with real incidents in place of injected faults, which they outdo."""
     return replace(
         data,
-        fault_summary=borrowed.summary,
-        fault_normalised=borrowed.normalised,
-        fault_labels=borrowed.labels,
-        borrowed=True,
+        fault_summary=incidents.summary,
+        fault_normalised=incidents.normalised,
+        fault_labels=incidents.labels,
+        real=True,
     )
 
 

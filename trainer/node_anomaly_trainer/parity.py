@@ -6,7 +6,7 @@ import numpy as np
 
 from node_anomaly_core.evidence import FORECAST_CLIP
 from node_anomaly_core.lstm import StepLSTM
-from node_anomaly_core.members import Models
+from node_anomaly_core.members import Models, forest_input
 from node_anomaly_trainer.candidate import Candidate
 
 PARITY_ROWS = 2_000
@@ -26,7 +26,7 @@ def forest_parity(candidate: Candidate) -> float:
     differences = [0.0]
     for name, score in scores.items():
         model = candidate.models[name]
-        reference = model.reference_score(normalised if model.input == "summary_normalised" else rows)
+        reference = model.reference_score(forest_input(model.input, rows, normalised))
         differences.append(float(np.abs(score - reference)[known].max(initial=0.0)))
     return max(differences)
 

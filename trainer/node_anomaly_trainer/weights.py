@@ -45,7 +45,7 @@ def weighted(
     names = [model.name for model in manifest.models]
     normal = parts.normal[parts.calibration]
     scale = {
-        model.name: member_scale(model.type, np.where(normal, clean[model.name][parts.calibration], np.nan))
+        model.name: member_scale(model, np.where(normal, clean[model.name][parts.calibration], np.nan))
         for model in manifest.models
     }
     quiet = [scale[name].evidence(clean[name][parts.calibration]) for name in names]

@@ -33,8 +33,8 @@ class TrainingSet:
     """(t, m, f) True where the value was observed and the node was normal."""
     interval_s: float = 60.0
     """Seconds from one tick of `compressed` to the next."""
-    borrowed: bool = False
-    """Whether the labelled rows are incidents of other servers."""
+    real: bool = False
+    """Whether the labelled rows are real incidents and nothing else."""
 
     @classmethod
     def of_rows(
@@ -64,7 +64,7 @@ class Model(Protocol):
     type: str
     """Which loader of core reads the exported file."""
     input: str
-    """What core feeds it: "summary", "summary_normalised" or "compressed"."""
+    """What core feeds it: one of manifest's MODEL_INPUTS."""
     filename: str
     """Of the exported file in the bundle."""
 

@@ -10,6 +10,7 @@ from sklearn.ensemble import IsolationForest
 
 from node_anomaly_core.calibration import fit_tail
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.manifest import NORMALISED
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.config_models import IsolationForestConfig
 from node_anomaly_trainer.export import export_forest
@@ -37,7 +38,7 @@ class IsolationForestModel:
         self,
         config: IsolationForestConfig,
         name: str = "isolation_forest",
-        input: str = "summary_normalised",  # noqa: A002  # the manifest's word
+        input: str = NORMALISED,  # noqa: A002  # the manifest's word
     ) -> None:
         """`input` says which summary: against the node's own slow past, or as it is."""
         self.name, self.input, self.filename = name, input, f"{name}.safetensors"
@@ -46,7 +47,7 @@ class IsolationForestModel:
 
     def fit(self, data: TrainingSet, seed: int, report: Report) -> None:
         """Fit on normal history; see Model.fit."""
-        rows = data.normalised if self.input == "summary_normalised" else data.summary
+        rows = data.normalised if self.input == NORMALISED else data.summary
         if len(rows) < 2:
             raise TrainingError(
                 f"isolation forest: {len(rows)} rows of normal history", "give it a longer history"

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import TimeSeriesSplit
 
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.forest import log_odds
+from node_anomaly_core.manifest import BOTH_SUMMARIES
+from node_anomaly_core.members import forest_input
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.config_models import RandomForestConfig
 from node_anomaly_trainer.export import export_forest
@@ -19,6 +21,9 @@ from node_anomaly_trainer.models.interface import Report, TrainingSet
 from node_anomaly_trainer.models.summary_words import summary_words
 
 MAX_NORMAL_ROWS = 20_000  # normal ticks outnumber the rest a hundredfold; more of them only take time
+
+REAL_TREES, REAL_DEPTH, REAL_LEAF = 50, 14, 5
+"""Of a forest that real incidents teach (docs/adr/0030): more trees, or smaller leaves, only cost memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +59,17 @@ class RandomForestModel:
     def __init__(self, config: RandomForestConfig) -> None:
         self._config = config
         self.input = "summary"
-        self._fitted: RandomForestClassifier | None = None
+        self._fitted: RandomForestClassifier | ExtraTreesClassifier | None = None
 
     def fit(self, data: TrainingSet, seed: int, report: Report) -> None:
         """Fit on all anomalous ticks and a sample of the normal ones; see Model.fit.
 
-        Incidents of other servers are learnt from summaries against each server's own slow past, which are
-        alike between servers; faults injected into this fleet from summaries as they are.
+        Real incidents are learnt from both forms of the summary by extremely randomized trees (Geurts et al.,
+        2006), which are as sure of a server that they have not seen as of one that they have; faults injected
+        into this fleet from the summary as it is, by a forest as configured.
         """
-        self.input = "summary_normalised" if data.borrowed else "summary"
-        rows = data.fault_normalised if data.borrowed else data.fault_summary
+        self.input = BOTH_SUMMARIES if data.real else "summary"
+        rows = forest_input(self.input, data.fault_summary, data.fault_normalised)
         anomalous = np.flatnonzero(data.fault_labels == 1)
         normal = np.flatnonzero(data.fault_labels == 0)
         if len(anomalous) == 0 or len(normal) == 0:
@@ -74,18 +80,32 @@ class RandomForestModel:
         if len(normal) > MAX_NORMAL_ROWS:
             normal = np.random.default_rng(seed).choice(normal, MAX_NORMAL_ROWS, replace=False)
         chosen = np.sort(np.concatenate([anomalous, normal]))
-        report(0.0, f"{self._config.n_estimators} trees")
-        forest = RandomForestClassifier(
+        forest = self._unfitted(seed, real=data.real)
+        report(0.0, f"{forest.n_estimators} trees")
+        forest.fit(rows[chosen], data.fault_labels[chosen])
+        forest.set_params(n_jobs=1)  # several threads would add the trees up in any order
+        self._fitted = forest
+        report(1.0, f"{forest.n_estimators} trees on {len(chosen)} rows, {len(anomalous)} anomalous")
+
+    def _unfitted(self, seed: int, *, real: bool) -> RandomForestClassifier | ExtraTreesClassifier:
+        weight = self._config.class_weight
+        if real:
+            return ExtraTreesClassifier(
+                n_estimators=REAL_TREES,
+                max_depth=REAL_DEPTH,
+                min_samples_leaf=REAL_LEAF,
+                class_weight=weight,
+                random_state=seed,
+                n_jobs=-1,
+            )
+        return RandomForestClassifier(
             n_estimators=self._config.n_estimators,
             max_depth=self._config.max_depth,
             min_samples_leaf=self._config.min_samples_leaf,
-            class_weight=self._config.class_weight,
+            class_weight=weight,
             random_state=seed,
             n_jobs=-1,
-        ).fit(rows[chosen], data.fault_labels[chosen])
-        forest.set_params(n_jobs=1)  # several threads would add the trees up in any order
-        self._fitted = forest
-        report(1.0, f"{self._config.n_estimators} trees on {len(chosen)} rows, {len(anomalous)} anomalous")
+        )
 
     def export(self) -> bytes:
         """Return the trees as flat arrays; see Model.export."""
@@ -138,7 +158,7 @@ class RandomForestModel:
             )
         return tuple(result)
 
-    def _model(self) -> RandomForestClassifier:
+    def _model(self) -> RandomForestClassifier | ExtraTreesClassifier:
         if self._fitted is None:
             raise TrainingError("random forest: asked for before it was fitted", "call fit first")
         return self._fitted

@@ -32,9 +32,14 @@ def summary_words(number: int, width: int = SUMMARY_WIDTH) -> str:
     'distance from the usual level, the strangest feature'
     >>> summary_words(6)
     'distance from the usual level, share of features above 3 scales'
+    >>> summary_words(128 + 6, width=256)
+    "distance from the usual level, share of features above 3 scales, against this node's own past"
     >>> summary_words(3, width=24)
     'number 3'
     """
+    if width == 2 * SUMMARY_WIDTH:
+        normalised, number = divmod(number, SUMMARY_WIDTH)
+        return summary_words(number) + (", against this node's own past" if normalised else "")
     if width != SUMMARY_WIDTH:
         return f"number {number}"
     block, at = divmod(number, WIDTH_PER_BLOCK)

@@ -32,16 +32,18 @@ OTHERS = ("pca", "plain_kmeans", "production")
 Draw = Callable[[Axes], None]
 
 
-def drawing(width: float, height: float, draw: Draw) -> str:
+def drawing(width: float, height: float, draw: Draw, *, opaque: bool = False) -> str:
     """What `draw` puts into an empty picture of this size in inches, as an <svg> element.
 
-    No window system and no global state are touched.
+    No window system and no global state are touched. An `opaque` one is white where a page may be dark.
     """
     stream = io.StringIO()
     with rc_context(STYLE):
         picture = Figure(figsize=(width, height), layout="constrained")
         draw(picture.add_subplot())
-        picture.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+        picture.savefig(
+            stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=not opaque
+        )
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
