@@ -110,16 +110,19 @@ def judged(server: Server, scores: NDArray[np.float64]) -> Figures:
     return judge(server.label[rows], series.judged(whole)[rows], series.interval_s)
 
 
-def run(entries: Sequence[Entry], known: str, per_day: float) -> tuple[Summary, int]:
-    """One training run and all its servers; how many incidents lay in the fitted part."""
-    default = TrainConfig()
+def settings(base: TrainConfig, known: str, per_day: float) -> TrainConfig:
+    """Of a training run that knows the incidents in one of the ways of KNOWN."""
     least, enough = KNOWN[known]
-    config = replace(
-        default,
-        training=replace(default.training, fit_fraction=FIT_FRACTION),
-        labels=replace(default.labels, least_events=least, enough_events=enough),
-        budget=replace(default.budget, false_alarms_per_node_week=7.0 * per_day),
+    return replace(
+        base,
+        training=replace(base.training, fit_fraction=FIT_FRACTION),
+        labels=replace(base.labels, least_events=least, enough_events=enough),
+        budget=replace(base.budget, false_alarms_per_node_week=7.0 * per_day),
     )
+
+
+def run(entries: Sequence[Entry], config: TrainConfig) -> tuple[Summary, int]:
+    """One training run and all its servers; how many incidents lay in the fitted part."""
     servers = servers_of(entries)
     history = fleet_of(servers, config)
     candidate = prepare(history, config, SilentProgress())
@@ -158,7 +161,10 @@ def main() -> int:
         with ProcessPoolExecutor(arguments.jobs) as pool:
             for dataset in arguments.datasets:
                 entries = choose(read_manifest(arguments.data), (dataset,), "")
-                runs = {known: pool.submit(run, entries, known, arguments.per_day) for known in KNOWN}
+                runs = {
+                    known: pool.submit(run, entries, settings(TrainConfig(), known, arguments.per_day))
+                    for known in KNOWN
+                }
                 found: dict[str, Summary] = {}
                 for known, each in runs.items():
                     found[known], events = each.result()
