@@ -136,6 +136,19 @@ def test_enough_incidents_teach_alone_from_the_history_into_which_nothing_was_pu
     assert normal == set(data.summary[:, 0].tolist())
 
 
+def test_a_node_that_was_gone_teaches_nothing(parts, replayed, disturbed):
+    """An incident in which nothing was measured says nothing about a node that is there."""
+    summary = replayed.summary.copy()
+    gone = slice(INCIDENT.start, INCIDENT.start + 20)
+    summary[gone, 1] = np.nan
+    data = training_set(parts, replayed, disturbed, 1, real_labels=True)
+    rows = own_incidents(parts, replace(replayed, summary=summary), data)
+    struck = rows.summary[rows.labels == 1]
+    assert set(struck[:, 0].tolist()) == cells(slice(gone.stop, INCIDENT.stop), 1)
+    summary[INCIDENT, 1] = np.nan
+    assert not (own_incidents(parts, replace(replayed, summary=summary), data).labels == 1).any()
+
+
 def test_the_forest_of_real_incidents_has_the_same_unit_on_every_server():
     """However seldom a server looks like an incident: log-odds mean the same everywhere."""
     scale, tail = MemberScale(0.0, 1.0), Tail((0.0, 1.0), (0.0, -1.0), -1.0)
@@ -178,6 +191,21 @@ def test_a_fleet_with_many_incidents_gets_the_forest_that_a_bench_with_labels_me
     assert forest_parity(candidate) < 1e-12
     said = {4: "too few of the 5 needed", 12: "beside injected faults", 20: "which teach it alone"}[count]
     assert f"labels: {count} incidents in the fitted part for the Random Forest, {said}" in progress.notes
+
+
+def test_incidents_of_which_nothing_was_seen_leave_the_forest_to_injected_faults():
+    rng = np.random.default_rng(1)
+    values = rng.uniform(0.2, 0.4, (TICKS, 2, len(FEATURES)))
+    labels = np.zeros((TICKS, 2), dtype=np.int8)
+    for start in np.linspace(150, 1_400, 20, dtype=int):
+        values[start : start + 8, 1] = np.nan
+        labels[start : start + 8, 1] = 1
+    history = History(FEATURES, 15.0, NODES, 15.0 * np.arange(TICKS), values, labels)
+    config = parse_config({"models": {"enabled": ["isolation_forest", "random_forest"]}})
+    progress = Noted()
+    _, forest = prepare(history, config, progress).manifest.models
+    assert forest.input == "summary"
+    assert any(line.endswith("beside injected faults") for line in progress.notes)
 
 
 class Noted(SilentProgress):

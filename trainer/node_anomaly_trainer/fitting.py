@@ -78,15 +78,15 @@ def fit(
         faulted = replay_residuals(parts.faulted, cohort, report, learn_faults=False)
     guard = round(config.labels.guard / parts.clean.interval_s)
     events = count_events(parts.clean.labels[parts.fit] == ANOMALOUS, guard)
-    few, many = events >= config.labels.least_events, events >= config.labels.enough_events
-    if events:
-        taught = f"too few of the {config.labels.least_events} needed"
-        if few:
-            taught = "which teach it alone" if many else "beside injected faults"
-        progress.note(f"labels: {events} incidents in the fitted part for the Random Forest, {taught}")
+    few = events >= config.labels.least_events
     data = training_set(parts, clean, faulted, config.training.seed, real_labels=few)
-    if borrowed is None and many:
-        borrowed = own_incidents(parts, clean, data)
+    taught = "beside injected faults" if few else f"too few of the {config.labels.least_events} needed"
+    if borrowed is None and events >= config.labels.enough_events:
+        own = own_incidents(parts, clean, data)
+        if (own.labels == ANOMALOUS).any():
+            borrowed, taught = own, "which teach it alone"
+    if events:
+        progress.note(f"labels: {events} incidents in the fitted part for the Random Forest, {taught}")
     if borrowed is not None:
         data = with_incidents(data, borrowed)
     models: dict[str, Model] = {}
@@ -188,10 +188,14 @@ def training_set(
 
 
 def own_incidents(parts: Parts, clean: Replayed, data: TrainingSet) -> LabelledRows:
-    """Every row (n,) of the fit part's known incidents, and the normal ones that all members are taught."""
+    """Every row (n,) of the fit part's known incidents, and the normal ones that all members are taught.
+
+    Of a node that was gone nothing was seen: that teaches nothing about one that is there.
+    """
     rows = slice(BURN_IN_TICKS, parts.fit.stop)
-    struck = np.flatnonzero((parts.clean.labels[rows] == ANOMALOUS).ravel())
     width = clean.summary.shape[-1]
+    seen = np.isfinite(clean.summary[rows]).any(axis=-1)
+    struck = np.flatnonzero(((parts.clean.labels[rows] == ANOMALOUS) & seen).ravel())
     summary, normalised = (
         np.concatenate([table[rows].reshape(-1, width)[struck], normal])
         for table, normal in ((clean.summary, data.summary), (clean.normalised, data.normalised))
