@@ -3,7 +3,8 @@
 The wheel, installed without extras in an environment of its own, over a root that is made for it: a journal
 that a real systemd-journal-remote writes, a log file, and a container's log as a runtime (CRI) writes it.
 Each run starts the agent anew, waits, then writes to all three at once, and reads VmRSS and VmHWM of
-/proc/PID/status: the tick is half a second, the storm eight, the agent is scraped every second.
+/proc/PID/status: the tick is half a second, the storm eight, the agent is scraped every second. It has the
+starter bundle, or with --bundle DIR one that a trainer published there: those are larger.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def journal_writer(file: Path) -> Iterator[Callable[[bytes], object]]:
         into.close()
 
 
-def measure(folder: Path, rate: int, seconds: float, agent: list[str]) -> Run:
+def measure(folder: Path, rate: int, seconds: float, agent: list[str], bundles: Path | None = None) -> Run:
     """One start of the agent, and one storm."""
     log_root = folder / "root" / "var" / "log"
     file = log_root / "app.log"
@@ -122,7 +123,7 @@ def measure(folder: Path, rate: int, seconds: float, agent: list[str]) -> Run:
     arguments = [
         f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}", f"--path.rootfs={home}",
         "--collector.logs.files=/var/log/app.log", "--collector.logs.journald", "--collector.logs.containers",
-        f"--state.directory={folder / 'state'}", f"--bundle.directory={folder / 'bundles'}",
+        f"--state.directory={folder / 'state'}", f"--bundle.directory={bundles or folder / 'bundles'}",
     ]  # fmt: skip
     quarter = rate // 4
     with (
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument(
         "--agent", nargs="+", help="a command in place of the wheel's, which is then not built"
     )
+    parser.add_argument("--bundle", type=Path, help="a bundle directory, as --bundle.directory of the agent")
     options = parser.parse_args()
     if options.agent is None:
         footprint.install()
@@ -201,7 +203,7 @@ def main() -> None:
     worst = 0.0
     for number in range(1, options.runs + 1):
         with tempfile.TemporaryDirectory() as folder:
-            run = measure(Path(folder), options.rate, options.seconds, agent)
+            run = measure(Path(folder), options.rate, options.seconds, agent, options.bundle)
         worst = max(worst, run.peak)
         shown = [f"{run.counted[name]:,} of {run.written[name]:,}" for name in run.written]
         memory = [f"{mib:.1f}" for mib in (run.started, run.largest, run.after, run.peak)]

@@ -93,7 +93,7 @@ def test_by_default_alerts_are_incidents_and_reboots_and_cordons_are_left_out(se
             "excluded from normal history, of 18.0 node-hours: 0.6 while alerts fired (DiskFull 0.4, "
             "PodCrashing 0.2), 0.2 after a reboot, 0.4 while cordoned"
         ),
-        "labels for the Random Forest: 2 events from ALERTS, then injected faults",
+        "labels for the Random Forest: 2 events from ALERTS",
     )
 
 
@@ -148,7 +148,7 @@ def test_alerts_can_be_left_out_without_being_incidents_or_ignored_altogether(se
 def test_a_history_that_nobody_labelled_is_normal(notes):
     labelled = label(fleet_history(), config_of(), notes.append)
     assert (labelled.history.labels == NORMAL).all()
-    assert labelled.lines[1] == "labels for the Random Forest: no event known, then injected faults"
+    assert labelled.lines[1] == "labels for the Random Forest: no event known, so injected faults"
 
 
 def test_where_somebody_called_ticks_normal_the_unknown_ones_stay_out(notes):

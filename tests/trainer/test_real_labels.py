@@ -19,6 +19,7 @@ from node_anomaly_trainer.faults import inject_faults
 from node_anomaly_trainer.fitting import (
     BURN_IN_TICKS,
     FOREST_WEIGHT,
+    TAUGHT_BY,
     own_incidents,
     training_set,
     with_incidents,
@@ -189,6 +190,14 @@ def test_a_fleet_with_many_incidents_gets_the_forest_that_a_bench_with_labels_me
     assert forest.input == taught_by
     assert forest.weight == FOREST_WEIGHT[taught_by == BOTH_SUMMARIES]
     assert forest_parity(candidate) < 1e-12
+    assert (
+        candidate.manifest.provenance[TAUGHT_BY]
+        == {
+            4: "injected faults",
+            12: "injected faults and 12 incidents",
+            20: "20 incidents",
+        }[count]
+    )
     said = {4: "too few of the 5 needed", 12: "beside injected faults", 20: "which teach it alone"}[count]
     assert f"labels: {count} incidents in the fitted part for the Random Forest, {said}" in progress.notes
 

@@ -34,7 +34,7 @@ FORECAST_SCALE_TICKS = 4_000
 LEAST_HEARD = 480
 """Normal node-ticks with log features, in each part that is held back: less calibrates nothing."""
 
-AUTOREGRESSION = "autoregression"
+AUTOREGRESSION, FOREST = "autoregression", "random_forest"
 OF_THE_COHORT = (AUTOREGRESSION, LOG_ERRORS)  # members without a file of their own
 WEIGHTS = {"isolation_forest": 2.0, "isolation_forest_absolute": 2.0, "kmeans": 0.5, LOG_ERRORS: 2.0}
 """Of members that do not weigh 1, chosen by means over real servers (docs/adr/0023); the last by what an
@@ -42,6 +42,9 @@ incident in logs needs (docs/adr/0028), for the open servers have none."""
 
 FOREST_WEIGHT = {False: 0.5, True: 2.0}
 """Of the Random Forest: injected faults teach little, real incidents much (docs/adr/0030)."""
+
+TAUGHT_BY = "random_forest_taught_by"
+"""In the provenance: what the Random Forest learnt from."""
 
 FAULT_GUARD_TICKS = 30  # around a fault, where the summary still or already shows it
 
@@ -80,13 +83,16 @@ def fit(
     events = count_events(parts.clean.labels[parts.fit] == ANOMALOUS, guard)
     few = events >= config.labels.least_events
     data = training_set(parts, clean, faulted, config.training.seed, real_labels=few)
-    taught = "beside injected faults" if few else f"too few of the {config.labels.least_events} needed"
-    if borrowed is None and events >= config.labels.enough_events:
+    said = "beside injected faults" if few else f"too few of the {config.labels.least_events} needed"
+    taught_by = f"injected faults and {events} incidents" if few else "injected faults"
+    if borrowed is not None:
+        taught_by = "incidents of other servers"
+    elif events >= config.labels.enough_events:
         own = own_incidents(parts, clean, data)
         if (own.labels == ANOMALOUS).any():
-            borrowed, taught = own, "which teach it alone"
+            borrowed, said, taught_by = own, "which teach it alone", f"{events} incidents"
     if events:
-        progress.note(f"labels: {events} incidents in the fitted part for the Random Forest, {taught}")
+        progress.note(f"labels: {events} incidents in the fitted part for the Random Forest, {said}")
     if borrowed is not None:
         data = with_incidents(data, borrowed)
     models: dict[str, Model] = {}
@@ -108,7 +114,7 @@ def fit(
         trained_at=_now(),
         origin="trained",
         nodes=parts.clean.nodes,
-        provenance=_provenance(parts, config),
+        provenance=_provenance(parts, config) | ({TAUGHT_BY: taught_by} if FOREST in members else {}),
         files={},
     )
     files[COHORT_FILE] = write_tensors(cohort.tensors())
@@ -128,7 +134,7 @@ def _entry(name: str, models: Mapping[str, Model], *, real: bool) -> ModelEntry:
         weight = WEIGHTS.get(name, 1.0)
         return ModelEntry(name, name, COHORT_FILE, "residuals", PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, weight)
     model = models[name]
-    weight = FOREST_WEIGHT[real] if model.type == "random_forest" else WEIGHTS.get(name, 1.0)
+    weight = FOREST_WEIGHT[real] if model.type == FOREST else WEIGHTS.get(name, 1.0)
     return ModelEntry(
         name, model.type, model.filename, model.input, PLACEHOLDER_SCALE, PLACEHOLDER_TAIL, weight
     )

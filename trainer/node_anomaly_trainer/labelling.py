@@ -236,5 +236,4 @@ def _events_line(events: Mapping[str, int], config: TrainConfig) -> str:
     found = [
         f"{events.get(reason, 0)} events from {words}" for reason, words in counted if events.get(reason)
     ]
-    real = ", ".join(found) or "no event known"
-    return f"labels for the Random Forest: {real}, then injected faults"
+    return f"labels for the Random Forest: {', '.join(found) or 'no event known, so injected faults'}"

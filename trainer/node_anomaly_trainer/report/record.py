@@ -99,6 +99,8 @@ class RunRecord:
     """Share of values known per node and stretch of time."""
     forecast: tuple[ForecastFigures, ...] = ()
     """Of each horizon; empty where it was not measured."""
+    taught_by: str = ""
+    """What the Random Forest learnt from."""
 
 
 def summarise_data(history: History, parts: Parts) -> DataSummary:

@@ -12,6 +12,7 @@ from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_trainer.assess import Assessed
 from node_anomaly_trainer.config import ReportConfig
 from node_anomaly_trainer.evaluate import Evaluation
+from node_anomaly_trainer.fitting import TAUGHT_BY
 from node_anomaly_trainer.models.lstm import LSTMModel
 from node_anomaly_trainer.report.record import (
     RunRecord,
@@ -58,6 +59,7 @@ def record_of(report: TrainingReport, assessed: Assessed, production: Bundle | N
         changes=changes(assessed.candidate.manifest, production),
         coverage=coverage_picture(parts.clean),
         forecast=report.forecast,
+        taught_by=str(assessed.candidate.manifest.provenance.get(TAUGHT_BY, "")),
     )
 
 
