@@ -7,6 +7,9 @@ kept twice. What each says is what it says by itself, to the bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +19,43 @@ from node_anomaly_core.manifest import BOTH_SUMMARIES, NORMALISED
 
 Array = NDArray[np.float64]
 
+NOTHING = NodeTable(
+    np.empty(0, dtype=np.intp),
+    np.empty(0, dtype=np.float32),
+    np.empty(0, dtype=np.intp),
+    np.empty(0, dtype=np.float64),
+)
+
 
 def plant(forests: Mapping[str, Forest]) -> dict[str, Forest]:
-    """The same forests with their nodes in common arrays."""
+    """The same forests with their nodes in common arrays.
+
+    Those that are given have no nodes afterwards: both at once would be a node's largest moment.
+    """
     if len(forests) < 2:
         return dict(forests)
     each = [forest.table for forest in forests.values()]
+    for forest in forests.values():
+        forest.table = NOTHING
     first = np.cumsum([0, *(len(one.left) for one in each)]).tolist()
-    table = NodeTable(
-        np.concatenate([one.columns for one in each]),
-        np.concatenate([one.threshold for one in each]),
-        np.concatenate([one.left + start for one, start in zip(each, first, strict=False)]),
-        np.concatenate([one.value for one in each]),
+    columns, thresholds, lefts, values = (
+        [getattr(one, field.name) for one in each] for field in fields(NodeTable)
     )
+    each.clear()
+    table = NodeTable(_joined(columns), _joined(thresholds), _joined(lefts), _joined(values))
+    for start, stop in pairwise(first):
+        table.left[start:stop] += start
     return {
         name: forest.among(table, start)
         for (name, forest), start in zip(forests.items(), first, strict=False)
     }
+
+
+def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """All of them in one, and the list without them."""
+    whole = np.concatenate(arrays)
+    arrays.clear()
+    return whole
 
 
 class Grove:

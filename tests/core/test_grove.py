@@ -61,7 +61,7 @@ def test_together_they_say_to_the_bit_what_each_says_alone(bundle, alone, rows):
 
 
 def test_planted_forests_score_and_credit_as_before_and_share_their_nodes(alone, rows):
-    planted = plant(alone)
+    planted = plant({name: forest.twin() for name, forest in alone.items()})
     for name, forest in alone.items():
         np.testing.assert_array_equal(planted[name].score(rows[:, 0]), forest.score(rows[:, 0]))
         np.testing.assert_array_equal(planted[name].credit(rows[30, 0]), forest.credit(rows[30, 0]))
