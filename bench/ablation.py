@@ -153,7 +153,7 @@ def run(arguments: argparse.Namespace, out: Path, progress: Progress) -> bool:
             print(f"\n{dataset}: {len(names)} entities, {events} events, {len(table)} rows\n")
             print("\n".join(lines_of(table)), "\n")
             print("\n".join([*asked_lines(found), "", *beside(found)]))
-    if arguments.picture:
+    if arguments.picture and drawn:
         draw_curves(drawn, arguments.picture)
     if arguments.json:
         print(json.dumps(document, indent=1, allow_nan=False))
@@ -172,11 +172,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
-    if arguments.out:
+    folders = {"--out": arguments.out, "--picture": arguments.picture and arguments.picture.parent}
+    for option, folder in folders.items():
         try:
-            arguments.out.mkdir(parents=True, exist_ok=True)
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            parser.error(f"--out {arguments.out}: {error.strerror}; choose a folder that can be written to")
+            parser.error(f"{option} {folder}: {error.strerror}; choose a folder that can be written to")
     progress = open_progress()
     try:
         with tempfile.TemporaryDirectory(prefix="anomaly-ablation-") as scratch:

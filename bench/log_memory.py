@@ -193,6 +193,8 @@ def main() -> None:
     )
     parser.add_argument("--bundle", type=Path, help="a bundle directory, as --bundle.directory of the agent")
     options = parser.parse_args()
+    if options.bundle and not (options.bundle / "current").exists():
+        parser.error(f"--bundle {options.bundle}: nothing is published there, the starter would be measured")
     if options.agent is None:
         footprint.install()
     agent = options.agent or [str(footprint.BIN / "anomaly-agent")]

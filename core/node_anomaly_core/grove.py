@@ -30,7 +30,7 @@ NOTHING = NodeTable(
 def plant(forests: Mapping[str, Forest]) -> dict[str, Forest]:
     """The same forests with their nodes in common arrays.
 
-    Those that are given have no nodes afterwards: both at once would be a node's largest moment.
+    Where there are several, those that are given have no nodes afterwards: nothing is held twice.
     """
     if len(forests) < 2:
         return dict(forests)

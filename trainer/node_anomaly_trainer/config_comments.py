@@ -58,7 +58,7 @@ COMMENTS: Mapping[str, str] = {
     "models.isolation_forest.n_estimators": "trees",
     "models.isolation_forest.max_samples": "rows that each tree sees",
     "models.isolation_forest.max_features": "share of the summary that each tree sees",
-    "models.random_forest": "",
+    "models.random_forest": "of injected faults; of incidents alone it has a size of its own",
     "models.random_forest.n_estimators": "trees",
     "models.random_forest.max_depth": "deeper fits more, and more by chance",
     "models.random_forest.min_samples_leaf": "more is smoother",

@@ -32,7 +32,10 @@ class IsolationForestConfig:
 
 @dataclass(frozen=True, slots=True)
 class RandomForestConfig:
-    """Arguments of scikit-learn's RandomForestClassifier."""
+    """Arguments of scikit-learn's RandomForestClassifier.
+
+    Where real incidents teach it alone, it is another forest, and only `class_weight` counts (docs/adr/0030).
+    """
 
     n_estimators: Annotated[int, Bounds(1, 500)] = 100
     max_depth: Annotated[int, Bounds(1, 30)] = 10

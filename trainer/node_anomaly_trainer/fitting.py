@@ -81,10 +81,10 @@ def fit(
         faulted = replay_residuals(parts.faulted, cohort, report, learn_faults=False)
     guard = round(config.labels.guard / parts.clean.interval_s)
     events = count_events(parts.clean.labels[parts.fit] == ANOMALOUS, guard)
-    few = events >= config.labels.least_events
-    data = training_set(parts, clean, faulted, config.training.seed, real_labels=few)
-    said = "beside injected faults" if few else f"too few of the {config.labels.least_events} needed"
-    taught_by = f"injected faults and {events} incidents" if few else "injected faults"
+    usable = events >= config.labels.least_events
+    data = training_set(parts, clean, faulted, config.training.seed, real_labels=usable)
+    said = "beside injected faults" if usable else f"too few of the {config.labels.least_events} needed"
+    taught_by = f"injected faults and {events} incidents" if usable else "injected faults"
     if borrowed is not None:
         taught_by = "incidents of other servers"
     elif events >= config.labels.enough_events:
