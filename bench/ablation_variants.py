@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from node_anomaly_core.calibration import MemberScale, combine, fit_member, fit_tail
 from node_anomaly_core.log_errors import LOG_ERRORS
 from node_anomaly_core.steady import peak_held
-from node_anomaly_core.threshold import OPEN_S, UPDATE_S, rolling_scores
+from node_anomaly_core.threshold import OPEN_S, UPDATE_S, rolling_scores, tight
+from node_anomaly_core.witnesses import witnessed
 from node_anomaly_trainer.calibrate import INCIDENT_SPREAD
 from node_anomaly_trainer.config_models import MEMBERS
+from node_anomaly_trainer.fitting import witnesses_among
 
 FOREST, OTHERS = "random_forest", "random_forest_others"
 LSTM, LSTM_FLOAT = "lstm", "lstm_float"
@@ -41,6 +44,14 @@ class Measured:
     """Those that trainer's weights.py makes of them from faults injected into the calibration part."""
 
 
+class Evidence(NamedTuple):
+    """Of consecutive ticks (t,)."""
+
+    whole: Array
+    counted: Array
+    """What of it counts for an alarm."""
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One row of the table: who has a say, how much, and what the result is held against."""
@@ -58,6 +69,8 @@ class Variant:
     most_rise: float | None = None
     held: bool = True
     """Whether the threshold is asked about the largest evidence of the last three ticks."""
+    witnesses: bool | None = None
+    """Whether an alarm needs the members that trainer's fitting.py names; None = under a tight budget."""
 
 
 def alone(name: str, title: str) -> Variant:
@@ -135,6 +148,11 @@ def variants() -> Mapping[str, tuple[Variant, ...]]:
             for hours in (0, 24)
         )
         + (replace(product, title="the product, set anew every three hours", update_s=3 * HOUR_S),),
+        "witnesses, as shipped for one a week": tuple(
+            replace(each, title=f"{each.title}, {words}", witnesses=asked)
+            for words, asked in (("without witnesses", False), ("with witnesses", True))
+            for each in (product, taught)
+        ),
     }
 
 
@@ -146,24 +164,28 @@ def scale_of(name: str, scores: Array, high: float) -> MemberScale:
     return replace(scale, high=max(scale.high, float(np.nanquantile(scores, high))))
 
 
-def evidence_of(measured: Measured, variant: Variant) -> tuple[Array, Array]:
-    """Evidence (c,) of the calibration part, and (c + t,) of a node that lived it and the test."""
+def evidence_of(measured: Measured, variant: Variant) -> tuple[Evidence, Evidence]:
+    """Of the calibration part (c,), and of a node that lived it and the test (c + t,)."""
     raw = [
         {name: scores[name] for name in variant.members} for scores in (measured.calibration, measured.lived)
     ]
     if variant.members[0].startswith(BASELINE):  # as trainer's bench holds it against its threshold
-        calibration, lived = (scores[variant.members[0]] for scores in raw)
+        made = [Evidence(scores[variant.members[0]], scores[variant.members[0]]) for scores in raw]
     else:
-        scales = [scale_of(name, raw[0][name], variant.high) for name in variant.members]
+        scales = {name: scale_of(name, raw[0][name], variant.high) for name in variant.members}
         weights = [weight_of(measured, variant, name) for name in variant.members]
-        calibration, lived = (
-            combine(
-                [scale.evidence(scores[name]) for scale, name in zip(scales, variant.members, strict=True)],
-                weights,
-            )
-            for scores in raw
-        )
-    return (peak_held(calibration), peak_held(lived)) if variant.held else (calibration, lived)
+        made = []
+        for scores in raw:
+            own = {
+                LSTM if name == LSTM_FLOAT else name: scale.evidence(scores[name])
+                for name, scale in scales.items()
+            }
+            whole = combine(list(own.values()), weights)
+            made.append(Evidence(whole, witnessed(whole, own, witnesses_among(tuple(own)))))
+    calibration, lived = (
+        Evidence(peak_held(one.whole), peak_held(one.counted)) if variant.held else one for one in made
+    )
+    return calibration, lived
 
 
 def weight_of(measured: Measured, variant: Variant, name: str) -> float:
@@ -177,17 +199,21 @@ def weight_of(measured: Measured, variant: Variant, name: str) -> float:
 def scores_of(measured: Measured, variant: Variant, interval_s: float, per_week: float) -> Array:
     """Scores (t,) of the test's ticks, 1.0 = alarm, for a budget of false alarms per node-week."""
     calibration, lived = evidence_of(measured, variant)
-    tail = fit_tail([calibration], interval_s, per_week)
+    if not (tight(per_week) if variant.witnesses is None else variant.witnesses):
+        calibration, lived = (Evidence(one.whole, one.whole) for one in (calibration, lived))
+    tail = fit_tail([calibration.whole], interval_s, per_week, [calibration.counted])
+    begin = len(calibration.whole)
     if not variant.rolling:
-        return tail.score(lived[len(calibration) :])
+        return tail.score(lived.counted[begin:])
     scores = rolling_scores(
         tail,
-        lived,
+        lived.counted,
         per_week,
         interval_s,
         window_s=variant.window_s,
         open_s=variant.open_s,
         update_s=variant.update_s,
         most_rise=variant.most_rise,
+        whole=lived.whole,
     )
-    return scores[len(calibration) :]
+    return scores[begin:]

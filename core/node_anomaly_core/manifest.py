@@ -7,7 +7,7 @@ with the path of the first thing that is wrong. See docs/bundle-format.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from node_anomaly_core.calibration import MemberScale, Tail
@@ -18,10 +18,12 @@ from node_anomaly_core.log_errors import LOG_ERRORS
 from node_anomaly_core.manifest_reader import MAX_NUMBER, Reader, read_tail, tail_document, wrong
 from node_anomaly_core.residuals import BLOCKS
 from node_anomaly_core.summary import SUMMARY_WIDTH
+from node_anomaly_core.witnesses import Witness
 
 FORMAT_VERSION = 1
 MAX_FEATURES = 512
 MAX_NODES = 2_000
+MAX_WITNESSES = 4
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.1, 3_600.0
 ONE_EACH: tuple[str, ...] = ("lstm", "kmeans", "autoregression", LOG_ERRORS)
 """A scorer steps one path of each."""
@@ -71,6 +73,8 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     forecast: ForecastEntry | None = None
     """How well the LSTM foresees, where that was measured; bundles made before have none."""
+    witnesses: tuple[Witness, ...] = ()
+    """Who must agree before an alarm is raised: for tight budgets; bundles made before have none."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: equal manifests give equal bytes, so the digest names the content."""
@@ -104,6 +108,10 @@ class Manifest:
         }
         if self.forecast is not None:
             document["forecast"] = forecast_document(self.forecast)
+        if self.witnesses:
+            document["witnesses"] = [
+                {"models": list(witness.models), "share": witness.share} for witness in self.witnesses
+            ]
         return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
@@ -161,6 +169,7 @@ def parse_manifest(content: bytes) -> Manifest:
     return Manifest(
         features=features,
         forecast=forecast,
+        witnesses=_witnesses(root, [model.name for model in models]),
         interval_s=interval_s,
         models=models,
         tail=read_tail(root.child("tail")),
@@ -174,6 +183,17 @@ def parse_manifest(content: bytes) -> Manifest:
             for name, item in root.child("files").items(32)
         },
     )
+
+
+def _witnesses(root: Reader, known: Sequence[str]) -> tuple[Witness, ...]:
+    """None where the key is missing; older agents read past it."""
+    found = []
+    for item in root.children("witnesses", MAX_WITNESSES) if root.has("witnesses") else ():
+        names = item.value("models")
+        if not isinstance(names, list) or not names or not all(name in known for name in names):
+            raise wrong(f"{item.path}.models", "must be a list of models of this bundle")
+        found.append(Witness(tuple(names), item.positive("share")))
+    return tuple(found)
 
 
 def _shown(value: object) -> bool:

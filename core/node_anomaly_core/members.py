@@ -27,6 +27,7 @@ from node_anomaly_core.manifest import BOTH_SUMMARIES, NORMALISED, Manifest
 from node_anomaly_core.steady import peak_held
 from node_anomaly_core.summary import SUMMARY_WIDTH
 from node_anomaly_core.tensors import read_tensors
+from node_anomaly_core.witnesses import witnessed, witnessed_one
 
 COHORT_FILE = "cohort.safetensors"
 
@@ -156,12 +157,18 @@ class Judged:
     """What the members make of n ticks."""
 
     combined: Array  # (n,) evidence of all together, before any threshold
+    counted: Array  # (n,) what of it counts for an alarm, by the bundle's witnesses
     members: Mapping[str, Array]  # (n,) each member's own score, 1.0 = its threshold at the budget
     evidence: Mapping[str, Array]  # (n,)
 
     @property
     def held(self) -> Array:
-        """`combined` of consecutive ticks (n, ...) as it meets the threshold."""
+        """`counted` of consecutive ticks (n, ...) as it meets the threshold."""
+        return peak_held(self.counted)
+
+    @property
+    def held_whole(self) -> Array:
+        """`combined` of consecutive ticks (n, ...) as it is shown."""
         return peak_held(self.combined)
 
 
@@ -169,6 +176,7 @@ class JudgedTick(NamedTuple):
     """What the members make of one tick of one node, as `Judged`."""
 
     combined: float
+    counted: float
     members: Mapping[str, float]
     evidence: Mapping[str, float]
 
@@ -186,7 +194,8 @@ def judge_tick(manifest: Manifest, raw: Mapping[str, float]) -> JudgedTick:
         if math.isfinite(brought):
             whole += model.weight
             total += model.weight * brought
-    return JudgedTick(total / whole if whole > 0 else math.nan, members, evidence)
+    combined = total / whole if whole > 0 else math.nan
+    return JudgedTick(combined, witnessed_one(combined, evidence, manifest.witnesses), members, evidence)
 
 
 def judge(manifest: Manifest, raw: Mapping[str, Array]) -> Judged:
@@ -194,4 +203,5 @@ def judge(manifest: Manifest, raw: Mapping[str, Array]) -> Judged:
     evidence = {model.name: model.scale.evidence(raw[model.name]) for model in manifest.models}
     members = {model.name: model.tail.score(evidence[model.name]) for model in manifest.models}
     combined = combine(list(evidence.values()), [model.weight for model in manifest.models])
-    return Judged(combined, members, evidence)
+    counted = witnessed(combined, evidence, manifest.witnesses)
+    return Judged(combined, counted, members, evidence)

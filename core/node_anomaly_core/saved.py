@@ -21,8 +21,9 @@ _MEMORY: Mapping[str, tuple[int | str, ...]] = {
     "range": (2, "f"),
     "forest_scores": ("s", "m"),
     "evidence": ("e",),
+    "whole_evidence": ("w",),
     "threshold_blocks": ("b",),
-    "threshold_level": (3,),
+    "threshold_level": (4,),
 }
 _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "centre": ("f",),
@@ -43,6 +44,7 @@ _MAY_BE_UNKNOWN = (
     "level_level",
     "forest_scores",
     "evidence",
+    "whole_evidence",
 )  # NaN, but never infinite
 _SCALES = ("scale", "residual_scale", "level_deviation", "summary_scale")
 
@@ -50,7 +52,14 @@ Array = NDArray[np.float64]
 
 
 def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinned: int) -> dict[str, Array]:
-    """The arrays as float64, all of them there and each as a scorer would have it; raises ValueError."""
+    """The arrays as float64, all of them there and each as a scorer would have it; raises ValueError.
+
+    What was saved before there were witnesses has one kind of evidence, which was both, and does not say
+    whether an alarm was standing.
+    """
+    if "whole_evidence" not in state and {"evidence", "threshold_level"} <= set(state):
+        level = np.append(np.atleast_1d(state["threshold_level"]), 0.0)
+        state = dict(state) | {"whole_evidence": state["evidence"], "threshold_level": level}
     shapes = dict(_MEMORY) | (dict(_LEARNT) if "centre" in state else {})
     if set(state) != set(shapes):
         raise ValueError(f"saved {sorted(set(state) ^ set(shapes))}, which do not belong together")
@@ -62,6 +71,7 @@ def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinne
         "s": len(np.atleast_1d(state["forest_scores"])),
         "m": np.atleast_2d(state["forest_scores"]).shape[1],
         "e": len(np.atleast_1d(state["evidence"])),
+        "w": len(np.atleast_1d(state["whole_evidence"])),
     }
     if sizes["k"] > most_thinned:
         raise ValueError(f"saved {sizes['k']} thinned rows, at most {most_thinned}")

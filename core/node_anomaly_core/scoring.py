@@ -8,6 +8,7 @@ cohort while rows are few.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -71,7 +72,7 @@ class NodeScorer:
         self._windows: WindowPath | None = None
         self.health = MemberHealth([model.name for model in bundle.manifest.models], self.models.forests)
         self._steady = HalfSmoothed(len(self.models.forests), interval_s)
-        self._peak = PeakHold()
+        self._peak, self._whole_peak = PeakHold(), PeakHold()
         manifest = bundle.manifest
         self._threshold = RollingThreshold(manifest.tail.alarm_level(), manifest.budget_per_week, interval_s)
         if self.known:
@@ -255,7 +256,8 @@ class NodeScorer:
             self._residuals.blocks.restore(levels)
             self._residuals.normaliser.restore(learnt)
         self._memory.forget_recent()
-        self._peak = PeakHold()
+        self._peak, self._whole_peak = PeakHold(), PeakHold()
+        self._threshold.reached = False
 
     def _cold(self, timestamp: float, row: Array) -> Score:
         nothing = np.full(len(row), np.nan)
@@ -281,9 +283,11 @@ class NodeScorer:
         if self.models.forecaster is not None and not self.health.may(self.models.forecaster):
             tick = tick._replace(surprise=None)
         tail, ratio = self.bundle.manifest.tail, self._threshold.ratio
-        held = self._peak.step(judged.combined)
-        level = self._threshold.step(held)
-        score = around_one(tail.score_of(held), tail.score_of(level))
+        whole = self._whole_peak.step(judged.combined)
+        level = self._threshold.step(self._peak.step(judged.counted), whole)
+        score = around_one(
+            tail.score_of(whole), tail.score_of(level) if self._threshold.reached else math.inf
+        )
         why = Reasons(partial(shares_of, self.models, tick, forests, judged.evidence))
         if not self.health.working:  # uncalibrated, but a node without any model is not blind
             score, contributions = robust_z(residual.scaled[0])
@@ -313,6 +317,7 @@ class NodeScorer:
             **self._memory.state(),
             "forest_scores": self._steady.state(),
             "evidence": self._peak.state(),
+            "whole_evidence": self._whole_peak.state(),
             **{f"threshold_{key}": value for key, value in self._threshold.state().items()},
         }
         if self._baseline is not None and self._residuals is not None:
@@ -352,6 +357,7 @@ class NodeScorer:
         self._threshold.restore(part(arrays, "threshold_"))
         self._steady.restore(arrays["forest_scores"])
         self._peak.restore(arrays["evidence"])
+        self._whole_peak.restore(arrays["whole_evidence"])
 
     def replay(self, other: NodeScorer) -> None:
         """Hot reload: live through what the scorer before has seen, so that this one is warm at once.

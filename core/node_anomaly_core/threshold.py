@@ -32,7 +32,7 @@ LONG_WINDOW_S = 3.5 * 86_400.0
 MOST_RISE = 1.3
 """An episode counts as at most this many times the threshold that it crossed, until it is OPEN_S old."""
 
-LONG_MOST_RISE = 1.12
+LONG_MOST_RISE = 1.1
 """For tight budgets, where one episode is more than a window allows."""
 
 UPDATE_S = 1_800.0
@@ -40,8 +40,8 @@ OPEN_S = 6 * 3_600.0
 """For this long an episode that is still going on does not raise the threshold over itself."""
 
 _COUNT_BIAS = 0.4  # keeps a budget of one a day on real servers; stationary noise realises somewhat more
-_LONG_COUNT_BIAS = 0.33
-_NOISE_MOST = 1.35  # the most that any of four noises raised, in alarms of one with independent episodes
+_LONG_COUNT_BIAS = 0.2
+_NOISE_MOST = 1.4  # the most that any of four noises raised, in alarms of one with independent episodes
 _LEAST_LEVEL = 0.05  # of evidence, where the median is 0 and the 95 % quantile of training 1
 _SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 _PEAKS = 12
@@ -95,11 +95,11 @@ class RollingThreshold:
         itself, other times between two looks (`update_s`), and episodes that count in full (`most_rise`
         infinite).
         """
-        tight = _tight(budget_per_week)
+        rare = tight(budget_per_week)
         if window_s is None:
-            window_s = LONG_WINDOW_S if tight else WINDOW_S
+            window_s = LONG_WINDOW_S if rare else WINDOW_S
         if most_rise is None:
-            most_rise = LONG_MOST_RISE if tight else MOST_RISE
+            most_rise = LONG_MOST_RISE if rare else MOST_RISE
         self._promised = max(level, _LEAST_LEVEL)
         self._block_s = MERGE_TICKS * interval_s
         self._blocks: deque[float] = deque(maxlen=max(3, round(window_s / self._block_s)))
@@ -113,15 +113,24 @@ class RollingThreshold:
         self._since = 0
         self._going_on = 0  # blocks since the episode began that has not ended
         self.level = self._promised
+        self.reached = False
+        """Whether the last tick reached the level in force."""
 
     @property
     def ratio(self) -> float:
         """The threshold as a multiple of what training promised."""
         return self.level / self._promised
 
-    def step(self, evidence: float) -> float:
-        """Take in this tick's combined evidence, NaN = unknown; the level that it is judged against."""
+    def step(self, evidence: float, whole: float | None = None) -> float:
+        """Take in this tick's combined evidence, NaN = unknown; the level that it is judged against.
+
+        `evidence` is what of the `whole` counts for an alarm, where that is not all of it. It is what reaches
+        a level; once that is reached the whole counts, for as long as it stays there.
+        """
         level = self.level
+        if self.reached and whole is not None:
+            evidence = whole
+        self.reached = evidence >= level
         self._last.append(evidence if evidence == evidence else -np.inf)  # noqa: PLR0124  # NaN
         if len(self._last) == HOLD_TICKS:
             self._highest = max(self._highest, min(self._last))
@@ -168,7 +177,7 @@ class RollingThreshold:
         """What a restart needs: the window, the level in force, and since when an episode is open."""
         return {
             "blocks": np.array(self._blocks),
-            "level": np.array([self.level, float(self._since), float(self._going_on)]),
+            "level": np.array([self.level, float(self._since), float(self._going_on), float(self.reached)]),
         }
 
     def adopt(self, other: RollingThreshold) -> None:
@@ -177,19 +186,20 @@ class RollingThreshold:
         self._blocks.clear()
         self._blocks.extend(block * change for block in other._blocks)
         self.level, self._since = other.ratio * self._promised, min(other._since, self._every)
-        self._going_on = other._going_on
+        self._going_on, self.reached = other._going_on, other.reached
 
     def restore(self, state: Mapping[str, NDArray[np.floating]]) -> None:
         """Take over what `state` saved; raises ValueError for numbers that no threshold has."""
-        level, since, going_on = (float(number) for number in state["level"])
+        level, since, going_on, reached = (float(number) for number in state["level"])
         in_range = _LEAST_LEVEL <= level < np.inf and 0 <= since <= self._every
-        if not in_range or not 0 <= going_on < np.inf:
+        if not in_range or not 0 <= going_on < np.inf or reached not in (0.0, 1.0):
             raise ValueError(f"a saved threshold of {level} after {since} blocks, {going_on} of an episode")
         if np.isnan(state["blocks"]).any() or (state["blocks"] == np.inf).any():
             raise ValueError("a saved threshold holds a level that is no number")
         self._blocks.clear()
         self._blocks.extend(float(block) for block in state["blocks"])
         self.level, self._since, self._going_on = level, int(since), int(going_on)
+        self.reached = bool(reached)
 
 
 def rolling_scores(
@@ -202,8 +212,12 @@ def rolling_scores(
     open_s: float = OPEN_S,
     update_s: float = UPDATE_S,
     most_rise: float | None = None,
+    whole: Array | None = None,
 ) -> Array:
-    """Scores (t,) of consecutive evidence (t,), NaN = unknown, by the node's own threshold."""
+    """Scores (t,) of consecutive evidence (t,), NaN = unknown, by the node's own threshold.
+
+    `evidence` is what counts for an alarm, `whole` what is shown, where that is more.
+    """
     threshold = RollingThreshold(
         tail.alarm_level(),
         budget_per_week,
@@ -213,8 +227,11 @@ def rolling_scores(
         update_s=update_s,
         most_rise=most_rise,
     )
-    levels = np.array([threshold.step(float(value)) for value in evidence])
-    return around(tail.score(evidence), tail.score(levels))
+    whole = evidence if whole is None else whole
+    levels, reached = np.full(len(evidence), np.nan), np.zeros(len(evidence), dtype=bool)
+    for tick, (counted, shown) in enumerate(zip(evidence.tolist(), whole.tolist(), strict=True)):
+        levels[tick], reached[tick] = threshold.step(counted, shown), threshold.reached
+    return around(tail.score(whole), np.where(reached, tail.score(levels), np.inf))
 
 
 def raised_on_noise(budget_per_week: float) -> float:
@@ -224,17 +241,18 @@ def raised_on_noise(budget_per_week: float) -> float:
     its episodes will reach it: the largest of a window is reached once in a window. Noise that is slow or has
     a heavy tail raises more than that (bench/threshold_noise.py, docs/adr/0029).
     """
-    window_s = LONG_WINDOW_S if _tight(budget_per_week) else WINDOW_S
+    window_s = LONG_WINDOW_S if tight(budget_per_week) else WINDOW_S
     return _NOISE_MOST * (max(_allowed(budget_per_week, window_s), 0.0) + 1) * WEEK / window_s
 
 
-def _tight(budget_per_week: float) -> bool:
+def tight(budget_per_week: float) -> bool:
+    """Whether a budget allows less than one alarm in two days."""
     return budget_per_week * WINDOW_S < WEEK
 
 
 def _allowed(budget_per_week: float, window_s: float) -> float:
     """How many episodes of a window may lie above the level."""
-    bias = _LONG_COUNT_BIAS if _tight(budget_per_week) else _COUNT_BIAS
+    bias = _LONG_COUNT_BIAS if tight(budget_per_week) else _COUNT_BIAS
     return budget_per_week * window_s / WEEK - bias
 
 

@@ -47,7 +47,20 @@ def test_one_alarm_is_always_forgiven_after_a_minute_and_the_promised_number_lat
 
 @pytest.mark.parametrize(
     ("hours", "forgiven"),
-    [(1, 2), (4, 2), (5, 3), (12, 3), (13, 4), (23, 4), (24, 5), (37, 5), (38, 6), (54, 6), (55, 7), (72, 7)],
+    [
+        (1, 2),
+        (3, 2),
+        (5, 3),
+        (10, 3),
+        (11, 4),
+        (20, 4),
+        (21, 5),
+        (32, 5),
+        (34, 6),
+        (47, 6),
+        (64, 7),
+        (72, 8),
+    ],
 )
 def test_how_many_alarms_are_forgiven_at_one_a_week_is_as_the_docs_say(hours, forgiven):
     for count, verdicts in ((forgiven, 0), (forgiven + 1, 1)):

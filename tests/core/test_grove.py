@@ -18,6 +18,7 @@ from node_anomaly_core.manifest import BOTH_SUMMARIES, NORMALISED
 from node_anomaly_core.members import Models, forest_input, judge, judge_tick
 from node_anomaly_core.summary import SUMMARY_WIDTH
 from node_anomaly_core.tensors import read_tensors, write_tensors
+from node_anomaly_core.witnesses import Witness
 
 KINDS = ("isolation_forest", "random_forest")
 
@@ -127,9 +128,12 @@ def test_a_forest_of_both_summaries_is_refused_where_it_is_said_to_read_one(both
 @given(st.lists(st.floats(-20, 200) | st.just(float("nan")), min_size=7, max_size=7))
 def test_a_tick_in_plain_numbers_is_judged_as_in_a_batch(bundle, scores):
     raw = {model.name: score for model, score in zip(bundle.manifest.models, scores, strict=True)}
-    batch = judge(bundle.manifest, {name: np.array([score, 0.5]) for name, score in raw.items()})
-    tick = judge_tick(bundle.manifest, raw)
+    witnesses = (Witness((bundle.manifest.models[0].name,), 0.9),)
+    manifest = replace(bundle.manifest, witnesses=witnesses)
+    batch = judge(manifest, {name: np.array([score, 0.5]) for name, score in raw.items()})
+    tick = judge_tick(manifest, raw)
     np.testing.assert_array_equal(tick.combined, batch.combined[0])
+    np.testing.assert_array_equal(tick.counted, batch.counted[0])
     for name in raw:
         np.testing.assert_array_equal(tick.members[name], batch.members[name][0])
         np.testing.assert_array_equal(tick.evidence[name], batch.evidence[name][0])

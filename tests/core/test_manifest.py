@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import small_bundle
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.manifest import FileEntry, Manifest, parse_manifest
+from node_anomaly_core.witnesses import Witness
 
 Document = dict[str, Any]
 
@@ -47,6 +48,12 @@ def test_a_manifest_comes_back_as_it_was_written(manifest: Manifest) -> None:
     assert [f.name for f in back.features] == [f.name for f in manifest.features]
     assert [f.direction for f in back.features] == [f.direction for f in manifest.features]
     assert replace(back, features=()) == replace(manifest, features=())
+
+
+def test_witnesses_come_back_and_are_not_written_where_there_are_none(manifest: Manifest) -> None:
+    assert b"witnesses" not in manifest.to_bytes()
+    witnesses = (Witness(("lstm",), 0.9), Witness(("isolation_forest", "random_forest"), 0.7))
+    assert parse_manifest(replace(manifest, witnesses=witnesses).to_bytes()).witnesses == witnesses
 
 
 def test_equal_manifests_are_equal_bytes(manifest: Manifest) -> None:
@@ -134,6 +141,27 @@ BROKEN: dict[str, tuple[Callable[[Document], object], str]] = {
     "a digest that is too long": (
         lambda d: d["files"].update(b={"size": 1, "sha256": "0" * 65}),
         "files.b.sha256",
+    ),
+    "witnesses that are no list": (lambda d: d.update(witnesses={}), "witnesses"),
+    "a crowd of witnesses": (
+        lambda d: d.update(witnesses=[{"models": ["lstm"], "share": 1}] * 5),
+        "witnesses",
+    ),
+    "a witness nobody knows": (
+        lambda d: d.update(witnesses=[{"models": ["lstm", "arima"], "share": 1}]),
+        "witnesses[0].models",
+    ),
+    "a witness of another type": (
+        lambda d: d.update(witnesses=[{"models": [["lstm"]], "share": 1}]),
+        "witnesses[0].models",
+    ),
+    "nobody as a witness": (
+        lambda d: d.update(witnesses=[{"models": [], "share": 1}]),
+        "witnesses[0].models",
+    ),
+    "a witness of no share": (
+        lambda d: d.update(witnesses=[{"models": ["lstm"], "share": 0}]),
+        "witnesses[0].share",
     ),
     "files by the hundred": (lambda d: d.update(files={str(i): {} for i in range(33)}), "files"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,8 @@ from node_anomaly_core.members import judge
 from node_anomaly_core.score import Score
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.steady import PeakHold
-from node_anomaly_core.threshold import RollingThreshold
+from node_anomaly_core.threshold import RollingThreshold, around_one
+from node_anomaly_core.witnesses import Witness
 from small_bundle import LIVE
 
 Array = NDArray[np.float64]
@@ -64,6 +66,58 @@ def test_a_score_is_one_exactly_when_the_evidence_reaches_the_level_in_force(res
         above.append(score.score >= 1.0)
     assert 0 < sum(above) < len(above)
     assert own.ratio > 1.1
+
+
+@pytest.fixture(scope="module")
+def witnessed(restless: Bundle) -> Bundle:
+    """The same where the autoregression must bear out what the forest says."""
+    manifest = replace(restless.manifest, witnesses=(Witness(("autoregression",), 1.2),))
+    return replace(restless, manifest=manifest)
+
+
+def test_what_nobody_bears_out_is_no_alarm_and_is_shown_all_the_same(
+    restless: Bundle, witnessed: Bundle
+) -> None:
+    manifest, history = witnessed.manifest, rows(60, 300)
+    scorer, measured = NodeScorer(witnessed, INTERVAL_S), NodeScorer(restless, INTERVAL_S)
+    own = RollingThreshold(manifest.tail.alarm_level(), manifest.budget_per_week, INTERVAL_S)
+    counts, whole, quieted, stood = PeakHold(), PeakHold(), 0, 0
+    for tick, row in enumerate(history):
+        score = scorer.step(LIVE + tick * INTERVAL_S, row)
+        raw = measured.measure(LIVE + tick * INTERVAL_S, row)
+        if not raw:
+            continue
+        judged = judge(manifest, {name: np.array([one]) for name, one in raw.items()})
+        decisive, shown = counts.step(float(judged.counted[0])), whole.step(float(judged.combined[0]))
+        level = own.step(decisive, shown)
+        assert (score.score >= 1.0) == own.reached
+        quieted += decisive < level <= shown and not own.reached
+        stood += decisive < level <= shown and own.reached
+        if not own.reached:
+            assert score.score == around_one(manifest.tail.score_of(shown), math.inf)
+    assert quieted > 5
+    assert stood > 5
+
+
+def test_what_counted_and_what_was_shown_outlive_a_restart(witnessed: Bundle) -> None:
+    history = rows(68, 120)
+    before, after = NodeScorer(witnessed, INTERVAL_S), NodeScorer(witnessed, INTERVAL_S)
+    lived(before, history[:100])
+    saved = before.state()
+    assert not np.array_equal(saved["evidence"], saved["whole_evidence"])
+    assert after.restore(saved)
+    for name in ("evidence", "whole_evidence"):
+        np.testing.assert_array_equal(after.state()[name], saved[name])
+
+
+def test_a_state_from_before_there_were_witnesses_is_taken(restless: Bundle) -> None:
+    before, after = NodeScorer(restless, INTERVAL_S), NodeScorer(restless, INTERVAL_S)
+    lived(before, rows(69, 100))
+    saved = before.state()
+    expected = saved.pop("whole_evidence")
+    saved["threshold_level"] = saved["threshold_level"][:3]
+    assert after.restore(saved)
+    np.testing.assert_array_equal(after.state()["whole_evidence"], expected)
 
 
 def test_a_cold_node_has_the_threshold_that_training_promised(restless: Bundle) -> None:

@@ -10,11 +10,12 @@ import pytest
 from node_anomaly_core.calibration import MemberScale, Tail
 from node_anomaly_core.features import CATALOGUE
 from node_anomaly_core.manifest import Manifest, ModelEntry
+from node_anomaly_core.witnesses import Witness
 from node_anomaly_trainer.candidate import split
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.dataset import History
-from node_anomaly_trainer.fitting import WEIGHTS, _entry
+from node_anomaly_trainer.fitting import WEIGHTS, _entry, witnesses_among
 from node_anomaly_trainer.models import MODELS
 from node_anomaly_trainer.weights import LEAST_FAULTS, weighted
 
@@ -121,3 +122,20 @@ def test_the_part_that_is_judged_has_no_say(parts):
         scores[parts.judged] = 1e3
     fewer = replace(parts, faults=[fault for fault in parts.faults if fault.start < parts.judged.start])
     assert weights(weighted(fewer, manifest(*PRIOR), clean, wild, BUDGET)) == expected
+
+
+def test_who_must_agree_decides_what_a_weight_is_worth(parts):
+    """The keen member hears faults, but no weight finds more where alarms are what the deaf one hears."""
+    clean = {name: quiet(seed) for seed, name in enumerate(PRIOR)}
+    faulted = clean | {"keen": loud(parts, clean["keen"], 3.5)}
+    bound = replace(manifest(*PRIOR), witnesses=(Witness(("deaf",), 1e6),))
+    assert weights(weighted(parts, manifest(*PRIOR), clean, faulted, BUDGET)) != PRIOR
+    assert weights(weighted(parts, bound, clean, faulted, BUDGET)) == PRIOR
+
+
+def test_a_tight_budget_has_witnesses_among_the_members_there_are():
+    assert witnesses_among(("lstm", "isolation_forest", "kmeans")) == (
+        Witness(("lstm",), 0.9),
+        Witness(("isolation_forest",), 0.7),
+    )
+    assert witnesses_among(("kmeans",)) == ()

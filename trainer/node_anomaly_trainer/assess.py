@@ -114,7 +114,8 @@ def assess(
         on_noise = budget  # its stretches are too short for a threshold of their own
     else:
         manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration)
-        shown = _shown(manifest, judge(manifest, raw).held, parts)
+        heard = judge(manifest, raw)
+        shown = _shown(manifest, heard.held, parts, heard.held_whole)
         normal = parts.normal[parts.judged]
         judged = [np.where(normal[:, node], scores, np.nan) for node, scores in enumerate(shown)]
         on_noise = raised_on_noise(budget)
@@ -169,11 +170,15 @@ def assess(
     return Assessed(parts, final, evaluation, clean, faulted, tuple(judged))
 
 
-def _shown(manifest: Manifest, evidence: Array, parts: Parts) -> list[Array]:
+def _shown(manifest: Manifest, counted: Array, parts: Parts, whole: Array | None = None) -> list[Array]:
     """Per node the scores (t,) of the judged part by its own threshold, which starts on the part before."""
     skip = parts.judged.start - parts.late.start
     budget, interval = manifest.budget_per_week, parts.clean.interval_s
-    return [rolling_scores(manifest.tail, late, budget, interval)[skip:] for late in evidence[parts.late].T]
+    pairs = zip(counted[parts.late].T, (counted if whole is None else whole)[parts.late].T, strict=True)
+    return [
+        rolling_scores(manifest.tail, decisive, budget, interval, whole=shown)[skip:]
+        for decisive, shown in pairs
+    ]
 
 
 def _hits(scores: Array, parts: Parts, faults: Sequence[Fault]) -> list[bool]:

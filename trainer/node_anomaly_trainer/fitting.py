@@ -19,6 +19,8 @@ from node_anomaly_core.log_errors import LOG_ERRORS, complaint_columns
 from node_anomaly_core.manifest import Manifest, ModelEntry
 from node_anomaly_core.members import COHORT_FILE, Models
 from node_anomaly_core.tensors import write_tensors
+from node_anomaly_core.threshold import tight
+from node_anomaly_core.witnesses import Witness
 from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL
 from node_anomaly_trainer.candidate import Candidate, Parts, part_of
 from node_anomaly_trainer.config import TrainConfig
@@ -42,6 +44,12 @@ incident in logs needs (docs/adr/0028), for the open servers have none."""
 
 FOREST_WEIGHT = {False: 0.5, True: 2.0}
 """Of the Random Forest: injected faults teach little, real incidents much (docs/adr/0030)."""
+
+WITNESSES = (
+    Witness(("lstm",), 0.9),
+    Witness(("isolation_forest", "isolation_forest_absolute"), 0.7),
+)
+"""Of an alarm under a tight budget: the forecaster, and one of the Isolation Forests (docs/adr/0031)."""
 
 TAUGHT_BY = "random_forest_taught_by"
 """In the provenance: what the Random Forest learnt from."""
@@ -105,12 +113,14 @@ def fit(
             models[name].fit(data, config.training.seed, report)
     with progress.phase("export"):
         files = {model.filename: model.export() for model in models.values()}
+    budget = config.budget.false_alarms_per_node_week
     manifest = Manifest(
         features=parts.clean.features,
         interval_s=parts.clean.interval_s,
         models=tuple(_entry(name, models, real=data.real) for name in members),
         tail=PLACEHOLDER_TAIL,
-        budget_per_week=config.budget.false_alarms_per_node_week,
+        budget_per_week=budget,
+        witnesses=witnesses_among(members) if tight(budget) else (),
         trained_at=_now(),
         origin="trained",
         nodes=parts.clean.nodes,
@@ -121,6 +131,15 @@ def fit(
     candidate = Candidate(models, cohort, clean, faulted, manifest, files)
     cohort = replace(cohort, forecast_scale=_forecast_scale(candidate, parts))
     return replace(candidate, cohort=cohort, files={**files, COHORT_FILE: write_tensors(cohort.tensors())})
+
+
+def witnesses_among(members: Sequence[str]) -> tuple[Witness, ...]:
+    """Those groups of whom somebody is there, without whoever is not."""
+    there = [
+        Witness(tuple(name for name in witness.models if name in members), witness.share)
+        for witness in WITNESSES
+    ]
+    return tuple(witness for witness in there if witness.models)
 
 
 def _now() -> float:

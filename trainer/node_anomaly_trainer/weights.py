@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from node_anomaly_core.calibration import combine, fit_tail
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.steady import peak_held
+from node_anomaly_core.witnesses import witnessed
 from node_anomaly_trainer import evaluate
 from node_anomaly_trainer.calibrate import member_scale
 from node_anomaly_trainer.candidate import Parts
@@ -48,13 +49,17 @@ def weighted(
         model.name: member_scale(model, np.where(normal, clean[model.name][parts.calibration], np.nan))
         for model in manifest.models
     }
-    quiet = [scale[name].evidence(clean[name][parts.calibration]) for name in names]
-    loud = [scale[name].evidence(faulted[name][parts.calibration]) for name in names]
+    quiet = {name: scale[name].evidence(clean[name][parts.calibration]) for name in names}
+    loud = {name: scale[name].evidence(faulted[name][parts.calibration]) for name in names}
+
+    def counted(evidence: Mapping[str, Array], weights: Sequence[float]) -> Array:
+        whole = combine(list(evidence.values()), weights)
+        return peak_held(witnessed(whole, evidence, manifest.witnesses))
 
     def found(weights: Sequence[float]) -> float:
-        series = np.where(normal, peak_held(combine(quiet, weights)), np.nan)
+        series = np.where(normal, counted(quiet, weights), np.nan)
         tail = fit_tail(list(series.T), parts.clean.interval_s, budget_per_week)
-        scores = tail.score(peak_held(combine(loud, weights)))
+        scores = tail.score(counted(loud, weights))
         by_node = dict(zip(parts.clean.nodes, scores.T, strict=True))
         return evaluate.recall(evaluate.caught(by_node, faults, first=parts.calibration.start))
 

@@ -191,6 +191,8 @@ def changes(manifest: Manifest, production: Bundle | None) -> tuple[str, ...]:
     for model in manifest.models:
         if model.name in was and abs(was[model.name] - model.weight) > 1e-9:
             lines.append(f"weight of {model.name}: {was[model.name]:g} before, {model.weight:g} now")
+    if manifest.witnesses != old.witnesses:
+        lines.append(f"an alarm needs {_agreement(old)} before, {_agreement(manifest)} now")
     if manifest.budget_per_week != old.budget_per_week:
         lines.append(f"budget: {old.budget_per_week:g} before, {manifest.budget_per_week:g} now")
     lines.append(
@@ -198,6 +200,10 @@ def changes(manifest: Manifest, production: Bundle | None) -> tuple[str, ...]:
         f"{manifest.tail.alarm_level():.2f} now"
     )
     return tuple(lines)
+
+
+def _agreement(manifest: Manifest) -> str:
+    return " and ".join(" or ".join(witness.models) for witness in manifest.witnesses) or "no witness"
 
 
 def _difference(what: str, now: Sequence[str], before: Sequence[str]) -> list[str]:
