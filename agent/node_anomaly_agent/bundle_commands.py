@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from node_anomaly_agent.scorer import align
-from node_anomaly_agent.units import format_fact, format_value
+from node_anomaly_agent.units import format_fact, format_value, format_witnesses
 from node_anomaly_core.bundle import Bundle, resolve_current, verify_bundle
 from node_anomaly_core.features import Feature
 from node_anomaly_core.signing import PublicKey
@@ -44,6 +44,11 @@ def show_table(path: Path, trusted: Sequence[PublicKey] = ()) -> str:
         ("trained", trained),
         ("interval", f"{manifest.interval_s:g} s"),
         ("budget", f"{manifest.budget_per_week:g} false alarms per node and week"),
+        *(
+            [("evidence of an alarm", f"this much from {format_witnesses(manifest.witnesses)}")]
+            if manifest.witnesses
+            else []
+        ),
         ("known nodes", str(len(manifest.nodes))),
         *((key, format_fact(key, value)) for key, value in sorted(manifest.provenance.items())),
     ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from node_anomaly_agent.page_html import card, code, facts, score_bar, score_text, share_bar, table, text
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.snapshot import FEATURE_STATES, Reason, Snapshot, reasons
-from node_anomaly_agent.units import UNKNOWN, format_age, format_fact, format_value
+from node_anomaly_agent.units import UNKNOWN, format_age, format_fact, format_value, format_witnesses
 
 TOP_REASONS = 8
 LISTED_NAMES = 60
@@ -86,7 +86,11 @@ def models_card(snapshot: Snapshot) -> str:
         shown = UNKNOWN if math.isnan(value) else f"{score_text(value)}{score_bar(value)}"
         label = code(name) if name == kind else f'{code(name)}<div class="dim">{text(kind)}</div>'
         rows.append((label, shown))
-    return card("Models", table(("Model", "Score alone"), rows, 1), "third")
+    content = table(("Model", "Score alone"), rows, 1)
+    if snapshot.bundle.witnesses:
+        agree = text(format_witnesses(snapshot.bundle.witnesses))
+        content += f'<p class="dim">An alarm needs this much of its evidence from: {agree}.</p>'
+    return card("Models", content, "third")
 
 
 def features_card(snapshot: Snapshot) -> str:

@@ -26,6 +26,7 @@ from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import Feature
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.score import Score
+from node_anomaly_core.witnesses import Witness
 
 PHASES: tuple[str, ...] = ("sample", "score")
 FAILURE_REASONS: tuple[str, ...] = ("sample", "score")
@@ -110,6 +111,7 @@ class BundleInfo:
     provenance: Mapping[str, str | float]
     budget_per_week: float = 1.0
     signed_by: str = ""
+    witnesses: tuple[Witness, ...] = ()
 
     @classmethod
     def of(cls, path: str, version: str, manifest: Manifest, signed_by: str = "") -> BundleInfo:
@@ -124,6 +126,7 @@ class BundleInfo:
             provenance=manifest.provenance,
             budget_per_week=manifest.budget_per_week,
             signed_by=signed_by,
+            witnesses=manifest.witnesses,
         )
 
 

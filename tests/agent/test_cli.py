@@ -20,6 +20,7 @@ from node_anomaly_agent.cli import build_parser, main
 from node_anomaly_agent.config import KEYS, load_config
 from node_anomaly_agent.scorer import AgentScorer, load_candidate
 from node_anomaly_agent.state import AgentState, encode_state, save_state
+from node_anomaly_core.bundle import starter_bundle
 from node_anomaly_core.features import CATALOGUE
 
 
@@ -166,6 +167,13 @@ def test_bundle_show_prints_what_it_says_of_itself(capsys, tmp_path):
     assert "2023-11-14 22:13 UTC" in out
     assert "a test" in out
     assert "forest.safetensors" in out
+
+
+def test_bundle_show_says_who_must_agree(capsys):
+    assert main(["bundle", "show", str(starter_bundle())]) == 0
+    assert (
+        "lstm (90 %) and one of isolation_forest, isolation_forest_absolute (70 %)" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("action", ["verify", "show"])

@@ -19,6 +19,7 @@ from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import BundleInfo, ReloadStatus, Snapshot
 from node_anomaly_core.features import Feature
+from node_anomaly_core.witnesses import Witness
 
 SITE = Site("1.2.3", "db-1", "/metrics")
 MAX_BYTES = 64 << 10
@@ -105,6 +106,16 @@ def test_reasons_are_given_with_share_direction_and_both_values_in_human_units()
     assert "▲ 2 KiB/s1 KiB/s" in said
 
 
+def test_who_must_agree_is_said_beside_the_models_and_only_where_somebody_must():
+    bundle = make_snapshot().bundle
+    agreed = replace(bundle, witnesses=(Witness(("lstm",), 0.9), Witness(("forest", "other"), 0.7)))
+    said = "".join(read(show(make_snapshot(bundle=agreed))).text)
+    assert (
+        "An alarm needs this much of its evidence from: lstm (90 %) and one of forest, other (70 %)." in said
+    )
+    assert "An alarm needs" not in show(make_snapshot(bundle=bundle))
+
+
 def test_a_refused_bundle_and_a_failing_collector_are_said_at_the_top_and_an_absent_part_is_not():
     page = show(page_states.rejected())
     top = page[: page.index("Normal: ")]
@@ -153,6 +164,7 @@ def test_everything_that_comes_from_elsewhere_is_escaped_and_cut():
     long = HOSTILE * 500
     feature = Feature(long, "ratio", long, "cpu", "gauge", "high", 1e-3, None)
     bundle = BundleInfo(long, long, long, START, ((long, long),), (feature,), {long: long}, 1.0, long)
+    bundle = replace(bundle, witnesses=(Witness((long,), 1.0),))
     score = replace(
         make_score(score=2.0, values=(0.5,)), model_scores={long: 2.0}, states=("active",), score=2.0
     )
