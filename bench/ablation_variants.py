@@ -201,7 +201,7 @@ def scores_of(measured: Measured, variant: Variant, interval_s: float, per_week:
     calibration, lived = evidence_of(measured, variant)
     if not (tight(per_week) if variant.witnesses is None else variant.witnesses):
         calibration, lived = (Evidence(one.whole, one.whole) for one in (calibration, lived))
-    tail = fit_tail([calibration.whole], interval_s, per_week, [calibration.counted])
+    tail = fit_tail([calibration.whole], interval_s, per_week)
     begin = len(calibration.whole)
     if not variant.rolling:
         return tail.score(lived.counted[begin:])

@@ -149,22 +149,15 @@ def _weeks(levels: Sequence[Array], interval_s: float) -> float:
     return float(sum(int(np.isfinite(level).sum()) for level in levels)) * interval_s / WEEK
 
 
-def fit_tail(
-    series: Sequence[Array],
-    interval_s: float,
-    budget_per_week: float,
-    counted: Sequence[Array] | None = None,
-) -> Tail:
+def fit_tail(series: Sequence[Array], interval_s: float, budget_per_week: float) -> Tail:
     """Calibrate on normal evidence, one array (t,) per node, so that held alarms come once per budget.
 
-    `counted` is what of each series counts for an alarm, where that is not all of it.
     Raises ValueError when there is too little normal data to say anything (fewer than 200 known ticks).
     """
     known = np.sort(np.concatenate([evidence[np.isfinite(evidence)] for evidence in series]))
     if len(known) < 200:
         raise ValueError(f"calibration needs at least 200 normal ticks, got {len(known)}")
-    decisive = [held(evidence) for evidence in (series if counted is None else counted)]
-    threshold = _alarm_level(decisive, interval_s, budget_per_week)
+    threshold = _alarm_level([held(evidence) for evidence in series], interval_s, budget_per_week)
     shares = [share for share in _BODY if share * len(known) >= 10]
     knots = [float(known[min(len(known) - 1, round((1 - share) * len(known)))]) for share in shares]
     log10p = [float(np.log10(share)) for share in shares]

@@ -81,14 +81,6 @@ def test_time_nobody_judged_buys_no_false_alarms() -> None:
     assert rates[1] < 1.6 * rates[0]
 
 
-def test_the_threshold_is_where_what_counts_is_held_and_the_scale_is_that_of_all_of_it() -> None:
-    evidence = noise(4, 12_000, 6)
-    counted = np.minimum(evidence, 0.5 * evidence)  # where it is above 0, half of it counts
-    whole, half = (fit_tail(columns(evidence), INTERVAL_S, 1.0, given) for given in (None, columns(counted)))
-    assert half.alarm_level() == pytest.approx(0.5 * whole.alarm_level(), rel=0.05)
-    assert (half.knots, half.log10p) == (whole.knots, whole.log10p)
-
-
 def test_a_looser_budget_means_a_lower_threshold() -> None:
     evidence = columns(noise(1, 12_000, 4))
     strict, loose = (fit_tail(evidence, INTERVAL_S, budget) for budget in (1.0, 50.0))

@@ -15,7 +15,6 @@ from node_anomaly_core.log_errors import LEAST_SPREAD, LOG_ERRORS
 from node_anomaly_core.manifest import BOTH_SUMMARIES, Manifest, ModelEntry
 from node_anomaly_core.members import judge
 from node_anomaly_core.steady import peak_held
-from node_anomaly_core.witnesses import witnessed
 from node_anomaly_trainer.candidate import Candidate, Parts, part_of
 from node_anomaly_trainer.dataset import NORMAL
 from node_anomaly_trainer.progress import Report
@@ -100,14 +99,8 @@ def calibrated(manifest: Manifest, series: Sequence[Raw]) -> Manifest:
         for collected, values in zip(evidence, own, strict=True):
             collected.append(values)
         models.append(replace(model, scale=scale, tail=_tail(own, manifest)))
-    weights, names = [model.weight for model in models], [model.name for model in models]
-    whole = [combine(members, weights) for members in evidence]
-    counted = [
-        peak_held(witnessed(together, dict(zip(names, members, strict=True)), manifest.witnesses))
-        for together, members in zip(whole, evidence, strict=True)
-    ]
-    tail = _tail([peak_held(together) for together in whole], manifest, counted)
-    return replace(manifest, models=tuple(models), tail=tail)
+    combined = [peak_held(combine(members, [model.weight for model in models])) for members in evidence]
+    return replace(manifest, models=tuple(models), tail=_tail(combined, manifest))
 
 
 def member_scale(model: ModelEntry, scores: Array) -> MemberScale:
@@ -122,9 +115,9 @@ def member_scale(model: ModelEntry, scores: Array) -> MemberScale:
     return fit_member(scores, LEAST_SPREAD if model.type == LOG_ERRORS else 0.0)
 
 
-def _tail(series: Sequence[Array], manifest: Manifest, counted: Sequence[Array] | None = None) -> Tail:
+def _tail(series: Sequence[Array], manifest: Manifest) -> Tail:
     try:
-        return fit_tail(series, manifest.interval_s, manifest.budget_per_week, counted)
+        return fit_tail(series, manifest.interval_s, manifest.budget_per_week)
     except ValueError as error:
         raise TrainingError(f"calibration: {error}", "give it a longer history") from error
 
