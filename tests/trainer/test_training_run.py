@@ -149,6 +149,7 @@ def test_the_same_history_and_seed_give_the_same_bundle_to_the_byte(runs, monkey
 def test_without_deploy_nothing_is_published(runs):
     first, _, second, _ = runs
     assert first.path.exists()
+    assert "witnesses" not in json.loads((first.path / "manifest.json").read_text()), "not at twenty a week"
     assert second.path is None
     assert second.version == ""
 
