@@ -20,7 +20,9 @@ from node_anomaly_trainer.commands import app
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.config_delivery import MetricsConfig, PublishConfig
 from node_anomaly_trainer.evaluate import Evaluation
+from node_anomaly_trainer.fitting import witnesses_among
 from node_anomaly_trainer.progress import SilentProgress
+from node_anomaly_trainer.report.record import changes
 from node_anomaly_trainer.report.write import Artifacts
 from node_anomaly_trainer.signing_keys import make_pair
 
@@ -181,3 +183,10 @@ def test_the_commands_go_forward_and_back(run):
     assert "no version before" in back.output
     wrong = runner.invoke(app, ["rollback", "--channel", "../x", "--config", str(settings)])
     assert wrong.exit_code == 2
+
+
+def test_who_must_agree_is_among_what_changed_against_production(small):
+    agreed = replace(small.manifest, witnesses=witnesses_among(("lstm", "isolation_forest")))
+    lines = changes(agreed, small.bundle())
+    assert "an alarm needs no witness before, lstm and isolation_forest now" in lines
+    assert not [line for line in changes(small.manifest, small.bundle()) if "an alarm needs" in line]
