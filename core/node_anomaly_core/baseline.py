@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.quantiles import column_medians, column_quantiles
+
 PRIOR_ROWS = 240
 """Rows a node must bring before its own estimate weighs as much as the cohort's: an hour at 15 s."""
 
@@ -66,7 +68,7 @@ def robust_scale(values: Array, floor: Array) -> tuple[Array, Array]:
     seen = np.isfinite(values).any(axis=0)
     if seen.any():
         rows = np.asarray(values[:, seen], dtype=np.float64)
-        low, middle, high = np.nanquantile(rows, [0.25, 0.5, 0.75], axis=0)
+        low, middle, high = column_quantiles(rows, (0.25, 0.5, 0.75))
         spread = np.nanmax(rows, axis=0) - np.nanmin(rows, axis=0)
         centre[seen] = middle
         scale[seen] = np.maximum.reduce(
@@ -89,7 +91,7 @@ def residual_centre(residuals: NDArray[np.floating], centred: slice) -> Array:
     result = np.where(np.isfinite(residuals).any(axis=0), 0.0, np.nan)
     for block in range(*centred.indices(residuals.shape[1])):
         seen = np.isfinite(result[block])
-        result[block, seen] = np.nanmedian(residuals[:, block, seen], axis=0)
+        result[block, seen] = column_medians(residuals[:, block, seen])
     return result
 
 
@@ -159,5 +161,5 @@ def fit_prior(baselines: list[Baseline], floor: Array) -> Prior:
 def _median(values: Array, otherwise: Array) -> Array:
     result = np.array(otherwise, dtype=np.float64, copy=True)
     seen = np.isfinite(values).any(axis=0)
-    result[seen] = np.nanmedian(values[:, seen], axis=0)
+    result[seen] = column_medians(values[:, seen])
     return result
