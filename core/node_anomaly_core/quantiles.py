@@ -1,8 +1,8 @@
 """Quantiles by column, NaN ignored: to the last bit those of NumPy, without what NumPy needs for them.
 
-`np.nanquantile` and `np.nanmedian` import `numpy.ma` at their first call, on a node when it verifies its first
-bundle: 1.2 MiB that stay, and 9 for a moment where no bytecode is cached and Python has to compile it. They
-also go column by column.
+`np.nanquantile` and `np.nanmedian` import `numpy.ma` at their first call, on a node when it verifies its
+first bundle: 1.2 MiB that stay, and 9 for a moment where no bytecode is cached and Python has to compile it.
+They also go column by column.
 """
 
 from __future__ import annotations
