@@ -24,6 +24,7 @@ from node_anomaly_core.degradation import MemberHealth
 from node_anomaly_core.features import Feature
 from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.score import Score
+from node_anomaly_core.witnesses import Witness
 
 START = 1_700_000_000.0
 
@@ -152,6 +153,7 @@ def make_score(
     values: Any = (0.5, 2048.0, math.nan),
     *,
     warm: bool = True,
+    held_back_by: tuple[Witness, ...] = (),
 ) -> Score:
     values = np.asarray(values, dtype=float)
     nothing = np.full(len(values), np.nan)
@@ -167,6 +169,7 @@ def make_score(
         expected=np.where(known, values / 2, np.nan) if warm else nothing,
         observed=values,
         states=tuple("active" if ok else "missing" for ok in known),
+        held_back_by=held_back_by,
     )
 
 

@@ -22,6 +22,7 @@ from node_anomaly_core.features import CATALOGUE, Feature
 from node_anomaly_core.forecast import Forecast, Leaving
 from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.score import Score
+from node_anomaly_core.witnesses import Witness
 
 MODELS = ("isolation_forest", "isolation_forest_raw", "random_forest", "lstm", "kmeans", "autoregression")
 NOW = START + 3.0
@@ -215,6 +216,16 @@ def rejected() -> Snapshot:
     )
 
 
+def held_back() -> Snapshot:
+    """All models together are over the threshold, the forecaster is not surprised."""
+    witnesses = (Witness(("lstm",), 0.9), Witness(("isolation_forest", "isolation_forest_raw"), 0.7))
+    scores = normal_scores()
+    scores[1400:] = np.linspace(0.7, 0.97, 40)
+    score = score_of(START, 0.97)
+    score = replace(score, model_scores={**score.model_scores, "lstm": 0.31}, held_back_by=witnesses[:1])
+    return _snapshot(score=score, history=history_of(scores), bundle=replace(bundle(), witnesses=witnesses))
+
+
 STATES = {
     "fresh": fresh,
     "not-ready": not_ready,
@@ -222,6 +233,7 @@ STATES = {
     "anomalous": anomalous,
     "recorded": recorded,
     "foreseen": foreseen,
+    "held-back": held_back,
     "rejected": rejected,
 }
 

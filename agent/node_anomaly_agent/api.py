@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from node_anomaly_agent.episode import Episode, document
 from node_anomaly_agent.forecast_status import horizon_label
 from node_anomaly_agent.snapshot import Reason, Snapshot, reasons
 from node_anomaly_core.score import Score
+from node_anomaly_core.witnesses import Witness
 
 
 def score_document(snapshot: Snapshot) -> dict[str, object]:
@@ -94,14 +95,20 @@ def recorded_document(episode: Episode) -> dict[str, object]:
 def scored(score: Score | None) -> dict[str, object]:
     """One evaluation: when, how unusual, and what each model says alone."""
     if score is None:
-        return {"timestamp": None, "score": None, "anomalous": None, "models": {}}
+        return {"timestamp": None, "score": None, "anomalous": None, "models": {}, "held_back_by": []}
     known: Mapping[str, float] = score.model_scores
     return {
         "timestamp": score.timestamp,
         "score": score.score,
         "anomalous": bool(score.score >= 1) if score.warm else None,
         "models": dict(known),
+        "held_back_by": witness_documents(score.held_back_by),
     }
+
+
+def witness_documents(witnesses: Sequence[Witness]) -> list[dict[str, object]]:
+    """Groups of models of which one must bring a share of the evidence, as a bundle names them."""
+    return [{"models": list(witness.models), "share": witness.share} for witness in witnesses]
 
 
 def reason_document(reason: Reason, *, whole: bool = False) -> dict[str, object]:

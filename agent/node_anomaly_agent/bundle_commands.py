@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from node_anomaly_agent.scorer import align
-from node_anomaly_agent.units import format_fact, format_value, format_witnesses
+from node_anomaly_agent.units import format_fact, format_value
 from node_anomaly_core.bundle import Bundle, resolve_current, verify_bundle
 from node_anomaly_core.features import Feature
 from node_anomaly_core.signing import PublicKey
+from node_anomaly_core.witnesses import in_words
 
 
 def verify_line(path: Path, supplied: Sequence[Feature], trusted: Sequence[PublicKey] = ()) -> str:
@@ -45,7 +46,7 @@ def show_table(path: Path, trusted: Sequence[PublicKey] = ()) -> str:
         ("interval", f"{manifest.interval_s:g} s"),
         ("budget", f"{manifest.budget_per_week:g} false alarms per node and week"),
         *(
-            [("evidence of an alarm", f"this much from {format_witnesses(manifest.witnesses)}")]
+            [("evidence of an alarm", f"this much from {in_words(manifest.witnesses)}")]
             if manifest.witnesses
             else []
         ),

@@ -77,6 +77,11 @@ def _scores(snapshot: Snapshot) -> Iterator[Family]:
         "How unusual this node is now: 1 is the alarm threshold, absent until the agent is warm.",
         score.score,
     )
+    yield plain_gauge(
+        "anomaly_alarm_held_back",
+        "1 while all models together reach the threshold, but not those that must agree: no alarm.",
+        bool(score.held_back_by),
+    )
     yield gauge(
         "anomaly_model_score",
         "The score of one model alone, on the scale of anomaly_score.",

@@ -14,7 +14,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from node_anomaly_agent.api import forecast_document
+from node_anomaly_agent.api import forecast_document, witness_documents
 from node_anomaly_agent.assembly import build_logs, build_sampler, choose_bundle_directory, node_name
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.config import AgentConfig
@@ -40,6 +40,7 @@ from node_anomaly_agent.units import UNKNOWN, format_age, format_value
 from node_anomaly_agent.web_answer import finite
 from node_anomaly_core.bundle import DIGEST, resolve_current, starter_bundle
 from node_anomaly_core.errors import AnomalyError, BundleError
+from node_anomaly_core.witnesses import in_words
 
 SAMPLES = 4
 """How often the host is looked at when there is no saved window: three seconds of rates."""
@@ -218,6 +219,7 @@ def render_json(outcome: Outcome, version: str) -> str:
         "threshold_ratio": None if score is None else _number(score.threshold_ratio),
         "timestamp": snapshot.timestamp,
         "models": {name: _number(value) for name, value in score.model_scores.items()} if score else {},
+        "held_back_by": [] if score is None else witness_documents(score.held_back_by),
         "features": [
             {
                 "feature": reason.feature.name,
@@ -288,7 +290,11 @@ def _headline(outcome: Outcome) -> str:
 def _models(snapshot: Snapshot) -> list[str]:
     scores = {} if snapshot.score is None else snapshot.score.model_scores
     width = max(map(len, scores), default=0)
-    return [f"  {name:<{width}}  {_two_digits(value)}" for name, value in scores.items()]
+    lines = [f"  {name:<{width}}  {_two_digits(value)}" for name, value in scores.items()]
+    if snapshot.score is not None and snapshot.score.held_back_by:
+        missing = in_words(snapshot.score.held_back_by)
+        lines.append(f"  No alarm: all together reach the threshold, without the agreement of {missing}")
+    return lines
 
 
 def _reasons(snapshot: Snapshot) -> list[str]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from node_anomaly_agent.page_html import card, code, facts, score_bar, score_text, share_bar, table, text
 from node_anomaly_agent.sampler import CollectorStatus
 from node_anomaly_agent.snapshot import FEATURE_STATES, Reason, Snapshot, reasons
-from node_anomaly_agent.units import UNKNOWN, format_age, format_fact, format_value, format_witnesses
+from node_anomaly_agent.units import UNKNOWN, format_age, format_fact, format_value
+from node_anomaly_core.witnesses import in_words
 
 TOP_REASONS = 8
 LISTED_NAMES = 60
@@ -88,8 +89,12 @@ def models_card(snapshot: Snapshot) -> str:
         rows.append((label, shown))
     content = table(("Model", "Score alone"), rows, 1)
     if snapshot.bundle.witnesses:
-        agree = text(format_witnesses(snapshot.bundle.witnesses))
+        agree = text(in_words(snapshot.bundle.witnesses))
         content += f'<p class="dim">An alarm needs this much of its evidence from: {agree}.</p>'
+    if snapshot.score is not None and snapshot.score.held_back_by:
+        missing = text(in_words(snapshot.score.held_back_by))
+        said = "all models together reach the threshold, without the agreement of"
+        content += f"<p><b>Held back:</b> {said} {missing}.</p>"
     return card("Models", content, "third")
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from datetime import UTC, datetime
-
-from node_anomaly_core.witnesses import Witness
 
 UNKNOWN = "\N{EN DASH}"
 
@@ -53,19 +50,6 @@ def format_fact(name: str, value: str | float) -> str:
     if name in ("from", "to") and 0 < value < _YEAR_3000:
         return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M UTC")
     return f"{value:.12g}"
-
-
-def format_witnesses(witnesses: Sequence[Witness]) -> str:
-    """Who must agree before an alarm is raised.
-
-    >>> format_witnesses([Witness(("lstm",), 0.9), Witness(("kmeans", "lstm"), 0.7)])
-    'lstm (90 %) and one of kmeans, lstm (70 %)'
-    """
-    return " and ".join(
-        ("one of " if len(witness.models) > 1 else "")
-        + f"{', '.join(witness.models)} ({100 * witness.share:.0f} %)"
-        for witness in witnesses
-    )
 
 
 def _short(value: float) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.evidence import Distance, Residual, Surprise
 from node_anomaly_core.reasons import Reasons
+from node_anomaly_core.witnesses import Witness
 
 _LARGEST = 1e38  # about what a float32 holds; beyond it a value is no measurement
 
@@ -33,6 +34,8 @@ class Score:
     expected: Array
     observed: Array
     states: tuple[str, ...]
+    held_back_by: tuple[Witness, ...] = ()
+    """Whose agreement is missing where all of the evidence would raise an alarm."""
 
     @property
     def contributions(self) -> Array:

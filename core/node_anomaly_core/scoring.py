@@ -27,6 +27,7 @@ from node_anomaly_core.evidence import (
     feature_sides,
     measure_residuals,
 )
+from node_anomaly_core.held_evidence import HeldEvidence
 from node_anomaly_core.log_errors import complaint_columns
 from node_anomaly_core.members import Models, judge_tick
 from node_anomaly_core.node_memory import MOST_THINNED, NodeMemory
@@ -34,7 +35,7 @@ from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.saved import checked
 from node_anomaly_core.score import Score, Tick, measured, part
 from node_anomaly_core.shares import shares_of
-from node_anomaly_core.steady import HalfSmoothed, PeakHold
+from node_anomaly_core.steady import HalfSmoothed
 from node_anomaly_core.threshold import RollingThreshold, around_one
 from node_anomaly_core.windows import ticks_in
 
@@ -72,8 +73,8 @@ class NodeScorer:
         self._windows: WindowPath | None = None
         self.health = MemberHealth([model.name for model in bundle.manifest.models], self.models.forests)
         self._steady = HalfSmoothed(len(self.models.forests), interval_s)
-        self._peak, self._whole_peak = PeakHold(), PeakHold()
         manifest = bundle.manifest
+        self._held = HeldEvidence(manifest.witnesses)
         self._threshold = RollingThreshold(manifest.tail.alarm_level(), manifest.budget_per_week, interval_s)
         if self.known:
             self._start(self.models.cohort.node(bundle.manifest.nodes.index(node)))
@@ -256,7 +257,7 @@ class NodeScorer:
             self._residuals.blocks.restore(levels)
             self._residuals.normaliser.restore(learnt)
         self._memory.forget_recent()
-        self._peak, self._whole_peak = PeakHold(), PeakHold()
+        self._held.restart()
         self._threshold.reached = False
 
     def _cold(self, timestamp: float, row: Array) -> Score:
@@ -283,11 +284,10 @@ class NodeScorer:
         if self.models.forecaster is not None and not self.health.may(self.models.forecaster):
             tick = tick._replace(surprise=None)
         tail, ratio = self.bundle.manifest.tail, self._threshold.ratio
-        whole = self._whole_peak.step(judged.combined)
-        level = self._threshold.step(self._peak.step(judged.counted), whole)
-        score = around_one(
-            tail.score_of(whole), tail.score_of(level) if self._threshold.reached else math.inf
-        )
+        counted, whole = self._held.step(judged.combined, judged.counted, judged.evidence)
+        level = self._threshold.step(counted, whole)
+        alarm = self._threshold.reached
+        score = around_one(tail.score_of(whole), tail.score_of(level) if alarm else math.inf)
         why = Reasons(partial(shares_of, self.models, tick, forests, judged.evidence))
         if not self.health.working:  # uncalibrated, but a node without any model is not blind
             score, contributions = robust_z(residual.scaled[0])
@@ -302,6 +302,7 @@ class NodeScorer:
             expected=self._expected(self._baseline, tick.surprise),
             observed=row,
             states=self._memory.states(row),
+            held_back_by=() if alarm else self._held.missing(level),
         )
 
     def _expected(self, baseline: Baseline, surprise: Surprise | None) -> Array:
@@ -316,8 +317,7 @@ class NodeScorer:
         saved: dict[str, NDArray[np.generic]] = {
             **self._memory.state(),
             "forest_scores": self._steady.state(),
-            "evidence": self._peak.state(),
-            "whole_evidence": self._whole_peak.state(),
+            **self._held.state(),
             **{f"threshold_{key}": value for key, value in self._threshold.state().items()},
         }
         if self._baseline is not None and self._residuals is not None:
@@ -356,8 +356,7 @@ class NodeScorer:
                 self._residuals.normaliser.restore(part(arrays, "summary_"))
         self._threshold.restore(part(arrays, "threshold_"))
         self._steady.restore(arrays["forest_scores"])
-        self._peak.restore(arrays["evidence"])
-        self._whole_peak.restore(arrays["whole_evidence"])
+        self._held.restore(arrays)
 
     def replay(self, other: NodeScorer) -> None:
         """Hot reload: live through what the scorer before has seen, so that this one is warm at once.

@@ -32,6 +32,20 @@ class Witness:
     share: float
     """Above 0; 1 = as much as all together."""
 
+    @property
+    def names(self) -> str:
+        """For people: `lstm`, `one of kmeans, lstm`."""
+        return f"one of {', '.join(self.models)}" if len(self.models) > 1 else self.models[0]
+
+
+def in_words(witnesses: Sequence[Witness]) -> str:
+    """Who must agree before an alarm is raised; empty if nobody must.
+
+    >>> in_words([Witness(("lstm",), 0.9), Witness(("kmeans", "lstm"), 0.7)])
+    'lstm (90 %) and one of kmeans, lstm (70 %)'
+    """
+    return " and ".join(f"{witness.names} ({100 * witness.share:.0f} %)" for witness in witnesses)
+
 
 def witnessed(combined: Array, evidence: Mapping[str, Array], witnesses: Sequence[Witness]) -> Array:
     """What of the combined evidence (...) counts for an alarm, from each member's own (...).

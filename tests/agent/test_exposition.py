@@ -35,6 +35,7 @@ from node_anomaly_agent.snapshot import (
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_core.errors import BUNDLE_REASONS
 from node_anomaly_core.features import CATALOGUE
+from node_anomaly_core.witnesses import Witness
 
 
 def scrape(snapshot: Snapshot, **options: bool) -> str:
@@ -111,6 +112,13 @@ def test_the_model_says_where_it_comes_from():
     labels = {"model": "lstm", "type": "lstm", "version": "0123456789abcdef", "origin": "starter"}
     assert value(snapshot, "anomaly_model_info", **labels) == 1
     assert value(snapshot, "anomaly_model_trained_timestamp_seconds") is not None
+
+
+def test_an_alarm_that_is_held_back_is_a_one_and_unknown_until_the_node_is_warm():
+    held = make_score(held_back_by=(Witness(("lstm",), 0.9),))
+    assert value(make_snapshot(score=held), "anomaly_alarm_held_back") == 1
+    assert value(make_snapshot(), "anomaly_alarm_held_back") == 0
+    assert value(make_snapshot(score=make_score(warm=False)), "anomaly_alarm_held_back") is None
 
 
 def test_the_nodes_own_threshold_is_known_from_the_first_tick_on():

@@ -29,6 +29,7 @@ from node_anomaly_agent.state import STATE_FILE
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_core.errors import AnomalyError
 from node_anomaly_core.features import CATALOGUE
+from node_anomaly_core.witnesses import Witness
 
 QUIET = tuple(np.linspace(1.0, 5.0, len(CATALOGUE)))
 LOUD = tuple(np.linspace(100.0, 500.0, len(CATALOGUE)))
@@ -223,6 +224,18 @@ def test_the_json_has_null_for_what_is_not_known():
     assert last["feature"] == "temperature_max_celsius"
     assert (last["observed"], last["expected"], last["state"]) == (None, None, "missing")
     assert json.loads(render_json(COLD, "1.2.3"))["score"] is None
+
+
+def test_an_alarm_that_is_held_back_is_said_in_both_forms_with_whose_agreement_is_missing():
+    score = make_score(score=0.97, held_back_by=(Witness(("isolation_forest", "lstm"), 0.7),))
+    held = Outcome(make_snapshot(score=score), exit=Exit.NORMAL)
+    said = "  No alarm: all together reach the threshold, without the agreement of "
+    assert f"{said}one of isolation_forest, lstm (70 %)\n" in render_table(held, "1.2.3")
+    document = json.loads(render_json(held, "1.2.3"))
+    assert document["held_back_by"] == [{"models": ["isolation_forest", "lstm"], "share": 0.7}]
+    assert "No alarm" not in render_table(WARM, "1.2.3")
+    assert json.loads(render_json(WARM, "1.2.3"))["held_back_by"] == []
+    assert json.loads(render_json(COLD, "1.2.3"))["held_back_by"] == []
 
 
 def test_the_prom_form_is_for_a_textfile_collector(lint_metrics):

@@ -116,6 +116,13 @@ def test_who_must_agree_is_said_beside_the_models_and_only_where_somebody_must()
     assert "An alarm needs" not in show(make_snapshot(bundle=bundle))
 
 
+def test_an_alarm_that_is_held_back_is_said_with_whose_agreement_is_missing():
+    held = make_score(held_back_by=(Witness(("lstm",), 0.9),))
+    said = "".join(read(show(make_snapshot(score=held))).text)
+    assert "Held back: all models together reach the threshold, without the agreement of lstm (90 %)." in said
+    assert "Held back" not in show(make_snapshot())
+
+
 def test_a_refused_bundle_and_a_failing_collector_are_said_at_the_top_and_an_absent_part_is_not():
     page = show(page_states.rejected())
     top = page[: page.index("Normal: ")]

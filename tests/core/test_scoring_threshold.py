@@ -91,7 +91,9 @@ def test_what_nobody_bears_out_is_no_alarm_and_is_shown_all_the_same(
         decisive, shown = counts.step(float(judged.counted[0])), whole.step(float(judged.combined[0]))
         level = own.step(decisive, shown)
         assert (score.score >= 1.0) == own.reached
-        quieted += decisive < level <= shown and not own.reached
+        held_back = decisive < level <= shown and not own.reached
+        assert score.held_back_by == (manifest.witnesses if held_back else ())
+        quieted += held_back
         stood += decisive < level <= shown and own.reached
         if not own.reached:
             assert score.score == around_one(manifest.tail.score_of(shown), math.inf)

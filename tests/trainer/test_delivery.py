@@ -188,5 +188,5 @@ def test_the_commands_go_forward_and_back(run):
 def test_who_must_agree_is_among_what_changed_against_production(small):
     agreed = replace(small.manifest, witnesses=witnesses_among(("lstm", "isolation_forest")))
     lines = changes(agreed, small.bundle())
-    assert "an alarm needs no witness before, lstm and isolation_forest now" in lines
+    assert "an alarm needs no witness before, lstm (90 %) and isolation_forest (70 %) now" in lines
     assert not [line for line in changes(small.manifest, small.bundle()) if "an alarm needs" in line]

@@ -52,7 +52,7 @@ def describe(bundle: Bundle, signature: bytes | None) -> Plain:
             "budget_per_node_week": manifest.budget_per_week,
         },
         "weights": {model.name: model.weight for model in manifest.models},
-        "witnesses": {" or ".join(witness.models): witness.share for witness in manifest.witnesses},
+        "witnesses": {witness.names: witness.share for witness in manifest.witnesses},
         "member_thresholds": {model.name: model.tail.alarm_level() for model in manifest.models},
         "forecast": {duration(one.horizon_s): _foresees(one) for one in forecast_figures(manifest)},
         "files": {name: entry.size for name, entry in sorted(manifest.files.items())},

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.calibration import Tail
 from node_anomaly_core.manifest import Manifest
+from node_anomaly_core.witnesses import in_words
 from node_anomaly_trainer.assess import COMBINED, Assessed
 from node_anomaly_trainer.candidate import Parts
 from node_anomaly_trainer.dataset import ANOMALOUS, History, coverage
@@ -192,7 +193,8 @@ def changes(manifest: Manifest, production: Bundle | None) -> tuple[str, ...]:
         if model.name in was and abs(was[model.name] - model.weight) > 1e-9:
             lines.append(f"weight of {model.name}: {was[model.name]:g} before, {model.weight:g} now")
     if manifest.witnesses != old.witnesses:
-        lines.append(f"an alarm needs {_agreement(old)} before, {_agreement(manifest)} now")
+        needs = (in_words(one.witnesses) or "no witness" for one in (old, manifest))
+        lines.append("an alarm needs {} before, {} now".format(*needs))
     if manifest.budget_per_week != old.budget_per_week:
         lines.append(f"budget: {old.budget_per_week:g} before, {manifest.budget_per_week:g} now")
     lines.append(
@@ -200,10 +202,6 @@ def changes(manifest: Manifest, production: Bundle | None) -> tuple[str, ...]:
         f"{manifest.tail.alarm_level():.2f} now"
     )
     return tuple(lines)
-
-
-def _agreement(manifest: Manifest) -> str:
-    return " and ".join(" or ".join(witness.models) for witness in manifest.witnesses) or "no witness"
 
 
 def _difference(what: str, now: Sequence[str], before: Sequence[str]) -> list[str]:

@@ -1,0 +1,63 @@
+"""The evidence of one node as it meets the threshold: all of it, what counts, who does not bear it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_anomaly_core.steady import PeakHold
+from node_anomaly_core.witnesses import Witness, witnessed_one
+
+
+class HeldEvidence:
+    """Running peaks of the combined evidence, of what of it counts, and of what each witness would let count.
+
+    The last of the three only say why there is no alarm: they decide nothing, and a restart begins them anew.
+    """
+
+    def __init__(self, witnesses: Sequence[Witness]) -> None:
+        self._witnesses = tuple(witnesses)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the last ticks: they are no neighbours of the next one."""
+        self._whole, self._counted = PeakHold(), PeakHold()
+        self._borne_out = [PeakHold() for _ in self._witnesses]
+        self._now = (float("nan"), float("nan"))
+        self._by_witness = [float("nan")] * len(self._witnesses)
+
+    def step(self, combined: float, counted: float, evidence: Mapping[str, float]) -> tuple[float, float]:
+        """This tick's evidence of all together, what of it counts, and each member's own; NaN = unknown.
+
+        What counts, and all of it, with their peaks held.
+        """
+        self._by_witness = [
+            held.step(witnessed_one(combined, evidence, (witness,)))
+            for witness, held in zip(self._witnesses, self._borne_out, strict=True)
+        ]
+        self._now = self._counted.step(counted), self._whole.step(combined)
+        return self._now
+
+    def missing(self, level: float) -> tuple[Witness, ...]:
+        """Whose agreement an alarm waits for: all of the evidence reaches the level, what counts does not.
+
+        All of them where each bears it out at another tick.
+        """
+        counted, whole = self._now
+        if not whole >= level or counted >= level:
+            return ()
+        lacking = tuple(
+            witness for witness, held in zip(self._witnesses, self._by_witness, strict=True) if held < level
+        )
+        return lacking or self._witnesses
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """What a restart needs, for `restore`."""
+        return {"evidence": self._counted.state(), "whole_evidence": self._whole.state()}
+
+    def restore(self, state: Mapping[str, NDArray[np.float64]]) -> None:
+        """Take over what `state` saved; raises ValueError for more ticks than are held."""
+        self._counted.restore(state["evidence"])
+        self._whole.restore(state["whole_evidence"])
