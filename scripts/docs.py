@@ -124,6 +124,7 @@ def whole_snapshot() -> Snapshot:
         warm=True,
         score=1.0,
         threshold_ratio=1.0,
+        threshold_learnt=1.0,
         model_scores={"lstm": 1.0},
         why=Reasons.known(some / width),
         expected=some,

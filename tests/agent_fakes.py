@@ -164,6 +164,7 @@ def make_score(
         warm=warm,
         score=score if warm else math.nan,
         threshold_ratio=1.5,
+        threshold_learnt=0.05,
         model_scores={"isolation_forest": score if warm else math.nan, "lstm": math.nan},
         why=Reasons.known(shares / shares.sum() if warm and known.any() else nothing),
         expected=np.where(known, values / 2, np.nan) if warm else nothing,

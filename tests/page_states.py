@@ -58,6 +58,7 @@ def score_of(timestamp: float, score: float, *, warm: bool = True) -> Score:
         warm=warm,
         score=score if warm else math.nan,
         threshold_ratio=1.27,
+        threshold_learnt=1.0,
         model_scores={
             name: score * part if warm else math.nan
             for name, part in zip(MODELS, (0.9, 1.1, 0.7, math.nan, 0.4, 1.6), strict=True)

@@ -25,6 +25,7 @@ def score_document(snapshot: Snapshot) -> dict[str, object]:
         "bundle": bundle_document(snapshot),
         **scored(score),
         "threshold_ratio": None if score is None else score.threshold_ratio,
+        "threshold_learned_ratio": None if score is None else score.threshold_learnt,
         "forecast": forecast_document(snapshot),
     }
 

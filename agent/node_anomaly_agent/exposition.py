@@ -149,6 +149,11 @@ def _agent(snapshot: Snapshot, version: str) -> Iterator[Family]:
         math.nan if snapshot.score is None else snapshot.score.threshold_ratio,
     )
     yield plain_gauge(
+        "anomaly_agent_threshold_learned_ratio",
+        "How much of that is learnt from this node: 1 after two days, three and a half under a tight budget.",
+        math.nan if snapshot.score is None else snapshot.score.threshold_learnt,
+    )
+    yield plain_gauge(
         "anomaly_agent_last_evaluation_timestamp_seconds",
         "When the node was last sampled and scored.",
         snapshot.timestamp,

@@ -36,7 +36,7 @@ from node_anomaly_agent.state import (
 )
 from node_anomaly_agent.state_keeper import SAVE_EVERY_S
 from node_anomaly_agent.suppression import Suppression
-from node_anomaly_agent.units import UNKNOWN, format_age, format_value
+from node_anomaly_agent.units import UNKNOWN, format_age, format_value, threshold_words
 from node_anomaly_agent.web_answer import finite
 from node_anomaly_core.bundle import DIGEST, resolve_current, starter_bundle
 from node_anomaly_core.errors import AnomalyError, BundleError
@@ -217,6 +217,7 @@ def render_json(outcome: Outcome, version: str) -> str:
         "warm": snapshot.warm,
         "score": None if score is None else _number(score.score),
         "threshold_ratio": None if score is None else _number(score.threshold_ratio),
+        "threshold_learned_ratio": None if score is None else _number(score.threshold_learnt),
         "timestamp": snapshot.timestamp,
         "models": {name: _number(value) for name, value in score.model_scores.items()} if score else {},
         "held_back_by": [] if score is None else witness_documents(score.held_back_by),
@@ -258,8 +259,14 @@ def render_table(outcome: Outcome, _version: str) -> str:
     snapshot = outcome.snapshot
     lines = [_headline(outcome), *(f"  {note}" for note in outcome.notes), ""]
     if snapshot.warm and snapshot.score is not None:
-        own = f"Threshold of this node: {snapshot.score.threshold_ratio:.2f} times what training promised"
-        lines += [own, "", "Models (1.0 is the alarm threshold)", *_models(snapshot), ""]
+        own = threshold_words(snapshot.score.threshold_ratio, snapshot.score.threshold_learnt)
+        lines += [
+            f"Threshold of this node: {own}",
+            "",
+            "Models (1.0 is the alarm threshold)",
+            *_models(snapshot),
+            "",
+        ]
     lines += [
         *_reasons(snapshot),
         "",

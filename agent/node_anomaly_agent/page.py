@@ -23,7 +23,7 @@ from node_anomaly_agent.page_sections import (
 from node_anomaly_agent.page_style import STYLE
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import Snapshot
-from node_anomaly_agent.units import format_age
+from node_anomaly_agent.units import format_age, threshold_words
 
 
 def render_page(snapshot: Snapshot, site: Site, now: float) -> str:
@@ -76,8 +76,8 @@ def _verdict(snapshot: Snapshot, now: float) -> str:
     if math.isnan(score.score):
         return _say("bad", "No score", f"no model could judge this tick. {age}")
     kind, word = ("bad", "Anomalous") if score.score >= 1 else ("ok", "Normal")
-    own = f"1.0 is this node's alarm threshold, {score.threshold_ratio:.2f} times what training promised"
-    note = f"{own}; an alarm is three ticks in a row above it. {age}"
+    own = threshold_words(score.threshold_ratio, score.threshold_learnt)
+    note = f"1.0 is this node's alarm threshold, {own}; an alarm is three ticks in a row above it. {age}"
     return _say(kind, f"{word}: {score_text(score.score)}", note)
 
 

@@ -52,6 +52,16 @@ def format_fact(name: str, value: str | float) -> str:
     return f"{value:.12g}"
 
 
+def threshold_words(ratio: float, learnt: float) -> str:
+    """Where a node's own threshold lies, and how much of it is its own while it leans on training.
+
+    >>> threshold_words(0.931, 0.05)
+    '0.93 times what training promised (5 % of it learnt here)'
+    """
+    own = "" if learnt >= 1 else f" ({100 * learnt:.0f} % of it learnt here)"
+    return f"{ratio:.2f} times what training promised{own}"
+
+
 def _short(value: float) -> str:
     """Three significant digits, never in scientific notation below a million."""
     if math.isinf(value):

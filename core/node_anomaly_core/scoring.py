@@ -268,6 +268,7 @@ class NodeScorer:
             warm=False,
             score=float("nan"),
             threshold_ratio=self._threshold.ratio,
+            threshold_learnt=self._threshold.learnt,
             model_scores=unknown,
             why=Reasons.known(nothing),
             expected=nothing,
@@ -283,7 +284,7 @@ class NodeScorer:
         judged = judge_tick(self.bundle.manifest, self._steadied(raw) | self._path_scores(tick))
         if self.models.forecaster is not None and not self.health.may(self.models.forecaster):
             tick = tick._replace(surprise=None)
-        tail, ratio = self.bundle.manifest.tail, self._threshold.ratio
+        tail, ratio, learnt = self.bundle.manifest.tail, self._threshold.ratio, self._threshold.learnt
         counted, whole = self._held.step(judged.combined, judged.counted, judged.evidence)
         level = self._threshold.step(counted, whole)
         alarm = self._threshold.reached
@@ -297,6 +298,7 @@ class NodeScorer:
             warm=True,
             score=score,
             threshold_ratio=ratio,
+            threshold_learnt=learnt,
             model_scores=judged.members,
             why=why,
             expected=self._expected(self._baseline, tick.surprise),

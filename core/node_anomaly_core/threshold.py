@@ -113,6 +113,8 @@ class RollingThreshold:
         self._since = 0
         self._going_on = 0  # blocks since the episode began that has not ended
         self.level = self._promised
+        self.learnt = 0.0
+        """Share of the window that the level in force has seen; the rest is what training promised."""
         self.reached = False
         """Whether the last tick reached the level in force."""
 
@@ -156,9 +158,12 @@ class RollingThreshold:
         known = np.isfinite(blocks)
         if not known.any():
             return
-        share = float(known.sum()) / self._blocks.maxlen  # type: ignore[operator]  # it was given
+        self.learnt = self._share(known)
         found = max(self._reached(blocks), _LEAST_LEVEL)
-        self.level = float(np.exp(share * np.log(found) + (1 - share) * np.log(self._promised)))
+        self.level = float(np.exp(self.learnt * np.log(found) + (1 - self.learnt) * np.log(self._promised)))
+
+    def _share(self, known: NDArray[np.bool_]) -> float:
+        return float(known.sum()) / self._blocks.maxlen  # type: ignore[operator]  # it was given
 
     def _reached(self, blocks: Array) -> float:
         """The level that as many separate episodes reached as are allowed in a window."""
@@ -187,6 +192,7 @@ class RollingThreshold:
         self._blocks.extend(block * change for block in other._blocks)
         self.level, self._since = other.ratio * self._promised, min(other._since, self._every)
         self._going_on, self.reached = other._going_on, other.reached
+        self.learnt = self._share(np.isfinite(self._blocks))
 
     def restore(self, state: Mapping[str, NDArray[np.floating]]) -> None:
         """Take over what `state` saved; raises ValueError for numbers that no threshold has."""
@@ -200,6 +206,7 @@ class RollingThreshold:
         self._blocks.extend(float(block) for block in state["blocks"])
         self.level, self._since, self._going_on = level, int(since), int(going_on)
         self.reached = bool(reached)
+        self.learnt = self._share(np.isfinite(self._blocks))
 
 
 def rolling_scores(

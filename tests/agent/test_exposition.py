@@ -124,6 +124,7 @@ def test_an_alarm_that_is_held_back_is_a_one_and_unknown_until_the_node_is_warm(
 def test_the_nodes_own_threshold_is_known_from_the_first_tick_on():
     assert value(make_snapshot(), "anomaly_agent_threshold_ratio") == 1.5
     assert value(make_snapshot(score=make_score(warm=False)), "anomaly_agent_threshold_ratio") == 1.5
+    assert value(make_snapshot(), "anomaly_agent_threshold_learned_ratio") == 0.05
     fresh = Snapshot(started=1.0, interval_s=15.0, heartbeat=1.0)
     assert value(fresh, "anomaly_agent_threshold_ratio") is None
 

@@ -133,6 +133,7 @@ def test_the_score_is_given_with_its_models_and_what_is_not_known_is_null(site):
     assert document["models"] == {"isolation_forest": 0.4, "lstm": None}
     assert document["bundle"]["version"] == "0123456789abcdef"
     assert document["threshold_ratio"] == 1.5
+    assert document["threshold_learned_ratio"] == 0.05
     assert document["held_back_by"] == []
 
 

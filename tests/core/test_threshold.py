@@ -90,10 +90,11 @@ def test_it_finds_the_level_of_a_quieter_and_of_a_noisier_node(tail: Tail, facto
 def test_what_is_known_of_the_node_counts_as_much_as_is_known_of_it() -> None:
     """Half a window in, it is half way between the promised level and the node's own."""
     part, evidence = threshold(8.0), np.full(WINDOW, 2.0)
+    assert part.learnt == 0.0
     levels(part, evidence[: WINDOW // 2])
-    assert part.level == pytest.approx(4.0)
+    assert (part.level, part.learnt) == (pytest.approx(4.0), 0.5)
     levels(part, evidence[WINDOW // 2 :])
-    assert part.level == pytest.approx(2.0)
+    assert (part.level, part.learnt) == (pytest.approx(2.0), 1.0)
 
 
 def test_what_is_older_than_the_window_is_forgotten(tail: Tail) -> None:
@@ -212,6 +213,7 @@ def test_days_without_evidence_lead_back_to_what_was_promised_and_never_to_zero(
     assert part.level == pytest.approx(0.5)
     levels(part, np.full(WINDOW // 2, NAN))
     assert part.level == pytest.approx(1.0, rel=0.1)  # half of the window is known
+    assert part.learnt == pytest.approx(0.5, abs=0.01)
     levels(part, np.full(WINDOW, NAN))
     assert 1.0 < part.level <= 2.0
 
@@ -322,7 +324,7 @@ def test_a_restart_anywhere_loses_at_most_the_block_it_fell_into() -> None:
     restarted.restore(part.state())
     levels(part, noise(11, 3))
     np.testing.assert_array_equal(part.state()["blocks"][:-1], restarted.state()["blocks"][1:])
-    assert restarted.level == part.level
+    assert (restarted.level, restarted.learnt) == (part.level, part.learnt) == (part.level, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +360,7 @@ def test_a_new_bundle_goes_on_from_how_far_the_threshold_had_wandered() -> None:
     old, new = threshold(2.0), threshold(5.0)
     levels(old, 0.5 * noise(13, 3 * DAY + 1))
     new.adopt(old)
-    assert new.ratio == pytest.approx(old.ratio)
+    assert (new.ratio, new.learnt) == (pytest.approx(old.ratio), old.learnt)
     np.testing.assert_allclose(new.state()["blocks"], 2.5 * old.state()["blocks"])
     later = noise(14, DAY)
     np.testing.assert_allclose(
