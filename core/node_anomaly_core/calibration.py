@@ -9,6 +9,7 @@ fitted to the peaks of separate episodes (Pickands-Balkema-de Haan; probability-
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -72,12 +73,13 @@ class Tail:
             found = rise * (evidence - knots[left]) + values[left]
         return max(found / self.alarm_log10p, 0.0)
 
-    def alarm_level(self) -> float:
-        """The evidence whose score is 1.0."""
+    def alarm_level(self, times: float = 1.0) -> float:
+        """The evidence whose score is 1.0, or that is reached so many times as often."""
         knots, values, slope = self._table
-        if self.alarm_log10p < values[-1]:
-            return float(knots[-1] + (self.alarm_log10p - values[-1]) / slope)
-        return float(np.interp(-self.alarm_log10p, -values, knots))
+        wanted = self.alarm_log10p + math.log10(times)
+        if wanted < values[-1]:
+            return float(knots[-1] + (wanted - values[-1]) / slope)
+        return float(np.interp(-wanted, -values, knots))
 
 
 @dataclass(frozen=True, slots=True)

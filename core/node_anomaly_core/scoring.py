@@ -75,7 +75,7 @@ class NodeScorer:
         self._steady = HalfSmoothed(len(self.models.forests), interval_s)
         manifest = bundle.manifest
         self._held = HeldEvidence(manifest.witnesses)
-        self._threshold = RollingThreshold(manifest.tail.alarm_level(), manifest.budget_per_week, interval_s)
+        self._threshold = RollingThreshold(manifest.tail, manifest.budget_per_week, interval_s)
         if self.known:
             self._start(self.models.cohort.node(bundle.manifest.nodes.index(node)))
 

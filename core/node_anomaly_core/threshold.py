@@ -7,6 +7,11 @@ the trailing window reached as often as the budget allows. No label is used, and
 changes: only where on the evidence 1.0 lies. The ratio of both levels is exported, so that a threshold that
 wandered is seen.
 
+While the window is not full, its largest episodes are too small to be a threshold. So they are held against
+what training has seen as often in as short a time, and how far a node is from that is taken for how far its
+threshold is from the promised one: by the cube root of the share that is known, since what a node does in
+hours says much of what it does in days, and not all (docs/adr/0032).
+
 An incident must not blind the node to the next one: whatever it reaches in its first hours, it counts in the
 window as at most a little more than the threshold that it crossed. So the threshold follows drift step by
 step, and does not jump to the height of a single episode for as long as the window lasts. What stands for
@@ -38,6 +43,9 @@ LONG_MOST_RISE = 1.1
 UPDATE_S = 1_800.0
 OPEN_S = 6 * 3_600.0
 """For this long an episode that is still going on does not raise the threshold over itself."""
+
+_TRUST = 1 / 3
+"""The power of the share of its window that a node has seen, which is how much it believes itself."""
 
 _COUNT_BIAS = 0.4  # keeps a budget of one a day on real servers; stationary noise realises somewhat more
 _LONG_COUNT_BIAS = 0.2
@@ -79,7 +87,7 @@ class RollingThreshold:
 
     def __init__(
         self,
-        level: float,
+        tail: Tail,
         budget_per_week: float,
         interval_s: float,
         *,
@@ -88,7 +96,7 @@ class RollingThreshold:
         update_s: float = UPDATE_S,
         most_rise: float | None = None,
     ) -> None:
-        """Start at the `level` that training found for the budget.
+        """Start at the alarm level of the `tail` that training found for the budget.
 
         A node has the defaults, a window of two or, for tight budgets, three and a half days;
         bench/ablation.py tries others, an `open_s` of 0, which lets any episode raise the threshold over
@@ -100,7 +108,8 @@ class RollingThreshold:
             window_s = LONG_WINDOW_S if rare else WINDOW_S
         if most_rise is None:
             most_rise = LONG_MOST_RISE if rare else MOST_RISE
-        self._promised = max(level, _LEAST_LEVEL)
+        self._tail = tail
+        self._promised = max(tail.alarm_level(), _LEAST_LEVEL)
         self._block_s = MERGE_TICKS * interval_s
         self._blocks: deque[float] = deque(maxlen=max(3, round(window_s / self._block_s)))
         self._allowed = _allowed(budget_per_week, window_s)
@@ -159,8 +168,9 @@ class RollingThreshold:
         if not known.any():
             return
         self.learnt = self._share(known)
-        found = max(self._reached(blocks), _LEAST_LEVEL)
-        self.level = float(np.exp(self.learnt * np.log(found) + (1 - self.learnt) * np.log(self._promised)))
+        as_often = self._tail.alarm_level(1 / self.learnt)  # in as much as was seen
+        ratio = max(self._reached(blocks), _LEAST_LEVEL) / max(as_often, _LEAST_LEVEL)
+        self.level = max(self._promised * ratio**self.learnt**_TRUST, _LEAST_LEVEL)
 
     def _share(self, known: NDArray[np.bool_]) -> float:
         return float(known.sum()) / self._blocks.maxlen  # type: ignore[operator]  # it was given
@@ -226,7 +236,7 @@ def rolling_scores(
     `evidence` is what counts for an alarm, `whole` what is shown, where that is more.
     """
     threshold = RollingThreshold(
-        tail.alarm_level(),
+        tail,
         budget_per_week,
         interval_s,
         window_s=window_s,

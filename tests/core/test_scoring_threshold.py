@@ -50,7 +50,7 @@ def rows(seed: int, ticks: int) -> Array:
 def test_a_score_is_one_exactly_when_the_evidence_reaches_the_level_in_force(restless: Bundle) -> None:
     manifest, history = restless.manifest, rows(60, 300)
     scorer, measured = NodeScorer(restless, INTERVAL_S), NodeScorer(restless, INTERVAL_S)
-    own = RollingThreshold(manifest.tail.alarm_level(), manifest.budget_per_week, INTERVAL_S)
+    own = RollingThreshold(manifest.tail, manifest.budget_per_week, INTERVAL_S)
     peak, above = PeakHold(), []
     for tick, row in enumerate(history):
         score = scorer.step(LIVE + tick * INTERVAL_S, row)
@@ -80,7 +80,7 @@ def test_what_nobody_bears_out_is_no_alarm_and_is_shown_all_the_same(
 ) -> None:
     manifest, history = witnessed.manifest, rows(60, 300)
     scorer, measured = NodeScorer(witnessed, INTERVAL_S), NodeScorer(restless, INTERVAL_S)
-    own = RollingThreshold(manifest.tail.alarm_level(), manifest.budget_per_week, INTERVAL_S)
+    own = RollingThreshold(manifest.tail, manifest.budget_per_week, INTERVAL_S)
     counts, whole, quieted, stood = PeakHold(), PeakHold(), 0, 0
     for tick, row in enumerate(history):
         score = scorer.step(LIVE + tick * INTERVAL_S, row)

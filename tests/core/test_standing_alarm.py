@@ -37,7 +37,7 @@ def test_what_does_not_count_for_an_alarm_is_shown_below_one(tail: Tail) -> None
 
 
 def test_an_alarm_stands_for_as_long_as_the_whole_evidence_does_whatever_counted_for_it() -> None:
-    part = RollingThreshold(2.0, A_DAY, INTERVAL_S)
+    part = RollingThreshold(Tail((0.0, 2.0), (0.0, -4.0), -4.0), A_DAY, INTERVAL_S)
     steps = [
         (1.0, 5.0, False),  # nobody bears it out
         (2.0, 5.0, True),
@@ -56,11 +56,11 @@ def test_an_alarm_stands_for_as_long_as_the_whole_evidence_does_whatever_counted
 
 def test_an_alarm_that_nobody_bears_out_any_more_is_the_new_normal_after_hours_too() -> None:
     """Counted in full once it is six hours old, as any other that stands."""
-    part = RollingThreshold(2.0, A_DAY, INTERVAL_S)
+    part = RollingThreshold(Tail((0.0, 2.0), (0.0, -4.0), -4.0), A_DAY, INTERVAL_S)
     part.step(3.0, 3.0)
     ticks = 0
     while part.reached:
-        part.step(0.0, 3.0)
+        part.step(0.0, 3.0 - 1e-6 * ticks)
         ticks += 1
         assert ticks < 3 * DAY
     assert ticks > OPEN_S / INTERVAL_S
