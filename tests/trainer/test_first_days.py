@@ -1,4 +1,4 @@
-"""bench/first_days.py and bench/fresh_threshold.py: a first day is one, and what comes of it is counted right."""
+"""bench/first_days.py and bench/fresh_threshold.py: a first day is one, and its figures are counted right."""
 
 from __future__ import annotations
 
