@@ -8,6 +8,7 @@ refused here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -94,8 +95,12 @@ def verify_bundle(path: Path, trusted: Iterable[PublicKey] = ()) -> Bundle:
 
 
 def golden_scores(bundle: Bundle, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores (n, 1 + models) of rows (n, f) for a node the bundle does not know; NaN until warm."""
-    scorer = NodeScorer(bundle, bundle.manifest.interval_s)
+    """Scores (n, 1 + models) of rows (n, f) for a node the bundle does not know; NaN until warm.
+
+    The threshold stands where training put it: what is tried is the models' arithmetic, and a version whose
+    threshold moves otherwise must not refuse their bundle.
+    """
+    scorer = NodeScorer(bundle, bundle.manifest.interval_s, threshold_update_s=math.inf)
     rows = []
     for tick, row in enumerate(values):
         score = scorer.step(_GOLDEN_START + tick * bundle.manifest.interval_s, row)

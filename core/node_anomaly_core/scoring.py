@@ -36,7 +36,7 @@ from node_anomaly_core.saved import checked
 from node_anomaly_core.score import Score, Tick, measured, part
 from node_anomaly_core.shares import shares_of
 from node_anomaly_core.steady import HalfSmoothed
-from node_anomaly_core.threshold import RollingThreshold, around_one
+from node_anomaly_core.threshold import UPDATE_S, RollingThreshold, around_one
 from node_anomaly_core.windows import ticks_in
 
 _MEASURED_ROWS = 480
@@ -50,9 +50,17 @@ class NodeScorer:
     """Running state of one node under one bundle."""
 
     def __init__(
-        self, bundle: Bundle, interval_s: float, node: str = "", models: Models | None = None
+        self,
+        bundle: Bundle,
+        interval_s: float,
+        node: str = "",
+        models: Models | None = None,
+        threshold_update_s: float = UPDATE_S,
     ) -> None:
-        """Start a scorer; `models` spares loading those of the bundle a second time."""
+        """Start a scorer; `models` spares loading those of the bundle a second time.
+
+        The node's threshold is set anew every `threshold_update_s`, never if that is infinite.
+        """
         self.bundle = replace(bundle, files={})  # a node has no room for what Models has already taken in
         self.interval_s = interval_s
         self.node = node
@@ -75,7 +83,9 @@ class NodeScorer:
         self._steady = HalfSmoothed(len(self.models.forests), interval_s)
         manifest = bundle.manifest
         self._held = HeldEvidence(manifest.witnesses)
-        self._threshold = RollingThreshold(manifest.tail, manifest.budget_per_week, interval_s)
+        self._threshold = RollingThreshold(
+            manifest.tail, manifest.budget_per_week, interval_s, update_s=threshold_update_s
+        )
         if self.known:
             self._start(self.models.cohort.node(bundle.manifest.nodes.index(node)))
 

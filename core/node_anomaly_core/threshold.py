@@ -53,6 +53,7 @@ _NOISE_MOST = 1.4  # the most that any of four noises raised, in alarms of one w
 _LEAST_LEVEL = 0.05  # of evidence, where the median is 0 and the 95 % quantile of training 1
 _SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 _PEAKS = 12
+_NEVER_S = 1e9
 STEP = 0.1  # at the threshold, where training put it
 _KNEE = 0.9  # of the score; what lies below is shown as it is, if it raises no alarm
 _LIFT = 0.05  # orders alarms of a threshold that lies below the trained one
@@ -114,7 +115,7 @@ class RollingThreshold:
         self._blocks: deque[float] = deque(maxlen=max(3, round(window_s / self._block_s)))
         self._allowed = _allowed(budget_per_week, window_s)
         self._most_rise = most_rise
-        self._every = max(1, round(update_s / self._block_s))
+        self._every = max(1, round(min(update_s, _NEVER_S) / self._block_s))
         self._open = max(1, round(open_s / self._block_s)) if open_s > 0 else 0
         self._last: deque[float] = deque(maxlen=HOLD_TICKS)
         self._highest = -np.inf

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import small_bundle
-from node_anomaly_core.bundle import Bundle
+from node_anomaly_core.bundle import Bundle, golden_scores
 from node_anomaly_core.calibration import Tail
 from node_anomaly_core.members import judge
 from node_anomaly_core.score import Score
@@ -185,3 +185,19 @@ def test_a_reload_goes_on_at_the_same_multiple_of_what_the_new_bundle_promises(r
     ratio = lived(before, history[200:], 200)[0].threshold_ratio
     assert lived(after, history[200:], 200)[0].threshold_ratio == pytest.approx(ratio)
     assert after._threshold.level == pytest.approx(4 * before._threshold.level)  # evidence 0.8 against 0.2
+
+
+def test_golden_vectors_do_not_depend_on_how_a_threshold_moves(restless: Bundle) -> None:
+    """Else a version that moves it otherwise would refuse a bundle whose models it reads as it should."""
+    history, interval_s = rows(71, 600), restless.manifest.interval_s
+
+    def told(scorer: NodeScorer) -> list[Score]:
+        return [scorer.step(LIVE + tick * interval_s, row) for tick, row in enumerate(history)]
+
+    moving = told(NodeScorer(restless, interval_s))
+    fixed = told(NodeScorer(restless, interval_s, threshold_update_s=math.inf))
+    assert moving[-1].threshold_ratio != 1.0
+    assert {one.threshold_ratio for one in fixed} == {1.0}
+    golden = golden_scores(restless, history)[:, 0]
+    np.testing.assert_array_equal(golden, [one.score for one in fixed])
+    assert not np.array_equal(golden, [one.score for one in moving], equal_nan=True)
