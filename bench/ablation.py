@@ -1,7 +1,7 @@
 """What each part of the score is worth on labelled series: every member alone, together, and without each.
 
     python bench/ablation.py DATA [--datasets asd,smd] [--entities GLOB]
-        [--labels-from DATA2] [--out DIR] [--picture FILE] [--jobs N] [--json]
+        [--labels-from DATA2] [--out DIR] [--picture FILE] [--seed N] [--jobs N] [--json]
 
 DATA is a folder as `anomaly-trainer bench` takes it (docs/bench-data.md). Every entity is trained once; with
 --out what its members said is kept, and a second call with the same data and code only tabulates. Weights,
@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from node_anomaly_core.errors import AnomalyError
@@ -92,10 +92,17 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def measured_entities(
-    entries: Sequence[Entry], labels_from: Path | None, out: Path, jobs: int, progress: Progress
+    entries: Sequence[Entry],
+    labels_from: Path | None,
+    out: Path,
+    jobs: int,
+    progress: Progress,
+    seed: int | None = None,
 ) -> dict[str, Measured]:
     """Measure what was not measured yet, and read all of it, by the name of the entity."""
     config = TrainConfig()
+    if seed is not None:
+        config = replace(config, training=replace(config.training, seed=seed))
     checked = check(entries, "check data", progress)
     lending = check(may_lend(labels_from, entries), "check lenders", progress)
     loans, notes = lend_out(lending, out, config, jobs, progress)
@@ -124,7 +131,9 @@ def run(arguments: argparse.Namespace, out: Path, progress: Progress) -> bool:
     Raises AnomalyError for what the user can put right.
     """
     entries = choose(read_manifest(arguments.data), arguments.datasets, arguments.entities)
-    measured = measured_entities(entries, arguments.labels_from, out, arguments.jobs, progress)
+    measured = measured_entities(
+        entries, arguments.labels_from, out, arguments.jobs, progress, arguments.seed
+    )
     done = [entry for entry in entries if entry.name in measured]
     figures, asked = {}, {}
     with progress.phase("tabulate") as report:
@@ -169,6 +178,7 @@ def main() -> int:
     parser.add_argument("--labels-from", type=Path, help="a folder whose other entities lend labels")
     parser.add_argument("--out", type=Path, help="keep here what was measured")
     parser.add_argument("--picture", type=Path, help="an SVG: events found over false alarms realised")
+    parser.add_argument("--seed", type=int, help="of the models, instead of the default")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
