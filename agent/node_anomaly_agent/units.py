@@ -53,12 +53,12 @@ def format_fact(name: str, value: str | float) -> str:
 
 
 def threshold_words(ratio: float, learnt: float) -> str:
-    """Where a node's own threshold lies, and how much of it is its own while it leans on training.
+    """Where a node's own threshold lies, and how much of its window it has seen while it leans on training.
 
     >>> threshold_words(0.931, 0.05)
-    '0.93 times what training promised (5 % of it learnt here)'
+    '0.93 times what training promised (5 % of its window seen)'
     """
-    own = "" if learnt >= 1 else f" ({100 * learnt:.0f} % of it learnt here)"
+    own = "" if learnt >= 1 else f" ({100 * learnt:.0f} % of its window seen)"
     return f"{ratio:.2f} times what training promised{own}"
 
 

@@ -197,7 +197,7 @@ COLD = Outcome(make_snapshot(score=make_score(warm=False), warmup_done=4), (), E
 def test_the_table_tells_a_person_what_why_and_what_is_missing():
     text = render_table(WARM, "1.2.3")
     assert text.startswith("ANOMALOUS: anomaly_score 1.25\n  A note.\n")
-    assert "Threshold of this node: 1.50 times what training promised (5 % of it learnt here)\n" in text
+    assert "Threshold of this node: 1.50 times what training promised (5 % of its window seen)\n" in text
     row = next(line for line in text.splitlines() if "disk_read_bytes_per_second" in line)
     assert row.split()[1:] == ["40", "%", "2", "KiB/s", "1", "KiB/s"]
     assert "missing: temperature_max_celsius" in text
