@@ -150,7 +150,7 @@ def _agent(snapshot: Snapshot, version: str) -> Iterator[Family]:
     )
     yield plain_gauge(
         "anomaly_agent_threshold_learned_ratio",
-        "Share of its window that it has seen: 1 after two days, or three and a half under a tight budget.",
+        "Share of its window that this node's own threshold has seen: 1 after two days, or three and a half.",
         math.nan if snapshot.score is None else snapshot.score.threshold_learnt,
     )
     yield plain_gauge(
