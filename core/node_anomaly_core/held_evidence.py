@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.calibration import HOLD_TICKS
 from node_anomaly_core.steady import PeakHold
 from node_anomaly_core.witnesses import Witness, witnessed_one
 
 
 class HeldEvidence:
-    """Running peaks of the combined evidence, of what of it counts, and of what each witness would let count.
+    """Running peaks of the combined evidence and of what of it counts, and who said what meanwhile.
 
-    The last of the three only say why there is no alarm: they decide nothing, and a restart begins them anew.
+    The last of the three only says why there is no alarm: it decides nothing, and a restart begins it anew.
     """
 
     def __init__(self, witnesses: Sequence[Witness]) -> None:
@@ -24,19 +26,15 @@ class HeldEvidence:
     def restart(self) -> None:
         """Forget the last ticks: they are no neighbours of the next one."""
         self._whole, self._counted = PeakHold(), PeakHold()
-        self._borne_out = [PeakHold() for _ in self._witnesses]
+        self._said: deque[tuple[float, Mapping[str, float]]] = deque(maxlen=HOLD_TICKS)
         self._now = (float("nan"), float("nan"))
-        self._by_witness = [float("nan")] * len(self._witnesses)
 
     def step(self, combined: float, counted: float, evidence: Mapping[str, float]) -> tuple[float, float]:
         """This tick's evidence of all together, what of it counts, and each member's own; NaN = unknown.
 
         What counts, and all of it, with their peaks held.
         """
-        self._by_witness = [
-            held.step(witnessed_one(combined, evidence, (witness,)))
-            for witness, held in zip(self._witnesses, self._borne_out, strict=True)
-        ]
+        self._said.append((combined, evidence))
         self._now = self._counted.step(counted), self._whole.step(combined)
         return self._now
 
@@ -49,7 +47,9 @@ class HeldEvidence:
         if not whole >= level or counted >= level:
             return ()
         lacking = tuple(
-            witness for witness, held in zip(self._witnesses, self._by_witness, strict=True) if held < level
+            witness
+            for witness in self._witnesses
+            if not any(witnessed_one(*said, (witness,)) >= level for said in self._said)
         )
         return lacking or self._witnesses
 

@@ -314,7 +314,7 @@ class NodeScorer:
             expected=self._expected(self._baseline, tick.surprise),
             observed=row,
             states=self._memory.states(row),
-            held_back_by=() if alarm else self._held.missing(level),
+            held_back_by=() if alarm or whole < level else self._held.missing(level),
         )
 
     def _expected(self, baseline: Baseline, surprise: Surprise | None) -> Array:
