@@ -7,10 +7,11 @@ the trailing window reached as often as the budget allows. No label is used, and
 changes: only where on the evidence 1.0 lies. The ratio of both levels is exported, so that a threshold that
 wandered is seen.
 
-While the window is not full, its largest episodes are too small to be a threshold. So they are held against
-what training has seen as often in as short a time, and how far a node is from that is taken for how far its
-threshold is from the promised one: by the cube root of the share that is known, since what a node does in
-hours says much of what it does in days, and not all (docs/adr/0032).
+While the window is not full, its largest episodes are too small to be a threshold. Under a tight budget they
+are held against what training has seen as often in as short a time, and how far a node is from that is taken
+for how far its threshold is from the promised one: by the cube root of the share that is known, since what a
+node does in hours says much of what it does in days, and not all. Under others, where so many episodes are
+asked for that hours do not hold them, the level lies between both by that share (docs/adr/0032).
 
 An incident must not blind the node to the next one: whatever it reaches in its first hours, it counts in the
 window as at most a little more than the threshold that it crossed. So the threshold follows drift step by
@@ -45,7 +46,7 @@ OPEN_S = 6 * 3_600.0
 """For this long an episode that is still going on does not raise the threshold over itself."""
 
 _TRUST = 1 / 3
-"""The power of the share of its window that a node has seen, which is how much it believes itself."""
+"""The power of the share of its window that a node has seen, by which it believes itself (tight budgets)."""
 
 _COUNT_BIAS = 0.4  # keeps a budget of one a day on real servers; stationary noise realises somewhat more
 _LONG_COUNT_BIAS = 0.2
@@ -104,11 +105,11 @@ class RollingThreshold:
         itself, other times between two looks (`update_s`), and episodes that count in full (`most_rise`
         infinite).
         """
-        rare = tight(budget_per_week)
+        self._rare = tight(budget_per_week)
         if window_s is None:
-            window_s = LONG_WINDOW_S if rare else WINDOW_S
+            window_s = LONG_WINDOW_S if self._rare else WINDOW_S
         if most_rise is None:
-            most_rise = LONG_MOST_RISE if rare else MOST_RISE
+            most_rise = LONG_MOST_RISE if self._rare else MOST_RISE
         self._tail = tail
         self._promised = max(tail.alarm_level(), _LEAST_LEVEL)
         self._block_s = MERGE_TICKS * interval_s
@@ -169,9 +170,12 @@ class RollingThreshold:
         if not known.any():
             return
         self.learnt = self._share(known)
-        as_often = self._tail.alarm_level(1 / self.learnt)  # in as much as was seen
-        ratio = max(self._reached(blocks), _LEAST_LEVEL) / max(as_often, _LEAST_LEVEL)
-        self.level = max(self._promised * ratio**self.learnt**_TRUST, _LEAST_LEVEL)
+        expected, trust = self._promised, self.learnt
+        if self._rare:
+            expected = self._tail.alarm_level(1 / self.learnt)  # reached as often in as much as was seen
+            trust = self.learnt**_TRUST
+        ratio = max(self._reached(blocks), _LEAST_LEVEL) / max(expected, _LEAST_LEVEL)
+        self.level = max(self._promised * ratio**trust, _LEAST_LEVEL)
 
     def _share(self, known: NDArray[np.bool_]) -> float:
         return float(known.sum()) / self._blocks.maxlen  # type: ignore[operator]  # it was given

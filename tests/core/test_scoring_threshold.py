@@ -190,6 +190,7 @@ def test_a_reload_goes_on_at_the_same_multiple_of_what_the_new_bundle_promises(r
 def test_golden_vectors_do_not_depend_on_how_a_threshold_moves(restless: Bundle) -> None:
     """Else a version that moves it otherwise would refuse a bundle whose models it reads as it should."""
     history, interval_s = rows(71, 600), restless.manifest.interval_s
+    restless = replace(restless, manifest=replace(restless.manifest, budget_per_week=1.0))
 
     def told(scorer: NodeScorer) -> list[Score]:
         return [scorer.step(LIVE + tick * interval_s, row) for tick, row in enumerate(history)]
