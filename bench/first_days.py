@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,10 @@ from host_faults import FAULTS, provoked  # noqa: E402 -- the faults of the test
 from node_anomaly_agent import assembly  # noqa: E402
 from node_anomaly_agent.config import load_config  # noqa: E402
 from node_anomaly_core.bundle import Bundle, starter_bundle, verify_bundle  # noqa: E402
+from node_anomaly_core.calibration import HOLD_TICKS  # noqa: E402
 from node_anomaly_core.errors import AnomalyError  # noqa: E402
 from node_anomaly_core.members import Models  # noqa: E402
+from node_anomaly_core.score import columns_of  # noqa: E402
 from node_anomaly_core.scoring import NodeScorer  # noqa: E402
 
 IDLE_S, FAULT_S, REST_S = 240.0, 75.0, 45.0
@@ -45,7 +47,6 @@ UNSETTLED = 8
 INTERVAL_S = 15.0
 LIVED_TICKS = 40
 PIECE = 8
-HOLD_TICKS = 3
 START = 1.7e9
 
 Rows = NDArray[np.float64]
@@ -58,7 +59,7 @@ class Found:
     hours: float
     fault: str
     threshold_ratio: float
-    highest_idle: float
+    highest_idle: float | None
     highest: float
     ticks_to_alarm: int | None
     reasons: tuple[str, ...]
@@ -115,7 +116,7 @@ def live(bundle: Bundle, idle: Rows, fault: tuple[str, Rows], hours: float, mode
         hours,
         name,
         said[before].threshold_ratio,
-        float(np.nanmax(quiet)) if np.isfinite(quiet).any() else math.nan,
+        float(np.nanmax(quiet)) if np.isfinite(quiet).any() else None,
         highest.score,
         alarms[0] if alarms else None,
         tuple(scorer.features[at] for at in first),
@@ -123,19 +124,26 @@ def live(bundle: Bundle, idle: Rows, fault: tuple[str, Rows], hours: float, mode
 
 
 def columns(bundle: Bundle, rows: Mapping[str, Rows], names: Sequence[str]) -> dict[str, Rows]:
-    """The features of the bundle, in its order."""
-    at = [list(names).index(feature.name) for feature in bundle.manifest.features]
-    return {phase: taken[:, at] for phase, taken in rows.items()}
+    """The features of the bundle, in its order; one that the catalogue lacks was not recorded."""
+    index = {name: at for at, name in enumerate(names)}
+    at = [index.get(feature.name, -1) for feature in bundle.manifest.features]
+    return {phase: columns_of(taken, at) for phase, taken in rows.items()}
 
 
-def read_rows(path: Path) -> dict[str, Rows]:
-    """What `--rows` kept."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def read_rows(path: Path, phases: Sequence[str], width: int) -> dict[str, Rows]:
+    """What `--rows` kept of these phases. Raises AnomalyError where that is something else."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            rows = {name: np.asarray(file[name], dtype=np.float64) for name in phases}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise AnomalyError(f"{path} does not hold {', '.join(phases)}", "name a new file") from error
+    if not all(taken.ndim == 2 and len(taken) and taken.shape[1] == width for taken in rows.values()):
+        raise AnomalyError(f"{path} has not the {width} features of this version", "name a new file")
+    return rows
 
 
 def main() -> int:
-    """Read the command line; 1 where a bundle cannot be used, or the host has no alarm in the end."""
+    """Read the command line; 1 where a fault is no alarm after the longest time, 2 for wrong usage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--hours", type=lambda text: [float(one) for one in text.split(",")], default="0.25,1,4,12,24,48"
@@ -152,14 +160,17 @@ def main() -> int:
         bundle = verify_bundle(arguments.bundle)
     except AnomalyError as error:
         parser.error(f"--bundle: {error}")
+    names = [feature.name for feature in load_config(None, {}, assembly.collector_switches()).features]
     if arguments.rows and arguments.rows.exists():
-        rows = read_rows(arguments.rows)
+        try:
+            rows = read_rows(arguments.rows, ("idle", *arguments.faults), len(names))
+        except AnomalyError as error:
+            parser.error(f"--rows: {error.message}; {error.hint}")
     else:
         rows = record(arguments.faults, arguments.every)
         if arguments.rows:
             kept: dict[str, Any] = dict(rows)
             np.savez_compressed(arguments.rows, **kept)
-    names = [feature.name for feature in load_config(None, {}, assembly.collector_switches()).features]
     rows, models = columns(bundle, rows, names), Models(bundle)
     found = [
         live(bundle, rows["idle"], (fault, rows[fault]), hours, models)
@@ -173,8 +184,9 @@ def main() -> int:
         print("|---:|---|---:|---:|---:|---:|---|")
         for one in found:
             ticks = "none" if one.ticks_to_alarm is None else one.ticks_to_alarm
+            idle = "-" if one.highest_idle is None else f"{one.highest_idle:.2f}"
             print(
-                f"| {one.hours:g} | {one.fault} | {one.threshold_ratio:.2f} | {one.highest_idle:.2f} "
+                f"| {one.hours:g} | {one.fault} | {one.threshold_ratio:.2f} | {idle} "
                 f"| {one.highest:.2f} | {ticks} | {', '.join(one.reasons)} |"
             )
     last = [one for one in found if one.hours == max(arguments.hours)]

@@ -29,7 +29,7 @@ class Score:
     warm: bool
     score: float
     threshold_ratio: float  # the node's own threshold as a multiple of what training promised
-    threshold_learnt: float  # share of its window that it has seen; the rest is what training promised
+    threshold_learnt: float  # share of its window that it has seen
     model_scores: Mapping[str, float]
     why: Reasons
     expected: Array

@@ -125,7 +125,7 @@ class RollingThreshold:
         self._going_on = 0  # blocks since the episode began that has not ended
         self.level = self._promised
         self.learnt = 0.0
-        """Share of the window that the level in force has seen; the rest is what training promised."""
+        """Share of its window that has been seen; below 1 the level leans on what training promised."""
         self.reached = False
         """Whether the last tick reached the level in force."""
 

@@ -258,7 +258,7 @@ def test_half_of_how_much_calmer_a_node_is_is_known_after_a_tenth_of_the_window(
     assert np.median(found) == pytest.approx(factor**0.1 ** (1 / 3), rel=0.08)
 
 
-def test_a_fresh_node_that_is_as_promised_keeps_its_budget(peaks: Tail) -> None:
+def test_a_fresh_node_that_is_as_promised_raises_no_more_than_one_whose_window_is_full(peaks: Tail) -> None:
     """The largest episode of an hour is no threshold for days: it is held against others of an hour."""
     raised = []
     for seed in range(40):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench_data import server, small_config, write_folder
+from bench_programs import program
 from node_anomaly_core.calibration import combine, fit_member, fit_tail
 from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import rolling_scores
@@ -21,20 +19,9 @@ from node_anomaly_trainer.calibrate import INCIDENT_SPREAD
 from node_anomaly_trainer.fitting import FOREST_WEIGHT, WEIGHTS
 from node_anomaly_trainer.progress import ignore_report
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 MEMBERS = ("isolation_forest", "isolation_forest_absolute", "lstm", "kmeans", "autoregression")
 CALIBRATION, TEST = 1200, 800
 INTERVAL_S, PER_WEEK = 300.0, 7.0
-
-
-def program(name, monkeypatch):
-    """One of the files of the ablation, as Python runs it from its folder."""
-    monkeypatch.setattr(sys, "path", [str(BENCH.parent), *sys.path])
-    spec = importlib.util.spec_from_file_location(f"bench.{name}", BENCH / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, f"bench.{name}", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

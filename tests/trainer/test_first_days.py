@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import agent_bundle
 from bench_data import INTERVAL_S, write_folder
+from bench_programs import program
 from node_anomaly_core.bundle import verify_bundle
 from node_anomaly_core.calibration import fit_tail
 from node_anomaly_core.members import Models
 from node_anomaly_core.steady import peak_held
 from node_anomaly_trainer.bench.data import read_manifest
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 DAY = 86_400 // INTERVAL_S
 DAYS = 6
-
-
-def program(name, monkeypatch):
-    """One of the files, as Python runs it from its folder."""
-    monkeypatch.setattr(sys, "path", [str(BENCH.parent), *sys.path])
-    spec = importlib.util.spec_from_file_location(f"bench.{name}", BENCH / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, f"bench.{name}", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
