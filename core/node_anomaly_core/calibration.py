@@ -25,6 +25,12 @@ MERGE_TICKS = 10
 
 WEEK = 604_800.0
 
+ENOUGH_TICKS = 200
+"""Of normal evidence, for a calibration that somebody is to rely on."""
+
+FEWEST_TICKS = 20
+"""With fewer there is no body that a tail could begin at."""
+
 _BODY = (1.0, 0.9, 0.75, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001)
 _LEAST_PEAKS = 20
 _LOWEST_LOG10P = -12.0
@@ -151,14 +157,18 @@ def _weeks(levels: Sequence[Array], interval_s: float) -> float:
     return float(sum(int(np.isfinite(level).sum()) for level in levels)) * interval_s / WEEK
 
 
-def fit_tail(series: Sequence[Array], interval_s: float, budget_per_week: float) -> Tail:
+def fit_tail(
+    series: Sequence[Array], interval_s: float, budget_per_week: float, least: int = ENOUGH_TICKS
+) -> Tail:
     """Calibrate on normal evidence, one array (t,) per node, so that held alarms come once per budget.
 
-    Raises ValueError when there is too little normal data to say anything (fewer than 200 known ticks).
+    Raises ValueError when there is too little normal data to say anything: fewer than `least` known ticks,
+    or than FEWEST_TICKS.
     """
     known = np.sort(np.concatenate([evidence[np.isfinite(evidence)] for evidence in series]))
-    if len(known) < 200:
-        raise ValueError(f"calibration needs at least 200 normal ticks, got {len(known)}")
+    least = max(least, FEWEST_TICKS)
+    if len(known) < least:
+        raise ValueError(f"calibration needs at least {least} normal ticks, got {len(known)}")
     threshold = _alarm_level([held(evidence) for evidence in series], interval_s, budget_per_week)
     shares = [share for share in _BODY if share * len(known) >= 10]
     knots = [float(known[min(len(known) - 1, round((1 - share) * len(known)))]) for share in shares]

@@ -32,12 +32,17 @@ def window_values(compressed: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(np.minimum(np.maximum(compressed, -WINDOW_CLIP), WINDOW_CLIP))
 
 
+def window_ticks(interval_s: float) -> int:
+    """Ticks that a window covers."""
+    return POSITIONS * ticks_in(POSITION_S, interval_s)
+
+
 class Windows:
     """The current window of each of `nodes` nodes, updated in O(features) a tick."""
 
     def __init__(self, nodes: int, features: int, interval_s: float) -> None:
         self.step = ticks_in(POSITION_S, interval_s)
-        self.ticks = POSITIONS * self.step
+        self.ticks = window_ticks(interval_s)
         """Ticks that a window covers."""
         # the mean over one tick is that tick
         self._means = RunningMeans([self.step], (nodes, features)) if self.step > 1 else None

@@ -107,6 +107,17 @@ def test_too_little_normal_data_is_said_not_guessed(evidence: Array, said: str) 
         fit_tail([evidence], INTERVAL_S, 1.0)
 
 
+def test_whoever_accepts_less_gets_a_tail_of_as_few_ticks_as_have_a_body() -> None:
+    """Twenty ticks say where usual ends; what lies beyond is still rarer the further out it is."""
+    few = np.random.default_rng(3).normal(size=20)
+    fitted = fit_tail([few], 3600.0, 7.0, least=1)
+    scores = fitted.score(np.array([0.0, 3.0, 30.0]))
+    assert (np.diff(scores) > 0).all()
+    assert fitted.score(few).max() < 1.5
+    with pytest.raises(ValueError, match="at least 20 normal ticks, got 19"):
+        fit_tail([few[:19]], 3600.0, 7.0, least=1)
+
+
 def test_evidence_that_never_varies_can_be_calibrated() -> None:
     fitted = fit_tail([np.zeros(1_000)], INTERVAL_S, 1.0)
     assert np.isfinite(fitted.score(np.array([0.0, 1.0, 100.0]))).all()

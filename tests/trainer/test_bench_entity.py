@@ -20,7 +20,7 @@ from bench_data import (
     write_folder,
 )
 from node_anomaly_core.bundle import verify_bundle, write_bundle
-from node_anomaly_core.calibration import fit_tail
+from node_anomaly_core.calibration import ENOUGH_TICKS, FEWEST_TICKS, fit_tail
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.steady import peak_held
@@ -32,7 +32,7 @@ from node_anomaly_trainer.bench.files import scores_csv
 from node_anomaly_trainer.bench.lenders import MOST_NORMAL_ROWS, borrow, labelled_rows, lend
 from node_anomaly_trainer.bench.loans import Checked, Loan, labels_path, lent, loans_for, may_lend
 from node_anomaly_trainer.bench.metrics import judge
-from node_anomaly_trainer.bench.plan import features_of, history_of, planned
+from node_anomaly_trainer.bench.plan import Plan, features_of, history_of, planned
 from node_anomaly_trainer.bench.record import read_record
 from node_anomaly_trainer.bench.yardsticks import largest_z
 from node_anomaly_trainer.config_models import MEMBERS
@@ -60,7 +60,7 @@ def web(tmp_path_factory):
 def test_scores_are_those_of_a_node_that_lived_the_end_of_train(web, tmp_path):
     """By hand: train, write, verify, read back, live, step."""
     _, loaded, _, scored = web
-    config, _ = planned(CONFIG, TRAIN)
+    config = planned(CONFIG, TRAIN, INTERVAL_S).config
     candidate = prepare(history_of(loaded, loaded.train), config, SilentProgress())
     bundle = verify_bundle(write_bundle(tmp_path, candidate.manifest, candidate.files))
     node = NodeScorer(bundle, INTERVAL_S, node=loaded.entry.name)
@@ -76,7 +76,7 @@ def test_scores_are_those_of_a_node_that_lived_the_end_of_train(web, tmp_path):
 def test_a_score_depends_on_nothing_that_comes_later(web, tmp_path):
     """Neither on later rows nor on any label: not even the bundle knows that there is a test."""
     _, loaded, _, _ = web
-    config, _ = planned(CONFIG, TRAIN)
+    config = planned(CONFIG, TRAIN, INTERVAL_S).config
     candidate = prepare(history_of(loaded, loaded.train), config, SilentProgress())
     bundle = verify_bundle(write_bundle(tmp_path, candidate.manifest, candidate.files))
     changed = loaded.test.copy()
@@ -115,13 +115,13 @@ def test_labels_are_looked_at_after_the_scores(web, tmp_path):
     assert record.figures["ours"].events == len(EVENTS) + 1
 
 
-@pytest.mark.parametrize("arrays", [server(1, train=26), series(1, 173), server(1, train=479)], ids=len)
+@pytest.mark.parametrize("arrays", [server(1, train=26), series(1, 173), server(1, train=49)], ids=len)
 def test_what_the_trainer_refuses_has_empty_scores_and_a_reason(tmp_path, arrays):
     (entry,) = entries(tmp_path, short=arrays)
     bench_entity(entry, tmp_path, CONFIG, "print", (), ignore_report)
     record = read_record(tmp_path, "web", "short")
     assert record is not None
-    assert re.fullmatch(r"its train part has (26|25|479) ticks, 480 are needed", record.refused)
+    assert re.fullmatch(r"its train part has (26|25|49) ticks, 50 are needed", record.refused)
     assert (record.bundle_bytes, record.tick_ms) == (None, None)
     assert np.isnan(read_scores(tmp_path / "web" / "short.csv")).all()
     assert record.figures["ours"].alarms == 0
@@ -143,7 +143,7 @@ def test_a_single_series_with_gaps_and_missing_values_is_scored(tmp_path):
     record = read_record(tmp_path, "web", "one")
     assert record is not None
     assert record.figures["ours"].rows == 3400
-    assert record.notes == ("fitted on 60% of train, so that 240 ticks calibrate",)
+    assert record.notes == ("fitted on 60% of train, so that enough calibrates",)
 
 
 def test_all_members_take_part_where_there_is_enough_to_learn_from(tmp_path):
@@ -163,17 +163,59 @@ def test_all_members_take_part_where_there_is_enough_to_learn_from(tmp_path):
 
 def test_a_plan_keeps_enough_to_calibrate_and_leaves_out_an_lstm_that_cannot_learn():
     everything = replace(CONFIG, models=replace(CONFIG.models, enabled=MEMBERS))
-    plan, notes = planned(everything, 604)
-    assert plan.models.enabled == tuple(name for name in MEMBERS if name != "lstm")
-    assert 604 - int(604 * plan.training.fit_fraction) >= 240
-    assert notes == (
-        "fitted on 60% of train, so that 240 ticks calibrate",
+    plan = planned(everything, 604, INTERVAL_S)
+    assert plan.config.models.enabled == tuple(name for name in MEMBERS if name != "lstm")
+    assert 604 - int(604 * plan.config.training.fit_fraction) >= 240
+    assert plan.least_scores == ENOUGH_TICKS
+    assert plan.notes == (
+        "fitted on 60% of train, so that enough calibrates",
         "without the LSTM, which needs more ticks",
     )
-    assert planned(everything, 10_000) == (everything, ())
-    assert planned(everything, 480)[0].training.fit_fraction == 0.5
-    with pytest.raises(TrainingError, match="has 479 ticks, 480 are needed"):
-        planned(everything, 479)
+    assert planned(everything, 10_000, INTERVAL_S) == Plan(everything, ENOUGH_TICKS, ())
+    assert planned(everything, 600, INTERVAL_S).config.training.fit_fraction == 0.6
+    with pytest.raises(TrainingError, match="has 49 ticks, 50 are needed"):
+        planned(everything, 49, INTERVAL_S)
+
+
+def test_a_short_train_part_is_taught_to_those_members_for_whom_it_holds_something():
+    """Windows that fit in and centroids that have some; faults only where others lend their incidents."""
+    everything = replace(CONFIG, models=replace(CONFIG.models, enabled=MEMBERS))
+    plan = planned(everything, 106, 3600.0)
+    assert plan.config.models.enabled == tuple(
+        name for name in MEMBERS if name not in ("lstm", "random_forest")
+    )
+    assert plan.config.models.kmeans.centroids == (64 - 39) // 3
+    assert plan.config.training.fit_fraction == pytest.approx(64 / 106)
+    assert plan.least_scores == 35
+    assert "random_forest" in planned(everything, 106, 3600.0, lent=True).config.models.enabled
+    shortest = planned(everything, 50, 3600.0)
+    assert "kmeans" not in shortest.config.models.enabled
+    assert shortest.least_scores == FEWEST_TICKS == 50 - int(50 * shortest.config.training.fit_fraction)
+    assert planned(everything, 700, 1.0).notes[-1].startswith("without k-means, whose windows are longer")
+
+
+def test_the_only_member_is_never_left_out():
+    forest = replace(CONFIG, models=replace(CONFIG.models, enabled=("random_forest",)))
+    assert planned(forest, 106, INTERVAL_S).config.models.enabled == ("random_forest",)
+
+
+@pytest.mark.parametrize("train", [50, 53, 60, 106, 187, 479])
+def test_a_server_whose_train_part_is_short_is_scored_and_its_incidents_rank_first(tmp_path, train):
+    """The least that calibrates is there at every length, for rivals too, as far as their windows fit in."""
+    enabled = ("isolation_forest", "isolation_forest_absolute", "kmeans", "autoregression")
+    config = replace(CONFIG, models=replace(CONFIG.models, enabled=enabled))
+    (entry,) = entries(tmp_path, short=server(4, train=train))
+    bench_entity(entry, tmp_path / "out", config, "print", (), ignore_report)
+    record = read_record(tmp_path / "out", "web", "short")
+    assert record is not None
+    assert record.refused == ""
+    ours = record.figures["ours"]
+    assert ours.unknown == 0
+    assert ours.vus_pr > 0.8
+    assert ours.false_alarms == 0, "a few ticks promise little, so it is careful"
+    assert not [note for note in record.notes if note.startswith(("pca", "isolation_forest"))]
+    told = [note for note in record.notes if note.startswith("kmeans")]
+    assert bool(told) == (train < 66), "a window of 40 ticks"
 
 
 def test_every_column_becomes_a_feature_with_a_name_of_its_own():
@@ -200,8 +242,8 @@ def test_baselines_get_their_threshold_on_the_part_that_calibrates(web):
 
 
 def test_a_baseline_that_cannot_be_calibrated_says_so():
-    with pytest.raises(TrainingError, match="at least 200 normal ticks, got 50"):
-        alarm_scores(np.ones(50), np.ones(9), INTERVAL_S, 7.0)
+    with pytest.raises(TrainingError, match="at least 20 normal ticks, got 19"):
+        alarm_scores(np.ones(19), np.ones(9), INTERVAL_S, 7.0)
 
 
 def test_missing_values_do_not_silence_the_largest_z():

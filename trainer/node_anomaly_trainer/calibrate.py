@@ -8,7 +8,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.calibration import WEEK, MemberScale, Tail, combine, fit_member, fit_tail
+from node_anomaly_core.calibration import (
+    ENOUGH_TICKS,
+    WEEK,
+    MemberScale,
+    Tail,
+    combine,
+    fit_member,
+    fit_tail,
+)
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.forest import RANDOM_FOREST
 from node_anomaly_core.log_errors import LEAST_SPREAD, LOG_ERRORS
@@ -46,14 +54,16 @@ def comparison_budget(parts: Parts, budget_per_week: float) -> float:
     return max(budget_per_week, COUNTED_EPISODES / weeks) if weeks > 0 else budget_per_week
 
 
-def calibrate_known(parts: Parts, raw: Raw, manifest: Manifest, part: slice) -> Manifest:
+def calibrate_known(
+    parts: Parts, raw: Raw, manifest: Manifest, part: slice, least: int = ENOUGH_TICKS
+) -> Manifest:
     """Calibrate on one part of raw scores (t, m) of nodes whose baselines the bundle carries."""
     normal = parts.normal[part]
     series = [
         {name: np.where(normal[:, node], scores[part, node], np.nan) for name, scores in raw.items()}
         for node in range(len(parts.clean.nodes))
     ]
-    return calibrated(manifest, series)
+    return calibrated(manifest, series, least)
 
 
 def calibrate_fresh(
@@ -85,22 +95,22 @@ def within(report: Report, start: float, share: float) -> Report:
     return lambda done, note: report(start + share * done, note)
 
 
-def calibrated(manifest: Manifest, series: Sequence[Raw]) -> Manifest:
+def calibrated(manifest: Manifest, series: Sequence[Raw], least: int = ENOUGH_TICKS) -> Manifest:
     """The manifest with every member and their combination calibrated on normal raw scores.
 
     `series` holds, per node or stretch, the raw score (t,) of each member; NaN where unknown or not normal.
-    Raises TrainingError if there is too little normal data.
+    Raises TrainingError where a member has fewer than `least` scores on normal data.
     """
     models = []
     evidence: list[list[Array]] = [[] for _ in series]
     for model in manifest.models:
-        scale = member_scale(model, _known(series, model.name))
+        scale = member_scale(model, _known(series, model.name, least))
         own = [scale.evidence(raw[model.name]) for raw in series]
         for collected, values in zip(evidence, own, strict=True):
             collected.append(values)
-        models.append(replace(model, scale=scale, tail=_tail(own, manifest)))
+        models.append(replace(model, scale=scale, tail=_tail(own, manifest, least)))
     combined = [peak_held(combine(members, [model.weight for model in models])) for members in evidence]
-    return replace(manifest, models=tuple(models), tail=_tail(combined, manifest))
+    return replace(manifest, models=tuple(models), tail=_tail(combined, manifest, least))
 
 
 def member_scale(model: ModelEntry, scores: Array) -> MemberScale:
@@ -115,18 +125,19 @@ def member_scale(model: ModelEntry, scores: Array) -> MemberScale:
     return fit_member(scores, LEAST_SPREAD if model.type == LOG_ERRORS else 0.0)
 
 
-def _tail(series: Sequence[Array], manifest: Manifest) -> Tail:
+def _tail(series: Sequence[Array], manifest: Manifest, least: int) -> Tail:
     try:
-        return fit_tail(series, manifest.interval_s, manifest.budget_per_week)
+        return fit_tail(series, manifest.interval_s, manifest.budget_per_week, least)
     except ValueError as error:
         raise TrainingError(f"calibration: {error}", "give it a longer history") from error
 
 
-def _known(series: Sequence[Raw], name: str) -> Array:
+def _known(series: Sequence[Raw], name: str, least: int) -> Array:
     scores = np.concatenate([raw[name] for raw in series])
-    if np.isfinite(scores).sum() < 200:
+    known = int(np.isfinite(scores).sum())
+    if known < least:
         raise TrainingError(
-            f"calibration: {name} has {int(np.isfinite(scores).sum())} scores on normal data, 200 are needed",
+            f"calibration: {name} has {known} scores on normal data, {least} are needed",
             "give it a longer history",
         )
     return scores

@@ -30,7 +30,9 @@ from node_anomaly_trainer.models import MODELS, Model, TrainingSet
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.replay import Replayed, fit_cohort, replay_residuals, with_summary
 
-BURN_IN_TICKS = 120  # windows that are still filling say nothing about normal
+BURN_IN_TICKS = 120
+"""Windows that are still filling say little about normal; but a short history gives up a quarter at most."""
+
 MOST_FOREST_ROWS = 40_000
 FORECAST_SCALE_TICKS = 4_000
 LEAST_HEARD = 480
@@ -178,6 +180,11 @@ def members_for(parts: Parts, enabled: Sequence[str]) -> tuple[str, ...]:
     return members
 
 
+def fitted_rows(parts: Parts) -> slice:
+    """The ticks that members are fitted on."""
+    return slice(min(BURN_IN_TICKS, parts.fit.stop // 4), parts.fit.stop)
+
+
 def training_set(
     parts: Parts, clean: Replayed, faulted: Replayed, seed: int, *, real_labels: bool
 ) -> TrainingSet:
@@ -186,7 +193,7 @@ def training_set(
     Its labels are the injected faults and, with `real_labels`, the known incidents; without, a few incidents
     of one kind would be all that it knows of reality, so they are left out.
     """
-    rows = slice(BURN_IN_TICKS, parts.fit.stop)
+    rows = fitted_rows(parts)
     normal = np.flatnonzero(parts.normal[rows].ravel())
     chosen = np.random.default_rng(seed).choice(normal, min(MOST_FOREST_ROWS, len(normal)), replace=False)
     chosen.sort()
@@ -217,7 +224,7 @@ def own_incidents(parts: Parts, clean: Replayed, data: TrainingSet) -> LabelledR
 
     Of a node that was gone nothing was seen: that teaches nothing about one that is there.
     """
-    rows = slice(BURN_IN_TICKS, parts.fit.stop)
+    rows = fitted_rows(parts)
     width = clean.summary.shape[-1]
     seen = np.isfinite(clean.summary[rows]).any(axis=-1)
     struck = np.flatnonzero(((parts.clean.labels[rows] == ANOMALOUS) & seen).ravel())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from node_anomaly_core.calibration import ENOUGH_TICKS
 from node_anomaly_trainer import gate, registry
 from node_anomaly_trainer.assess import Assessed, Questions, assess
 from node_anomaly_trainer.blas import one_blas_thread
@@ -116,9 +117,16 @@ def _run(config: TrainConfig, progress: Progress, *, deploy: bool) -> TrainingRe
 
 @one_blas_thread()
 def prepare(
-    history: History, config: TrainConfig, progress: Progress, borrowed: LabelledRows | None = None
+    history: History,
+    config: TrainConfig,
+    progress: Progress,
+    borrowed: LabelledRows | None = None,
+    least: int = ENOUGH_TICKS,
 ) -> Candidate:
-    """Fit on the first part and calibrate on all of the rest; nothing is judged and nothing published."""
+    """Fit on the first part and calibrate on all of the rest; nothing is judged and nothing published.
+
+    Raises TrainingError, also where a member has fewer than `least` scores on the rest.
+    """
     parts = split(history, config)
     parts = replace(
         parts,
@@ -128,7 +136,7 @@ def prepare(
     candidate = fit(parts, config, progress, borrowed)
     with progress.phase("calibrate") as report:
         raw = raw_scores(candidate, candidate.clean, history.interval_s, parts.late, report)
-        manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration)
+        manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration, least)
     candidate = replace(candidate, manifest=manifest)
     return replace(candidate, files={**candidate.files, **golden_vectors(candidate, history)})
 

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from node_anomaly_core.baseline import compress, fit_level
-from node_anomaly_core.calibration import fit_tail
+from node_anomaly_core.calibration import FEWEST_TICKS, fit_tail
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import rolling_scores
-from node_anomaly_trainer.bench.plan import FLOOR
+from node_anomaly_trainer.bench.plan import FLOOR, WINDOWS_PER_CENTROID
 from node_anomaly_trainer.bench.yardsticks import standardised
 from node_anomaly_trainer.models.baselines import Baseline, PCABaseline, WindowedKMeans
 
 MOST_ROWS = 20_000  # the latest of the fitted part; as many as the gate gives them
 TREES = 100
+CENTROIDS, WINDOW_TICKS = 30, 40
 
 Array = NDArray[np.float64]
 Detector = Callable[[Array, Array, int], Array]
@@ -46,10 +47,11 @@ def alarm_scores(calibration: Array, test: Array, interval_s: float, budget_per_
     """Scores (t,), 1.0 = alarm, from evidence on the calibration part (c,) and on the test that follows (t,).
 
     The one place where a baseline gets its threshold; peaks held as ours. Raises
-    TrainingError if there is too little evidence.
+    TrainingError if there is too little evidence: less than a tail can be made of, which may be less than we
+    ask for ourselves.
     """
     try:
-        tail = fit_tail([peak_held(calibration)], interval_s, budget_per_week)
+        tail = fit_tail([peak_held(calibration)], interval_s, budget_per_week, FEWEST_TICKS)
     except ValueError as error:
         raise TrainingError(str(error), "give it a longer train part") from error
     evidence = peak_held(np.concatenate([calibration, test]))
@@ -62,8 +64,14 @@ def pca(fitted: Array, later: Array, seed: int) -> Array:
 
 
 def kmeans(fitted: Array, later: Array, seed: int) -> Array:
-    """Distance of the last 40 ticks to the nearest of 30 centroids."""
-    return _compressed(WindowedKMeans(), fitted, later, seed)
+    """Distance of the last 40 ticks to the nearest of 30 centroids, or of fewer for fewer windows.
+
+    The first windows reach back into what it was fitted on, as ours do.
+    """
+    centroids = min(CENTROIDS, max(1, (len(fitted) - WINDOW_TICKS + 1) // WINDOWS_PER_CENTROID))
+    back = min(len(fitted), WINDOW_TICKS - 1)
+    later = np.concatenate([fitted[len(fitted) - back :], later])
+    return _compressed(WindowedKMeans(centroids, WINDOW_TICKS), fitted, later, seed)[back:]
 
 
 def isolation_forest(fitted: Array, later: Array, seed: int) -> Array:

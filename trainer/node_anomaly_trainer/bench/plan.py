@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.calibration import ENOUGH_TICKS, FEWEST_TICKS
 from node_anomaly_core.catalogue import Feature
+from node_anomaly_core.clusters import window_ticks
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.bench.data import Series
 from node_anomaly_trainer.config import TrainConfig
@@ -22,8 +24,18 @@ FLOOR = 1e-3
 CALIBRATION_TICKS = 240
 """Least, of what is held back: 200 scores calibrate, and windows must have filled before the first."""
 
-LEAST_TRAIN_TICKS = 2 * CALIBRATION_TICKS
-LSTM = "lstm"
+CALIBRATION_SHARE = 0.4
+"""Of a train part that does not hold as many twice over (docs/adr/0033)."""
+
+LEAST_TRAIN_TICKS = 50
+"""Of which two fifths are the fewest that a calibration can do with."""
+
+FEW_TICKS = 2 * CALIBRATION_TICKS
+"""Below, too few faults would be injected to teach anybody."""
+
+WINDOWS_PER_CENTROID = 3
+
+LSTM, KMEANS, FOREST = "lstm", "kmeans", "random_forest"
 
 _LONGEST_NAME = 80
 
@@ -72,25 +84,53 @@ def history_of(series: Series, rows: NDArray[np.floating], labels: NDArray[np.in
     )
 
 
-def planned(config: TrainConfig, ticks: int) -> tuple[TrainConfig, tuple[str, ...]]:
-    """The configuration for a train part of so many ticks, and what is not as configured, in words.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one entity is trained."""
 
-    What is held back is never less than calibration needs, and the forecaster is left out where the part that
-    stops its training does not hold one sequence. Raises TrainingError for fewer than LEAST_TRAIN_TICKS.
+    config: TrainConfig
+    least_scores: int
+    """That each member needs on the part that calibrates."""
+    notes: tuple[str, ...]
+    """What is not as configured, in words."""
+
+
+def planned(config: TrainConfig, ticks: int, interval_s: float, *, lent: bool = False) -> Plan:
+    """The plan for a train part of so many ticks; `lent` says that other servers lend their labels.
+
+    What is held back is never less than calibration needs, and a member is left out where the part that is
+    fitted holds nothing to teach it. Raises TrainingError for fewer than LEAST_TRAIN_TICKS.
     """
     if ticks < LEAST_TRAIN_TICKS:
         raise TrainingError(
             f"its train part has {ticks} ticks, {LEAST_TRAIN_TICKS} are needed", "give it a longer train part"
         )
     notes = []
-    share = min(config.training.fit_fraction, 1.0 - CALIBRATION_TICKS / ticks)
+    calibrating = min(CALIBRATION_TICKS, round(CALIBRATION_SHARE * ticks))
+    share = min(config.training.fit_fraction, 1.0 - calibrating / ticks)
     if share < config.training.fit_fraction:
-        notes.append(f"fitted on {share:.0%} of train, so that {CALIBRATION_TICKS} ticks calibrate")
+        notes.append(f"fitted on {share:.0%} of train, so that enough calibrates")
         config = replace(config, training=replace(config.training, fit_fraction=share))
-    enabled = config.models.enabled
-    short = int(share * ticks * VALIDATION_SHARE) <= config.models.lstm.sequence_length
-    if LSTM in enabled and len(enabled) > 1 and short:
-        notes.append("without the LSTM, which needs more ticks")
-        kept = tuple(name for name in enabled if name != LSTM)
-        config = replace(config, models=replace(config.models, enabled=kept))
-    return config, tuple(notes)
+    fitted = int(share * ticks)
+    if int(fitted * VALIDATION_SHARE) <= config.models.lstm.sequence_length:
+        config = _without(config, LSTM, "the LSTM, which needs more ticks", notes)
+    if ticks < FEW_TICKS and not lent:
+        config = _without(config, FOREST, "the Random Forest, for which too few faults fit in", notes)
+    centroids = (fitted - window_ticks(interval_s) + 1) // WINDOWS_PER_CENTROID
+    if centroids < 2:
+        config = _without(config, KMEANS, "k-means, whose windows are longer than what is fitted", notes)
+    elif centroids < config.models.kmeans.centroids:
+        notes.append("k-means with fewer centroids, which need windows")
+        fewer = replace(config.models.kmeans, centroids=centroids)
+        config = replace(config, models=replace(config.models, kmeans=fewer))
+    least = max(FEWEST_TICKS, min(ENOUGH_TICKS, calibrating * ENOUGH_TICKS // CALIBRATION_TICKS))
+    return Plan(config, least, tuple(notes))
+
+
+def _without(config: TrainConfig, name: str, why: str, notes: list[str]) -> TrainConfig:
+    """The configuration without a member, unless it is the only one."""
+    kept = tuple(one for one in config.models.enabled if one != name)
+    if not kept or len(kept) == len(config.models.enabled):
+        return config
+    notes.append(f"without {why}")
+    return replace(config, models=replace(config.models, enabled=kept))

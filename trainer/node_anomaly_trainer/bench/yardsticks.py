@@ -24,7 +24,8 @@ def standardised(train: NDArray[np.floating], rows: NDArray[np.floating]) -> NDA
 def largest_z(train: NDArray[np.floating], test: NDArray[np.floating]) -> NDArray[np.floating]:
     """How far the furthest feature is off, (n,), as a share of what train (t, f) exceeds once in 10,000."""
     usual, now = (_largest(standardised(train, rows)) for rows in (train, test))
-    return np.asarray(now / np.nanquantile(usual, _ALARM_QUANTILE))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a train part that never moved exceeds nothing
+        return np.asarray(now / np.nanquantile(usual, _ALARM_QUANTILE))
 
 
 def _largest(z: NDArray[np.floating]) -> NDArray[np.floating]:

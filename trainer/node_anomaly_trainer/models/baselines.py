@@ -62,7 +62,8 @@ class PCABaseline:
             raise TrainingError("pca baseline: fewer than 2 ticks with values", "give it a longer history")
         self._standardise = _Standardiser(compressed, mask)
         rows = self._standardise(compressed, mask)[observed]
-        self._pca = PCA(n_components=self._variance, svd_solver="full").fit(rows)
+        with np.errstate(invalid="ignore"):  # of what never moved every share of the variance is unknown
+            self._pca = PCA(n_components=self._variance, svd_solver="full").fit(rows)
 
     def score(self, compressed: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """See Baseline.score; NaN where nothing of a node was observed."""
