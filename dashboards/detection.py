@@ -59,6 +59,13 @@ def build() -> dashboard.Dashboard:
             decimals=2,
         ),
         number(
+            "Threshold learnt",
+            "Share of its two days (three and a half at less than one alarm in two days) that this threshold "
+            "has seen. Until it is full, part of it is what training promised.",
+            f"anomaly_agent_threshold_learned_ratio{{{NODES}}}",
+            unit=RATIO,
+        ),
+        number(
             "Features missing",
             "Share of the bundle's features that this node does not have.",
             f"instance:anomaly_agent_features_missing:ratio{{{NODES}}}",
@@ -70,7 +77,6 @@ def build() -> dashboard.Dashboard:
             "The bundle in use and where it is from.",
             f"max by (version, origin) (anomaly_model_info{{{NODES}}})",
             legend="{{origin}} {{version}}",
-            width=8,
         ).text_mode(BigValueTextMode.NAME),
         graph(
             "Score",
@@ -107,6 +113,14 @@ def build() -> dashboard.Dashboard:
             "Symptoms",
             "What somebody already waits or fails for. Together with an alarm it is a page.",
             Query(f"instance:anomaly_symptom:bool{{{NODES}}}", "{{symptom}}"),
+            width=12,
+        ),
+        states(
+            "Alarm held back",
+            "All models together are at the threshold, but not those that must agree: no alarm, and the score "
+            "stays below 1. `anomaly-agent --once` says who is missing.",
+            Query(f"anomaly_alarm_held_back{{{NODES}}}", "held back"),
+            width=12,
         ),
     )
     page = page.with_row(dashboard.Row("Feature: $feature"))
