@@ -117,8 +117,8 @@ def build() -> dashboard.Dashboard:
         ),
         states(
             "Alarm held back",
-            "All models together are at the threshold, but not those that must agree: no alarm, and the score "
-            "stays below 1. `anomaly-agent --once` says who is missing.",
+            "All models together are at the threshold, but not those that must agree: no alarm, and a score "
+            "below 1. `anomaly-agent --once` says who is missing.",
             Query(f"anomaly_alarm_held_back{{{NODES}}}", "held back"),
             width=12,
         ),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from bench_programs import program
 from node_anomaly_core.archive import write_archive
 from node_anomaly_core.bundle import write_bundle
 from node_anomaly_core.signing import sign
@@ -19,12 +17,8 @@ COUNT = 300
 
 @pytest.fixture(scope="module")
 def mutations():
-    path = Path(__file__).parents[2] / "bench" / "mutations.py"
-    spec = importlib.util.spec_from_file_location("bench_mutations", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as loading:
+        yield program("mutations", loading)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # forged numbers overflow, and are refused for it

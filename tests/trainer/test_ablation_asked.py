@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench_programs import program
 from node_anomaly_trainer.bench.metrics import judge, summarise
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 DAY_TICKS = 288
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(BENCH.parent), *sys.path])
-    spec = importlib.util.spec_from_file_location("bench.ablation_asked", BENCH / "ablation_asked.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("ablation_asked", monkeypatch)
 
 
 def figures(alarms, found):

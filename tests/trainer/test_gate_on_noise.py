@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from bench_programs import program
 from node_anomaly_core.threshold import raised_on_noise, rolling_scores
 from node_anomaly_trainer.evaluate import false_alarm_rate, known_weeks
 from node_anomaly_trainer.gate import poisson_limit
 
-PROGRAM = Path(__file__).resolve().parents[2] / "bench" / "threshold_noise.py"
-SPEC = importlib.util.spec_from_file_location("threshold_noise", PROGRAM)
-noise_of = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(noise_of)
+with pytest.MonkeyPatch.context() as loading:
+    noise_of = program("threshold_noise", loading)
 INTERVAL_S, WEEK, HEAVY = noise_of.INTERVAL_S, noise_of.WEEK, "AR(1) of 0.9, cubed"
 
 NODES = 30

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from bench_data import EVENTS, INTERVAL_S, TEST, TRAIN, server, small_config, write_folder
+from bench_programs import program
 from node_anomaly_trainer.bench.data import read_manifest
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 HALF = TEST // 2
 
 
 @pytest.fixture
 def own(monkeypatch):
-    spec = importlib.util.spec_from_file_location("own_incidents", BENCH / "own_incidents.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "own_incidents", module)
-    spec.loader.exec_module(module)
-    return module
+    return program("own_incidents", monkeypatch)
 
 
 @pytest.fixture

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
+from bench_programs import program
 from node_anomaly_core.bundle import starter_bundle, verify_bundle
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.sources import fetch
 
-PROGRAM = Path(__file__).resolve().parents[2] / "bench" / "attribution.py"
-
 
 def test_a_feature_moved_by_eight_scales_is_among_the_first_three_reasons_in_nine_cases_of_ten(monkeypatch):
     """It, or one that goes with it; every feature of one node in turn."""
-    spec = importlib.util.spec_from_file_location("attribution", PROGRAM)
-    bench = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "attribution", bench)  # where dataclasses look for its names
-    spec.loader.exec_module(bench)
+    bench = program("attribution", monkeypatch)
     source = {"type": "synthetic", "synthetic": {"nodes": 1, "range": "1h"}}
     config = parse_config({"interval": "15s", "training": {"seed": 7}, "source": source})
     history = fetch(config, ignore_report, lambda _line: None)
