@@ -43,6 +43,11 @@ from node_anomaly_trainer.progress import SilentProgress, ignore_report
 CONFIG = small_config()
 
 
+def ticks(count):
+    """A train part (count, 1) in which every value is there."""
+    return np.zeros((count, 1))
+
+
 def entries(tmp_path, **arrays):
     """Entries of a folder, one for each keyword, all of the data set web."""
     folder = {f"web/{name}": one for name, one in arrays.items()}
@@ -60,7 +65,7 @@ def web(tmp_path_factory):
 def test_scores_are_those_of_a_node_that_lived_the_end_of_train(web, tmp_path):
     """By hand: train, write, verify, read back, live, step."""
     _, loaded, _, scored = web
-    config = planned(CONFIG, TRAIN, INTERVAL_S).config
+    config = planned(CONFIG, loaded.train, INTERVAL_S).config
     candidate = prepare(history_of(loaded, loaded.train), config, SilentProgress())
     bundle = verify_bundle(write_bundle(tmp_path, candidate.manifest, candidate.files))
     node = NodeScorer(bundle, INTERVAL_S, node=loaded.entry.name)
@@ -76,7 +81,7 @@ def test_scores_are_those_of_a_node_that_lived_the_end_of_train(web, tmp_path):
 def test_a_score_depends_on_nothing_that_comes_later(web, tmp_path):
     """Neither on later rows nor on any label: not even the bundle knows that there is a test."""
     _, loaded, _, _ = web
-    config = planned(CONFIG, TRAIN, INTERVAL_S).config
+    config = planned(CONFIG, loaded.train, INTERVAL_S).config
     candidate = prepare(history_of(loaded, loaded.train), config, SilentProgress())
     bundle = verify_bundle(write_bundle(tmp_path, candidate.manifest, candidate.files))
     changed = loaded.test.copy()
@@ -163,7 +168,7 @@ def test_all_members_take_part_where_there_is_enough_to_learn_from(tmp_path):
 
 def test_a_plan_keeps_enough_to_calibrate_and_leaves_out_an_lstm_that_cannot_learn():
     everything = replace(CONFIG, models=replace(CONFIG.models, enabled=MEMBERS))
-    plan = planned(everything, 604, INTERVAL_S)
+    plan = planned(everything, ticks(604), INTERVAL_S)
     assert plan.config.models.enabled == tuple(name for name in MEMBERS if name != "lstm")
     assert 604 - int(604 * plan.config.training.fit_fraction) >= 240
     assert plan.least_scores == ENOUGH_TICKS
@@ -171,32 +176,47 @@ def test_a_plan_keeps_enough_to_calibrate_and_leaves_out_an_lstm_that_cannot_lea
         "fitted on 60% of train, so that enough calibrates",
         "without the LSTM, which needs more ticks",
     )
-    assert planned(everything, 10_000, INTERVAL_S) == Plan(everything, ENOUGH_TICKS, ())
-    assert planned(everything, 600, INTERVAL_S).config.training.fit_fraction == 0.6
+    assert planned(everything, ticks(10_000), INTERVAL_S) == Plan(everything, ENOUGH_TICKS, ())
+    assert planned(everything, ticks(600), INTERVAL_S).config.training.fit_fraction == 0.6
     with pytest.raises(TrainingError, match="has 49 ticks, 50 are needed"):
-        planned(everything, 49, INTERVAL_S)
+        planned(everything, ticks(49), INTERVAL_S)
 
 
 def test_a_short_train_part_is_taught_to_those_members_for_whom_it_holds_something():
     """Windows that fit in and centroids that have some; faults only where others lend their incidents."""
     everything = replace(CONFIG, models=replace(CONFIG.models, enabled=MEMBERS))
-    plan = planned(everything, 106, 3600.0)
+    plan = planned(everything, ticks(106), 3600.0)
     assert plan.config.models.enabled == tuple(
         name for name in MEMBERS if name not in ("lstm", "random_forest")
     )
     assert plan.config.models.kmeans.centroids == (64 - 39) // 3
     assert plan.config.training.fit_fraction == pytest.approx(64 / 106)
     assert plan.least_scores == 35
-    assert "random_forest" in planned(everything, 106, 3600.0, lent=True).config.models.enabled
-    shortest = planned(everything, 50, 3600.0)
+    assert "random_forest" in planned(everything, ticks(106), 3600.0, lent=True).config.models.enabled
+    shortest = planned(everything, ticks(50), 3600.0)
     assert "kmeans" not in shortest.config.models.enabled
     assert shortest.least_scores == FEWEST_TICKS == 50 - int(50 * shortest.config.training.fit_fraction)
-    assert planned(everything, 700, 1.0).notes[-1].startswith("without k-means, whose windows are longer")
+    assert planned(everything, ticks(700), 1.0).notes[-1] == "without k-means, whose windows do not fit in"
+
+
+def test_ticks_without_a_value_teach_nothing():
+    everything = replace(CONFIG, models=replace(CONFIG.models, enabled=MEMBERS))
+    gaps = ticks(200)
+    gaps[10:30] = gaps[60:80] = np.nan
+    assert "kmeans" not in planned(everything, gaps, INTERVAL_S).config.models.enabled
+    assert "kmeans" in planned(everything, ticks(160), INTERVAL_S).config.models.enabled
+    gaps[80:] = np.nan
+    with pytest.raises(TrainingError, match="has 40 ticks with a value, 50 are needed"):
+        planned(everything, gaps, INTERVAL_S)
+    late = ticks(200)
+    late[:110] = np.nan
+    with pytest.raises(TrainingError, match="that is fitted has 10 ticks with a value, 20 are needed"):
+        planned(everything, late, INTERVAL_S)
 
 
 def test_the_only_member_is_never_left_out():
     forest = replace(CONFIG, models=replace(CONFIG.models, enabled=("random_forest",)))
-    assert planned(forest, 106, INTERVAL_S).config.models.enabled == ("random_forest",)
+    assert planned(forest, ticks(106), INTERVAL_S).config.models.enabled == ("random_forest",)
 
 
 @pytest.mark.parametrize("train", [50, 53, 60, 106, 187, 479])

@@ -16,8 +16,9 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from node_anomaly_core.errors import ConfigError, SourceError
-from node_anomaly_core.manifest import LONGEST_INTERVAL_S, MAX_FEATURES, SHORTEST_INTERVAL_S
+from node_anomaly_core.manifest import LONGEST_INTERVAL_S, MAX_FEATURES
 from node_anomaly_trainer.bench.files import HIDDEN, sha256
+from node_anomaly_trainer.config import SHORTEST_INTERVAL_S
 from node_anomaly_trainer.settings import nearest
 
 MANIFEST = "manifest.json"

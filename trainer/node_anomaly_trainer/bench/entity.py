@@ -103,7 +103,7 @@ def score_series(
     unknown = np.full(len(series.test), np.nan)
     notes: tuple[str, ...] = ()
     try:
-        plan = planned(config, len(series.train), series.interval_s, lent=borrowed is not None)
+        plan = planned(config, series.train, series.interval_s, lent=borrowed is not None)
         notes, told = plan.notes, _Steps(report)
         history = history_of(series, series.train)
         candidate = prepare(history, plan.config, told, borrowed, plan.least_scores)
@@ -138,7 +138,7 @@ def score_baselines(series: Series, config: TrainConfig) -> tuple[Mapping[str, A
     """Scores (t,) of the test's ticks by each baseline, all NaN where one refuses, and why it did."""
     train, test = values_of(series.train), values_of(series.test)
     with suppress(TrainingError):  # a baseline may know what to do with fewer ticks than we need
-        config = planned(config, len(train), series.interval_s).config
+        config = planned(config, train, series.interval_s).config
     fit_ticks = int(len(train) * config.training.fit_fraction)
     scores, notes = {}, []
     for name, detector in DETECTORS.items():

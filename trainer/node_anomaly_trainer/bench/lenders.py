@@ -66,7 +66,7 @@ def labelled_rows(
     series: Series, label: NDArray[np.int8], config: TrainConfig, report: Report
 ) -> LabelledRows:
     """Rows of the test part: all that lie in incidents, and a sample of those that are far from any."""
-    config = planned(config, len(series.train), series.interval_s, lent=True).config
+    config = planned(config, series.train, series.interval_s, lent=True).config
     ticks = len(series.train) + len(series.test)
     labels = np.full(ticks, NORMAL, dtype=np.int8)
     struck = len(series.train) + series.tick_of_row[label == 1]

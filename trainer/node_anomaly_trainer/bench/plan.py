@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import ENOUGH_TICKS, FEWEST_TICKS
 from node_anomaly_core.catalogue import Feature
-from node_anomaly_core.clusters import window_ticks
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.bench.data import Series
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import NORMAL, History
+from node_anomaly_trainer.models.kmeans import whole_windows
 from node_anomaly_trainer.models.lstm import VALIDATION_SHARE
 
 FLOOR = 1e-3
@@ -95,15 +95,19 @@ class Plan:
     """What is not as configured, in words."""
 
 
-def planned(config: TrainConfig, ticks: int, interval_s: float, *, lent: bool = False) -> Plan:
-    """The plan for a train part of so many ticks; `lent` says that other servers lend their labels.
+def planned(
+    config: TrainConfig, train: NDArray[np.floating], interval_s: float, *, lent: bool = False
+) -> Plan:
+    """The plan for a train part (t, f); `lent` says that other servers lend their labels.
 
     What is held back is never less than calibration needs, and a member is left out where the part that is
-    fitted holds nothing to teach it. Raises TrainingError for fewer than LEAST_TRAIN_TICKS.
+    fitted holds nothing to teach it. Raises TrainingError for fewer than LEAST_TRAIN_TICKS with a value.
     """
-    if ticks < LEAST_TRAIN_TICKS:
+    ticks, seen = len(train), np.isfinite(train).any(axis=1)
+    if seen.sum() < LEAST_TRAIN_TICKS:
+        had = f"{ticks} ticks" if seen.all() else f"{seen.sum()} ticks with a value"
         raise TrainingError(
-            f"its train part has {ticks} ticks, {LEAST_TRAIN_TICKS} are needed", "give it a longer train part"
+            f"its train part has {had}, {LEAST_TRAIN_TICKS} are needed", "give it a longer train part"
         )
     notes = []
     calibrating = min(CALIBRATION_TICKS, round(CALIBRATION_SHARE * ticks))
@@ -112,15 +116,20 @@ def planned(config: TrainConfig, ticks: int, interval_s: float, *, lent: bool = 
         notes.append(f"fitted on {share:.0%} of train, so that enough calibrates")
         config = replace(config, training=replace(config.training, fit_fraction=share))
     fitted = int(share * ticks)
+    if (known := int(seen[:fitted].sum())) < FEWEST_TICKS:
+        raise TrainingError(
+            f"the part of train that is fitted has {known} ticks with a value, {FEWEST_TICKS} are needed",
+            "give it a longer train part",
+        )
     if int(fitted * VALIDATION_SHARE) <= config.models.lstm.sequence_length:
         config = _without(config, LSTM, "the LSTM, which needs more ticks", notes)
     if ticks < FEW_TICKS and not lent:
         config = _without(config, FOREST, "the Random Forest, for which too few faults fit in", notes)
-    centroids = (fitted - window_ticks(interval_s) + 1) // WINDOWS_PER_CENTROID
+    centroids = len(whole_windows(seen[:fitted, None], interval_s)) // WINDOWS_PER_CENTROID
     if centroids < 2:
-        config = _without(config, KMEANS, "k-means, whose windows are longer than what is fitted", notes)
+        config = _without(config, KMEANS, "k-means, whose windows do not fit in", notes)
     elif centroids < config.models.kmeans.centroids:
-        notes.append("k-means with fewer centroids, which need windows")
+        notes.append("k-means with fewer centroids, as there are fewer windows")
         fewer = replace(config.models.kmeans, centroids=centroids)
         config = replace(config, models=replace(config.models, kmeans=fewer))
     least = max(FEWEST_TICKS, min(ENOUGH_TICKS, calibrating * ENOUGH_TICKS // CALIBRATION_TICKS))

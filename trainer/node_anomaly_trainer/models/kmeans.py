@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
-from node_anomaly_core.clusters import POSITIONS, Windows
+from node_anomaly_core.clusters import POSITIONS, Windows, window_ticks
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.config_models import KMeansConfig
@@ -77,6 +77,16 @@ class KMeansModel:
         return self._fitted
 
 
+def whole_windows(known: NDArray[np.bool_], interval_s: float) -> NDArray[np.intp]:
+    """First tick and node (n, 2) of each window that is normal nearly throughout, of what is known (t, m)."""
+    ticks, nodes = known.shape
+    length = window_ticks(interval_s)
+    seen = np.zeros((ticks + 1, nodes), dtype=np.int64)
+    np.cumsum(known, axis=0, out=seen[1:])
+    within = seen[length:] - seen[: max(0, ticks + 1 - length)]
+    return np.argwhere(within >= LEAST_NORMAL * length)
+
+
 def drawn_windows(data: TrainingSet, most: int, seed: int, report: Report) -> NDArray[np.float32]:
     """At most `most` windows (n, POSITIONS, f) that are normal nearly throughout, NaN = unknown.
 
@@ -84,10 +94,7 @@ def drawn_windows(data: TrainingSet, most: int, seed: int, report: Report) -> ND
     """
     ticks, nodes, features = data.compressed.shape
     windows = Windows(nodes, features, data.interval_s)
-    seen = np.zeros((ticks + 1, nodes), dtype=np.int64)
-    np.cumsum(data.mask.any(axis=-1), axis=0, out=seen[1:])
-    within = seen[windows.ticks :] - seen[: max(0, ticks + 1 - windows.ticks)]
-    ends = np.argwhere(within >= LEAST_NORMAL * windows.ticks)
+    ends = whole_windows(np.asarray(data.mask.any(axis=-1)), data.interval_s)
     count = min(most, max(1, MAX_CELLS // (POSITIONS * features)), len(ends))
     ends = ends[np.sort(np.random.default_rng(seed).choice(len(ends), count, replace=False))]
     result = np.empty((count, POSITIONS, features), dtype=np.float32)
