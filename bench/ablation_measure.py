@@ -65,7 +65,7 @@ class MeasureEntity:
     def run(self, report: Report) -> None:
         """Measure and write the file. Raises TrainingError where the trainer makes no bundle."""
         series, _ = load(self.entry)
-        config = planned(self.config, len(series.train), series.interval_s).config
+        config = planned(self.config, series.train, series.interval_s).config
         made = measure(series, config, borrow(self.lenders) if self.lenders else None, report)
         content = BytesIO()
         arrays: dict[str, Any] = {f"calibration {name}": values for name, values in made.calibration.items()}
