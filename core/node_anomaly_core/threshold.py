@@ -7,11 +7,12 @@ the trailing window reached as often as the budget allows. No label is used, and
 changes: only where on the evidence 1.0 lies. The ratio of both levels is exported, so that a threshold that
 wandered is seen.
 
-While the window is not full, its largest episodes are too small to be a threshold. Under a tight budget they
-are held against what training has seen as often in as short a time, and how far a node is from that is taken
-for how far its threshold is from the promised one: by the cube root of the share that is known, since what a
-node does in hours says much of what it does in days, and not all. Under others, where so many episodes are
-asked for that hours do not hold them, the level lies between both by that share (docs/adr/0032).
+While the window is not full, its largest episodes are too small to be a threshold. They are held against what
+training has seen as often in as short a time, and how far a node is from that is taken for how far its
+threshold is from the promised one: by the cube root of the share that is known, since what a node does in
+hours says much of what it does in days, and not all. Where so many episodes are asked for that hours do not
+hold them, under budgets that are not tight, the level is not below the mean of what was promised and what
+was reached, by that share (docs/adr/0032).
 
 An incident must not blind the node to the next one: whatever it reaches in its first hours, it counts in the
 window as at most a little more than the threshold that it crossed. So the threshold follows drift step by
@@ -170,12 +171,12 @@ class RollingThreshold:
         if not known.any():
             return
         self.learnt = self._share(known)
-        expected, trust = self._promised, self.learnt
-        if self._rare:
-            expected = self._tail.alarm_level(1 / self.learnt)  # reached as often in as much as was seen
-            trust = self.learnt**_TRUST
-        ratio = max(self._reached(blocks), _LEAST_LEVEL) / max(expected, _LEAST_LEVEL)
-        self.level = max(self._promised * ratio**trust, _LEAST_LEVEL)
+        reached = max(self._reached(blocks), _LEAST_LEVEL)
+        as_often = max(self._tail.alarm_level(1 / self.learnt), _LEAST_LEVEL)  # in as much as was seen
+        level = self._promised * (reached / as_often) ** self.learnt**_TRUST
+        if not self._rare:
+            level = max(level, self._promised * (reached / self._promised) ** self.learnt)
+        self.level = max(level, _LEAST_LEVEL)
 
     def _share(self, known: NDArray[np.bool_]) -> float:
         return float(known.sum()) / self._blocks.maxlen  # type: ignore[operator]  # it was given

@@ -104,7 +104,7 @@ def test_it_finds_the_level_of_a_quieter_and_of_a_noisier_node(tail: Tail, facto
     assert np.mean(found) == pytest.approx(factor, rel=0.1)
 
 
-def test_what_is_known_of_the_node_counts_as_much_as_is_known_of_it() -> None:
+def test_what_is_known_of_a_calm_node_counts_as_much_as_is_known_of_it() -> None:
     """Half a window in, it is half way between the promised level and the node's own."""
     part, evidence = threshold(8.0), np.full(WINDOW, 2.0)
     assert part.learnt == 0.0
@@ -112,6 +112,15 @@ def test_what_is_known_of_the_node_counts_as_much_as_is_known_of_it() -> None:
     assert (part.level, part.learnt) == (pytest.approx(4.0), 0.5)
     levels(part, evidence[WINDOW // 2 :])
     assert (part.level, part.learnt) == (pytest.approx(2.0), 1.0)
+
+
+def test_a_noisier_node_is_held_against_what_training_saw_in_half_a_window_under_any_budget() -> None:
+    """Whichever level is higher: the half way between both would be too low for it."""
+    part = threshold(8.0)
+    levels(part, np.full(WINDOW // 2, 16.0))
+    twice_as_often = 8.0 * (1 - math.log10(2) / 4)
+    assert part.level == pytest.approx(8.0 * (16.0 / twice_as_often) ** 0.5 ** (1 / 3))
+    assert part.level > 8.0 * 2.0**0.5
 
 
 def test_under_a_tight_budget_half_a_window_is_held_against_what_training_saw_in_half_a_window() -> None:
@@ -258,14 +267,18 @@ def test_half_of_how_much_calmer_a_node_is_is_known_after_a_tenth_of_the_window(
     assert np.median(found) == pytest.approx(factor**0.1 ** (1 / 3), rel=0.08)
 
 
-def test_a_fresh_node_that_is_as_promised_raises_no_more_than_one_whose_window_is_full(peaks: Tail) -> None:
+@pytest.mark.parametrize(("budget", "window", "most"), [(A_WEEK, LONG_WINDOW, 2.5), (A_DAY, WINDOW, 1.3)])
+def test_a_fresh_node_that_is_as_promised_raises_no_more_than_one_whose_window_is_full(
+    budget: float, window: int, most: float
+) -> None:
     """The largest episode of an hour is no threshold for days: it is held against others of an hour."""
+    promised = fit_tail([peak_held(noise(1_000 + node, 30 * DAY)) for node in range(6)], INTERVAL_S, budget)
     raised = []
     for seed in range(40):
-        part = threshold(peaks, A_WEEK)
-        evidence = peak_held(noise(80 + seed, LONG_WINDOW))
+        part = threshold(promised, budget)
+        evidence = peak_held(noise(80 + seed, window))
         raised.append(alarms((evidence >= levels(part, evidence)).astype(float)))
-    assert np.mean(raised) < 2.5 * A_WEEK  # more than that is raised by a full window of days
+    assert np.mean(raised) < most * budget  # more than that is raised by a full window of days
 
 
 @settings(max_examples=40, deadline=None)
