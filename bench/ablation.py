@@ -15,7 +15,8 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def measured_entities(
     return {name: measured for name, measured in found.items() if measured is not None}
 
 
-def run(arguments: argparse.Namespace, out: Path, progress: Progress) -> bool:
+def run(arguments: Namespace, out: Path, progress: Progress) -> bool:
     """Measure, tabulate and print; whether every entity is in the table.
 
     Raises AnomalyError for what the user can put right.
@@ -169,6 +170,20 @@ def run(arguments: argparse.Namespace, out: Path, progress: Progress) -> bool:
     return len(done) == len(entries)
 
 
+def on_data(run: Callable[[Namespace, Path, Progress], bool], arguments: Namespace) -> int:
+    """What a program returns that measures into `--out`, or a folder that is gone afterwards, and prints.
+
+    0 where `run` says that all is in its table.
+    """
+    progress = open_progress()
+    try:
+        with tempfile.TemporaryDirectory(prefix="anomaly-members-") as scratch:
+            return 0 if run(arguments, arguments.out or Path(scratch), progress) else 1
+    except AnomalyError as error:
+        progress.note(f"{error.message}; {error.hint}" if error.hint else error.message)
+        return 1
+
+
 def main() -> int:
     """Read the command line; 1 where the data cannot be used, or an entity is not in the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -189,13 +204,7 @@ def main() -> int:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             parser.error(f"{option} {folder}: {error.strerror}; choose a folder that can be written to")
-    progress = open_progress()
-    try:
-        with tempfile.TemporaryDirectory(prefix="anomaly-ablation-") as scratch:
-            return 0 if run(arguments, arguments.out or Path(scratch), progress) else 1
-    except AnomalyError as error:
-        progress.note(f"{error.message}; {error.hint}" if error.hint else error.message)
-        return 1
+    return on_data(run, arguments)
 
 
 if __name__ == "__main__":

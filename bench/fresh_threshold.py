@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import Tail, fit_tail
-from node_anomaly_core.errors import AnomalyError
 from node_anomaly_core.threshold import LONG_WINDOW_S, rolling_scores, tight
 from node_anomaly_trainer.bench.data import Entry, choose, load, read_manifest
 from node_anomaly_trainer.bench.metrics import DAY_S, Figures, judge, summarise
-from node_anomaly_trainer.progress import Progress, open_progress
+from node_anomaly_trainer.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bench.ablation import measured_entities
+from bench.ablation import measured_entities, on_data
 from bench.ablation_variants import HOUR_S, PRODUCT, Evidence, Measured, Variant, evidence_of
 
 BUDGETS = {"a week": 1.0, "a day": 7.0}
@@ -118,14 +116,7 @@ def main() -> int:
     parser.add_argument("--labels-from", type=Path, help="as ablation.py had it, so that its DIR fits")
     parser.add_argument("--out", type=Path, help="keep here what was measured")
     parser.add_argument("--jobs", type=int, default=1)
-    arguments = parser.parse_args()
-    progress = open_progress()
-    try:
-        with tempfile.TemporaryDirectory(prefix="anomaly-fresh-") as scratch:
-            return 0 if run(arguments, arguments.out or Path(scratch), progress) else 1
-    except AnomalyError as error:
-        progress.note(f"{error.message}; {error.hint}" if error.hint else error.message)
-        return 1
+    return on_data(run, parser.parse_args())
 
 
 if __name__ == "__main__":
