@@ -12,7 +12,7 @@ training has seen as often in as short a time, and how far a node is from that i
 threshold is from the promised one: by the cube root of the share that is known, since what a node does in
 hours says much of what it does in days, and not all. Where so many episodes are asked for that hours do not
 hold them, under budgets that are not tight, the level is not below the mean of what was promised and what
-was reached, by that share (docs/adr/0032).
+was reached, by that share (docs/adr/0032 and 0034).
 
 An incident must not blind the node to the next one: whatever it reaches in its first hours, it counts in the
 window as at most a little more than the threshold that it crossed. So the threshold follows drift step by

@@ -216,7 +216,9 @@ def test_ticks_without_a_value_teach_nothing():
 
 def test_the_only_member_is_never_left_out():
     forest = replace(CONFIG, models=replace(CONFIG.models, enabled=("random_forest",)))
-    assert planned(forest, ticks(106), INTERVAL_S).config.models.enabled == ("random_forest",)
+    plan = planned(forest, ticks(106), INTERVAL_S)
+    assert plan.config == replace(forest, training=plan.config.training)
+    assert plan.notes == ("fitted on 60% of train, so that enough calibrates",)
 
 
 @pytest.mark.parametrize("train", [50, 53, 60, 106, 187, 479])

@@ -128,7 +128,7 @@ def planned(
     centroids = len(whole_windows(seen[:fitted, None], interval_s)) // WINDOWS_PER_CENTROID
     if centroids < 2:
         config = _without(config, KMEANS, "k-means, whose windows do not fit in", notes)
-    elif centroids < config.models.kmeans.centroids:
+    elif KMEANS in config.models.enabled and centroids < config.models.kmeans.centroids:
         notes.append("k-means with fewer centroids, as there are fewer windows")
         fewer = replace(config.models.kmeans, centroids=centroids)
         config = replace(config, models=replace(config.models, kmeans=fewer))
