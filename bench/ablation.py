@@ -177,7 +177,13 @@ def on_data(run: Callable[[Namespace, Path, Progress], bool], arguments: Namespa
     """
     progress = open_progress()
     try:
-        with tempfile.TemporaryDirectory(prefix="anomaly-members-") as scratch:
+        if arguments.out:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        progress.note(f"--out {arguments.out}: {error.strerror}; choose a folder that can be written to")
+        return 1
+    try:
+        with tempfile.TemporaryDirectory(prefix="anomaly-bench-") as scratch:
             return 0 if run(arguments, arguments.out or Path(scratch), progress) else 1
     except AnomalyError as error:
         progress.note(f"{error.message}; {error.hint}" if error.hint else error.message)
@@ -197,13 +203,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
-    folders = {"--out": arguments.out, "--picture": arguments.picture and arguments.picture.parent}
-    for option, folder in folders.items():
-        try:
-            if folder:
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            parser.error(f"{option} {folder}: {error.strerror}; choose a folder that can be written to")
+    try:
+        if arguments.picture:
+            arguments.picture.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(
+            f"--picture {arguments.picture}: {error.strerror}; choose a folder that can be written to"
+        )
     return on_data(run, arguments)
 
 

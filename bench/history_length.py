@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from node_anomaly_core.errors import AnomalyError
-from node_anomaly_trainer.bench.data import MANIFEST, Entry, choose, read_manifest
+from node_anomaly_trainer.bench.data import MANIFEST, Entry, choose, load, read_manifest
 from node_anomaly_trainer.bench.metrics import Summary, summarise
 from node_anomaly_trainer.bench.record import OURS
 from node_anomaly_trainer.bench.run import Options, Outcome, run
@@ -36,19 +36,25 @@ SHOWN = {OURS: "node-anomaly", "pca": "PCA residual", "kmeans": "windowed k-mean
 
 
 def shortened(entries: Sequence[Entry], ticks: int, folder: Path) -> int:
-    """Write a folder of the entities with a train part, cut to its last `ticks` (0 = all); how many."""
+    """Write a folder of the entities with a train part, cut to its last `ticks` (0 = all); how many.
+
+    Raises SourceError for a file that is not as the format wants it.
+    """
     manifest = []
     for number, entry in enumerate(entries):
-        with np.load(entry.path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        if "train" not in arrays:
+        series, label = load(entry)
+        if not series.has_train_part:
             continue
-        arrays["train"] = arrays["train"][-ticks:]
-        path = f"{number}.npz"
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / path, **arrays)
-        told = {"dataset": entry.dataset, "entity": entry.entity, "path": path}
-        manifest.append(told if entry.interval_s is None else told | {"interval_s": entry.interval_s})
+        np.savez(
+            folder / f"{number}.npz",
+            train=series.train[-ticks:],
+            test=series.test,
+            label=label,
+            columns=np.array(series.columns),
+            interval_s=np.array(series.interval_s),
+        )
+        manifest.append({"dataset": entry.dataset, "entity": entry.entity, "path": f"{number}.npz"})
     if manifest:
         write_whole(folder / MANIFEST, json.dumps(manifest).encode())
     return len(manifest)

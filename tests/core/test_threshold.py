@@ -50,7 +50,11 @@ def tail() -> Tail:
 @pytest.fixture(scope="module")
 def peaks() -> Tail:
     """The same with peaks held, as a node holds them: so often as a level is reached, an alarm would be."""
-    return fit_tail([peak_held(noise(1_000 + node, 30 * DAY)) for node in range(6)], INTERVAL_S, A_WEEK)
+    return of_peaks(A_WEEK)
+
+
+def of_peaks(budget: float) -> Tail:
+    return fit_tail([peak_held(noise(1_000 + node, 30 * DAY)) for node in range(6)], INTERVAL_S, budget)
 
 
 def promise(level: float) -> Tail:
@@ -272,7 +276,7 @@ def test_a_fresh_node_that_is_as_promised_raises_no_more_than_one_whose_window_i
     budget: float, window: int, most: float
 ) -> None:
     """The largest episode of an hour is no threshold for days: it is held against others of an hour."""
-    promised = fit_tail([peak_held(noise(1_000 + node, 30 * DAY)) for node in range(6)], INTERVAL_S, budget)
+    promised = of_peaks(budget)
     raised = []
     for seed in range(40):
         part = threshold(promised, budget)

@@ -268,6 +268,17 @@ def test_a_baseline_that_cannot_be_calibrated_says_so():
         alarm_scores(np.ones(19), np.ones(9), INTERVAL_S, 7.0)
 
 
+@pytest.mark.parametrize("value", [5.0, 1e30, np.nan])
+@pytest.mark.filterwarnings("error")
+def test_what_never_moves_or_is_beyond_all_measure_makes_nobody_complain(value):
+    """Whoever runs a bench reads the table, not numpy's worries."""
+    train = np.full((100, 2), value, dtype=np.float32)
+    train[3] = 0.0 if value > 1e9 else value
+    assert largest_z(train, train).shape == (100,)
+    if np.isfinite(value):
+        assert baseline_scores(DETECTORS["pca"], np.full((100, 2), 5.0), train, 60, INTERVAL_S, 7.0, 1).shape
+
+
 def test_missing_values_do_not_silence_the_largest_z():
     train, test = server(1)["train"].copy(), server(1)["test"].copy()
     whole = largest_z(train, test)

@@ -65,3 +65,10 @@ def test_data_without_a_train_part_is_an_error_of_words(length, tmp_path):
         out=tmp_path / "out",
     )  # fmt: skip
     assert length.on_data(length.measure, asked) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_words(length, data, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    asked = argparse.Namespace(data=data, out=tmp_path / "file" / "out")
+    assert length.on_data(length.measure, asked) == 1
+    assert "choose a folder that can be written to" in capsys.readouterr().err

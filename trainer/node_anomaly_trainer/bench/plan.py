@@ -25,7 +25,7 @@ CALIBRATION_TICKS = 240
 """Least, of what is held back: 200 scores calibrate, and windows must have filled before the first."""
 
 CALIBRATION_SHARE = 0.4
-"""Of a train part that does not hold as many twice over (docs/adr/0033)."""
+"""Of a train part of which this is less: one below 600 ticks (docs/adr/0033)."""
 
 LEAST_TRAIN_TICKS = 50
 """Of which two fifths are the fewest that a calibration can do with."""
