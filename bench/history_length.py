@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,10 @@ from node_anomaly_trainer.whole_file import write_whole
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.ablation import on_data
 
+HEAD = (
+    "| data | ticks of train | detector | VUS-PR | recall | false alarms a day | in alarm |",
+    "|---|---:|---|---:|---:|---:|---:|",
+)
 SHOWN = {OURS: "node-anomaly", "pca": "PCA residual", "kmeans": "windowed k-means"}
 
 
@@ -84,10 +89,8 @@ def cells_of(row: Summary) -> list[str]:
 def measure(arguments: argparse.Namespace, out: Path, progress: Progress) -> bool:
     """Bench each length, and print; whether every entity is in the table. Raises AnomalyError."""
     entries = choose(read_manifest(arguments.data), arguments.datasets, arguments.entities)
-    document, whole = {}, True
-    if not arguments.json:
-        print("| data | ticks of train | detector | VUS-PR | recall | false alarms a day | in alarm |")
-        print("|---|---:|---|---:|---:|---:|---:|")
+    document: dict[str, dict[str, Any]] = {}
+    whole = True
     for ticks in arguments.ticks:
         folder = out / f"data-{ticks}"
         if not shortened(entries, ticks, folder):
@@ -103,13 +106,14 @@ def measure(arguments: argparse.Namespace, out: Path, progress: Progress) -> boo
             progress,
         )
         whole = whole and not outcome.failed
-        if arguments.json:
-            document[str(ticks)] = {
-                entity.entry.name: {name: asdict(entity.figures[name]) for name in SHOWN}
-                for entity in outcome.entities
-            }
-        else:
-            print("\n".join(lines_of(ticks, outcome)), flush=True)
+        if not arguments.json:
+            head = [] if document else HEAD
+            print("\n".join([*head, *lines_of(ticks, outcome)]), flush=True)
+        document[str(ticks)] = {
+            entity.entry.name: {name: asdict(entity.figures[name]) for name in SHOWN}
+            | {"refused": entity.record.refused}
+            for entity in outcome.entities
+        }
     if arguments.json:
         print(json.dumps(document))
     return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -58,13 +59,27 @@ def test_each_length_has_its_rows_and_what_is_refused_is_said(length, data, tmp_
     assert len(scores.splitlines()) == TEST + 1
 
 
-def test_data_without_a_train_part_is_an_error_of_words(length, tmp_path):
+def test_json_says_who_was_refused_at_which_length_and_why(length, data, tmp_path, capsys):
+    asked = argparse.Namespace(
+        data=data, datasets=(), entities="", ticks=[40, 0], false_alarms_per_day=1.0, jobs=1, json=True
+    )
+    assert length.measure(asked, tmp_path / "out", SilentProgress())
+    said = json.loads(capsys.readouterr().out)
+    assert "ticks" in said["40"]["web/one"]["refused"]
+    assert said["0"]["web/one"]["refused"] == ""
+    assert said["0"]["web/one"][length.OURS]["caught"] > 0
+
+
+def test_data_without_a_train_part_is_an_error_of_words_and_no_table(length, tmp_path, capsys):
     folder = write_folder(tmp_path / "data", {"cloud/rate": series(3, 400)})
     asked = argparse.Namespace(
         data=folder, datasets=(), entities="", ticks=[0], false_alarms_per_day=1.0, jobs=1, json=False,
         out=tmp_path / "out",
     )  # fmt: skip
     assert length.on_data(length.measure, asked) == 1
+    said = capsys.readouterr()
+    assert "no entity has a train part" in said.err
+    assert not said.out
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_words(length, data, tmp_path, capsys):
