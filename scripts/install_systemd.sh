@@ -14,6 +14,7 @@ environment:
   DESTDIR   stage below this directory, touch nothing else and start nothing (for packages)
   PREFIX    where the programs live (default: /opt/node-anomaly, an environment of its own)
   UNITDIR   where units go (default: /etc/systemd/system)
+  BINDIR    where the commands go that people type (default: /usr/local/bin; empty: nowhere)
   WHEEL     a built wheel to install instead of this checkout
   PYTHON    the Python to run it with, 3.11 to 3.13 (default: python3)
 TEXT
@@ -44,6 +45,7 @@ done
 DESTDIR=${DESTDIR:-}
 PREFIX=${PREFIX:-/opt/node-anomaly}
 UNITDIR=${UNITDIR:-/etc/systemd/system}
+BINDIR=${BINDIR-/usr/local/bin}
 PYTHON=${PYTHON:-python3}
 settings=/etc/node-anomaly
 sysusers=/etc/sysusers.d
@@ -79,6 +81,41 @@ put_once() {
     else
         put "$2" <"$1"
         echo "installed $2"
+    fi
+}
+
+# Whether the command in BINDIR is one that this script made.
+ours() {
+    case $component in
+        agent) [ "$(readlink "$1")" = "$PREFIX/bin/anomaly-agent" ] ;;
+        trainer) grep -q 'Installed by .make install-systemd-trainer.' "$1" 2>/dev/null ;;
+    esac
+}
+
+# What people type finds the settings and, for the trainer, its user and directory, as the units do.
+install_command() {
+    [ -n "$BINDIR" ] || return 0
+    command=$DESTDIR$BINDIR/anomaly-$component
+    if { [ -e "$command" ] || [ -L "$command" ]; } && ! ours "$command"; then
+        echo "kept      $BINDIR/anomaly-$component, which is not of this installation: type $PREFIX/bin/anomaly-$component"
+        return 0
+    fi
+    mkdir -p "$DESTDIR$BINDIR"
+    case $component in
+        agent) ln -sfn "$PREFIX/bin/anomaly-agent" "$command" ;;
+        trainer)
+            sed "s|/opt/node-anomaly|$PREFIX|g" systemd/anomaly-trainer.sh >"$command.new"
+            chmod 0755 "$command.new"
+            mv -f "$command.new" "$command"
+            ;;
+    esac
+    echo "installed $BINDIR/anomaly-$component"
+}
+
+remove_command() {
+    command=$DESTDIR$BINDIR/anomaly-$component
+    if [ -n "$BINDIR" ] && ours "$command"; then
+        rm -f "$command"
     fi
 }
 
@@ -134,6 +171,7 @@ do_install() {
         sed "s|/opt/node-anomaly|$PREFIX|g" "systemd/$unit" | put "$UNITDIR/$unit"
         echo "installed $UNITDIR/$unit"
     done
+    install_command
     put "$sysusers/node-anomaly-$component.conf" <"systemd/node-anomaly-$component.sysusers.conf"
     put_once "$component/anomaly-$component.example.yml" "$settings/$component.yml"
     put_once "systemd/$component.env" "$settings/$component.env"
@@ -164,6 +202,7 @@ do_uninstall() {
     for unit in $units; do
         rm -f "$DESTDIR$UNITDIR/$unit"
     done
+    remove_command
     rm -f "$DESTDIR$sysusers/node-anomaly-$component.conf"
     ! live || systemctl daemon-reload
     others=$(find "$DESTDIR$UNITDIR" -maxdepth 1 -name 'node-anomaly-*.service' 2>/dev/null || true)

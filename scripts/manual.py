@@ -37,6 +37,10 @@ SECTIONS = (
     (
         "ENVIRONMENT",
         (
+            (
+                "HOST_PROC, HOST_SYS, HOST_ROOT",
+                "Where the host is mounted, unless path.* are set.",
+            ),
             ("NODE_NAME", "This node's name in the training history, unless node.name is set."),
             ("STATE_DIRECTORY", "Where state is kept, unless state.directory is set; systemd sets it."),
         ),
@@ -44,6 +48,7 @@ SECTIONS = (
     (
         "FILES",
         (
+            ("/etc/node-anomaly/agent.yml", "Settings, where no other file is named."),
             ("/var/lib/node-anomaly/agent.state", "Baselines and history, which survive a restart."),
             ("/var/lib/node-anomaly/bundles/current", "The published bundle in use."),
         ),

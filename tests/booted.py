@@ -129,11 +129,14 @@ def booted_systemd(folder: Path) -> Iterator[Booted]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    leader = 0
     try:
         leader = _leader(process, console)
         yield Booted(leader, place / "root")
     finally:
         with contextlib.suppress(ProcessLookupError):
+            if leader:  # a machine whose nspawn was killed has been seen to live on
+                os.kill(leader, signal.SIGKILL)
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(20)
 

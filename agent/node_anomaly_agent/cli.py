@@ -18,7 +18,7 @@ from node_anomaly_agent.assembly import (
     collector_switches,
     uses_exporter,
 )
-from node_anomaly_agent.config import KEYS, AgentConfig, format_duration, load_config
+from node_anomaly_agent.config import KEYS, USUAL_FILE, AgentConfig, file_of, format_duration, load_config
 from node_anomaly_agent.config_budget import describe_budget
 from node_anomaly_agent.config_distribution import describe_distribution
 from node_anomaly_agent.config_episodes import describe_episodes
@@ -174,7 +174,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         dest="config_file",
         default=argparse.SUPPRESS,
         metavar="FILE",
-        help="YAML file of settings",
+        help=f"YAML file of settings (default: {USUAL_FILE} where it exists; empty: none)",
     )
     for setting in KEYS:
         default = "" if setting.default in (None, "", ()) else f" (default: {_show(setting.default)})"
@@ -211,9 +211,10 @@ def _show(value: object) -> str:
 
 def _run(parsed: Mapping[str, object]) -> int:
     command = parsed["command"]
-    file = parsed.get("config_file")
+    named = parsed.get("config_file")
     overrides = {key.removeprefix(_OVERRIDE): v for key, v in parsed.items() if key.startswith(_OVERRIDE)}
-    config = load_config(None if file is None else Path(str(file)), overrides, collector_switches())
+    file = file_of(None if named is None else str(named))
+    config = load_config(file, overrides, collector_switches(), os.environ)
     if command == "bundle":
         return _bundle(config, str(parsed["action"]), Path(str(parsed["path"])))
     if command == "check-config":

@@ -8,6 +8,7 @@ drift from the other.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -104,13 +105,30 @@ _SPELLINGS = {"node_exporter.url": "node-exporter.url"}
 """The exporter is spelt with an underscore everywhere else."""
 
 
+USUAL_FILE = Path("/etc/node-anomaly/agent.yml")
+"""Where an installed agent has its settings: read where it exists and no file is named."""
+
+FROM_ENVIRONMENT = {"HOST_PROC": "path.procfs", "HOST_SYS": "path.sysfs", "HOST_ROOT": "path.rootfs"}
+"""Variables that say where a container has the host mounted, as gopsutil spells them."""
+
+
+def file_of(named: str | None, usual: Path = USUAL_FILE) -> Path | None:
+    """The settings file: the one that was named, none for an empty name, else the usual one if it exists."""
+    if named is None:
+        return usual if os.path.isfile(usual) else None  # noqa: PTH113 -- False, too, where it is forbidden
+    return Path(named) if named else None
+
+
 def load_config(
-    path: Path | None, overrides: Mapping[str, object], collectors: Mapping[str, bool]
+    path: Path | None,
+    overrides: Mapping[str, object],
+    collectors: Mapping[str, bool],
+    environ: Mapping[str, str] | None = None,
 ) -> AgentConfig:
-    """Defaults, then the file, then the flags.
+    """Defaults, then the environment, then the file, then the flags.
 
     `overrides` maps dotted paths to raw values as the flags gave them. `collectors` maps each collector's
-    name to whether it is on by default.
+    name to whether it is on by default. `environ` may hold what FROM_ENVIRONMENT names; empty is not set.
 
     Raises ConfigError: the file cannot be read, or every problem found in it, each with its key's path.
     """
@@ -129,11 +147,14 @@ def load_config(
         else:
             problems.append(_unknown(key, [*known, SECTION]))
     values.update(overrides)
+    given = {key: (environ or {}).get(variable, "") for variable, key in FROM_ENVIRONMENT.items()}
     parsed: dict[str, Any] = {}
     for setting in KEYS:
         parsed[setting.path] = setting.default
         if setting.path in values:
             _parse(setting.path, setting.parse, values[setting.path], parsed, problems)
+        elif given.get(setting.path):
+            _parse_variable(setting, given[setting.path], parsed, problems)
     switches: dict[str, bool] = {}
     for name, default in collectors.items():
         switches[name] = default
@@ -232,6 +253,14 @@ def _parse(
         into[key] = parse(value)
     except InvalidValue as error:
         problems.append(ConfigError(f"{key}: {error}"))
+
+
+def _parse_variable(setting: Setting, value: str, into: dict[str, Any], problems: list[ConfigError]) -> None:
+    variable = next(name for name, key in FROM_ENVIRONMENT.items() if key == setting.path)
+    try:
+        into[setting.path] = setting.parse(value)
+    except InvalidValue as error:
+        problems.append(ConfigError(f"${variable}: {error}", f"correct {variable} in the environment"))
 
 
 def read_yaml(path: Path, flag: str = "config.file") -> object:

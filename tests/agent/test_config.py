@@ -13,6 +13,7 @@ from node_anomaly_agent.config import (
     KEYS,
     Address,
     InvalidValue,
+    file_of,
     format_duration,
     load_config,
     parse_address,
@@ -184,3 +185,28 @@ def test_no_value_makes_a_parser_fail_otherwise_than_by_its_own_error(value):
 def test_addresses(text, address):
     assert parse_address(text) == address
     assert str(address) == text
+
+
+class TestWhereAnInstalledAgentHasItsSettings:
+    def test_the_usual_file_is_read_where_it_exists_and_none_is_named(self, tmp_path):
+        usual = tmp_path / "agent.yml"
+        assert file_of(None, usual) is None
+        usual.write_text("interval: 30s\n")
+        assert file_of(None, usual) == usual
+        assert file_of("other.yml", usual) == Path("other.yml")
+        assert file_of("", usual) is None
+
+    def test_the_environment_says_where_the_host_is_mounted_and_file_and_flag_win(self, tmp_path):
+        environ = {"HOST_PROC": "/host/proc", "HOST_SYS": "/host/sys", "HOST_ROOT": ""}
+        file = config_file(tmp_path, "path: {sysfs: /other/sys}")
+        config = load_config(file, {}, COLLECTORS, environ)
+        assert [str(one) for one in (config.procfs, config.sysfs, config.rootfs)] == [
+            "/host/proc", "/other/sys", "/",
+        ]  # fmt: skip
+        assert str(load_config(None, {"path.procfs": "/p"}, COLLECTORS, environ).procfs) == "/p"
+
+    def test_a_wrong_variable_is_named_with_what_it_should_be(self):
+        with pytest.raises(ConfigError) as caught:
+            load_config(None, {}, COLLECTORS, {"HOST_PROC": "proc"})
+        assert caught.value.message == "$HOST_PROC: expected an absolute path, got 'proc'"
+        assert caught.value.hint == "correct HOST_PROC in the environment"

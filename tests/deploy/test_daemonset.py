@@ -16,7 +16,8 @@ import yaml
 import cluster
 from node_anomaly_agent.assembly import collector_switches
 from node_anomaly_agent.cli import build_parser
-from node_anomaly_agent.config import load_config
+from node_anomaly_agent.config import USUAL_FILE, file_of, load_config
+from node_anomaly_agent.state import state_directories
 from node_anomaly_agent.web_config import parse_web_settings
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.config import load_config as load_trainer_config
@@ -113,12 +114,31 @@ def test_the_arguments_and_the_settings_are_ones_that_the_agent_takes(objects, t
     parsed = vars(build_parser().parse_args(arguments))
     overrides = {key.removeprefix("override:"): v for key, v in parsed.items() if key.startswith("override:")}
     mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
-    config = load_config(settings, overrides, collector_switches())
-    assert parsed["config_file"] == "/etc/node-anomaly/agent.yml"
+    environ = environment_of(pod)
+    config = load_config(settings, overrides, collector_switches(), environ)
+    assert parsed["config_file"] == str(USUAL_FILE)
     for path, volume in ((config.procfs, "proc"), (config.sysfs, "sys"), (config.rootfs, "root")):
         assert mounts[str(path)] == volume
-    assert mounts[str(config.state_directory)] == "state"
+    assert mounts[str(state_directories(config.state_directory, environ)[0])] == "state"
     assert pod["containers"][0]["ports"][0]["containerPort"] == config.listen_address.port
+
+
+def test_what_exec_starts_in_a_pod_has_the_settings_of_the_agent_there(objects, tmp_path):
+    """But for those that a container's arguments say, which is how its log is written."""
+    pod = agent_pod(objects)
+    arguments = vars(build_parser().parse_args(pod["containers"][0]["args"]))
+    said = {key for key in arguments if key.startswith("override:")}
+    assert said <= {"override:log.format", "override:bundle.directory", "override:web.config.file"}
+    settings = tmp_path / "agent.yml"
+    settings.write_text("interval: 30s\n")
+    bare = load_config(file_of(None, settings), {}, collector_switches(), environment_of(pod))
+    assert (str(bare.procfs), str(bare.sysfs), str(bare.rootfs)) == ("/host/proc", "/host/sys", "/host/root")
+    assert bare.interval_s == 30.0
+
+
+def environment_of(pod):
+    """What a manifest's first container has in its environment, as far as it is not asked of the API."""
+    return {one["name"]: one["value"] for one in pod["containers"][0]["env"] if "value" in one}
 
 
 def test_the_trainers_settings_are_ones_that_it_takes(tmp_path):

@@ -72,6 +72,7 @@ def agent_in_pod(folder: Path) -> Iterator[rig.Service]:
         "LD_LIBRARY_PATH": "/opt/python/lib",
         "PYTHONDONTWRITEBYTECODE": "1",
         "NODE_NAME": "node-7",
+        **{one["name"]: one["value"] for one in pod["containers"][0]["env"] if "value" in one},
     }
     container: list[str] = [
         *(str(nspawn), "--quiet", "--register=no", "--keep-unit", "--as-pid2", "--link-journal=no"),

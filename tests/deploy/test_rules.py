@@ -107,6 +107,8 @@ class TestEachAlert:
         looks = page.split("## What to look at")[1].split("## How to fix")[0]
         assert re.findall(r"^\d\. ", looks, re.MULTILINE) == ["1. ", "2. ", "3. "]
         assert f"amtool silence add alertname={name} " in page
+        assert looks.strip().startswith("Commands are typed on the machine that it is about")
+        assert "[on Kubernetes](../on-call.md)" in looks
 
 
 def test_only_what_proved_to_foresee_next_to_nothing_is_no_warning() -> None:

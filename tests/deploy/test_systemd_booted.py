@@ -204,6 +204,24 @@ class TestTrainer:
         assert trainer.run("stat", "--format=%U", ran).strip() == "node-anomaly-trainer"
         assert trainer.run("cat", ran).strip() == f"{verb} --config /etc/node-anomaly/trainer.yml"
 
+    def test_what_people_type_works_as_the_units_do(self, trainer):
+        """As its user, in its directory, with its environment, which may hold spaces, and its settings."""
+        shown = "id -un; pwd; echo $HOME; echo $ANOMALY_TRAINER_CONFIG; echo $PROMETHEUS_URL; echo $SPACES"
+        trainer.write(TRAINER, f'#!/bin/sh\n{shown}; echo "$@"\n', 0o755)
+        trainer.write(
+            "/etc/node-anomaly/trainer.env",
+            "# a comment\nPROMETHEUS_URL=http://prometheus:9090\nSPACES=--seed 3 --jobs 2\n=\nnot a line\n",
+        )
+        home = "/var/lib/node-anomaly-trainer"
+        assert trainer.run("anomaly-trainer", "rollback", "--to", "a b").splitlines() == [
+            *("node-anomaly-trainer", home, home, "/etc/node-anomaly/trainer.yml"),
+            *("http://prometheus:9090", "--seed 3 --jobs 2", "rollback --to a b"),
+        ]
+        refused = trainer.run(
+            *("setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "anomaly-trainer rollback 2>&1 || :")
+        )
+        assert "try: the same with sudo" in refused
+
     @pytest.mark.parametrize(("unit", "within_days"), [("trainer", 7), ("drift", 1)])
     def test_a_timer_that_is_enabled_starts_its_unit_and_waits_for_the_next_time(
         self, unit, within_days, trainer

@@ -102,6 +102,28 @@ def test_a_staged_installation_is_complete_repeatable_and_gone_after_its_removal
     assert files(stage) == set()
 
 
+def test_what_people_type_is_on_their_path_unless_something_else_is(install, tmp_path):
+    commands = tmp_path / "stage/usr/local/bin"
+    for component in ("agent", "trainer"):
+        install("install", component, "--files-only", PREFIX="/opt/elsewhere")
+    assert (commands / "anomaly-agent").readlink() == Path("/opt/elsewhere/bin/anomaly-agent")
+    script = (commands / "anomaly-trainer").read_text()
+    assert "/opt/elsewhere/bin/anomaly-trainer" in script
+    assert "/opt/node-anomaly" not in script
+    for component in ("agent", "trainer"):
+        assert install("uninstall", component, PREFIX="/opt/elsewhere").returncode == 0
+        (commands / f"anomaly-{component}").write_text("#!/bin/sh\n# somebody's own\n")
+        done = install("install", component, "--files-only")
+        assert "which is not of this installation" in done.stdout
+        assert install("uninstall", component, "--purge").returncode == 0
+        assert "somebody's own" in (commands / f"anomaly-{component}").read_text()
+
+
+def test_a_package_may_leave_the_path_alone(install, tmp_path):
+    install("install", "agent", "--files-only", BINDIR="")
+    assert not (tmp_path / "stage/usr").exists()
+
+
 def test_removing_one_component_leaves_the_other_whole(install, tmp_path):
     for component in ("agent", "trainer"):
         install("install", component, "--files-only")
@@ -153,7 +175,8 @@ def test_programs_that_the_script_did_not_install_are_never_overwritten_or_remov
 
 
 def test_shell_scripts_are_clean(repository):
-    scripts = sorted([*repository.glob("scripts/*.sh"), *repository.glob("daemonset/*.sh")])
+    folders = ("scripts", "daemonset", "systemd")
+    scripts = sorted(file for folder in folders for file in (repository / folder).glob("*.sh"))
     done = subprocess.run(
         [str(rig.need(SHELLCHECK)), *map(str, scripts)], capture_output=True, text=True, check=False
     )

@@ -181,8 +181,19 @@ def test_the_commands_go_forward_and_back(run):
     back = runner.invoke(app, ["rollback", "--config", str(settings)])
     assert back.exit_code == 1
     assert "no version before" in back.output
+    elsewhere = runner.invoke(app, ["rollback"], env={"ANOMALY_TRAINER_CONFIG": str(settings)})
+    assert "no version before" in elsewhere.output, "the environment names the settings, too"
     wrong = runner.invoke(app, ["rollback", "--channel", "../x", "--config", str(settings)])
     assert wrong.exit_code == 2
+
+
+def test_a_rollback_in_the_wrong_directory_says_where_it_looked_and_makes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["rollback"])
+    assert done.exit_code == 1
+    assert f"nothing is published in {tmp_path}/bundles" in done.output.replace("\n", "")
+    assert "publish.directory" in done.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_who_must_agree_is_among_what_changed_against_production(small):

@@ -73,6 +73,9 @@ def _deliver(
         return Delivery(path.name, path, document)
 
 
+_WHERE = "is it publish.directory of the trainer's own --config, seen from the trainer's directory?"
+
+
 def roll_back(config: PublishConfig, version: str = "", *, channel: str = "") -> Delivery:
     """Offer an earlier version again, to all nodes: the one before this without a name.
 
@@ -81,6 +84,8 @@ def roll_back(config: PublishConfig, version: str = "", *, channel: str = "") ->
     """
     keys = read_keys(config.key_file)
     root, tree = Path(config.directory), Path(config.tree)
+    if not available(config):
+        raise TrainingError(f"nothing is published in {root.absolute()}", _WHERE)
     with _locked(config):
         document = channel_tree.current(tree, channel or config.channel) if config.tree else None
         version = version or _before(root, document)
@@ -195,7 +200,10 @@ def _before(root: Path, document: Channel | None) -> str:
     entries.sort(key=lambda entry: (entry.stat().st_mtime_ns, entry.name))
     names = [entry.name for entry in entries]
     if now is None or now.name not in names or names.index(now.name) == 0:
-        raise TrainingError(f"{root} holds no version before the current one", "name one with --to VERSION")
+        raise TrainingError(
+            f"{root.absolute()} holds no version before the current one",
+            f"name one with --to VERSION; {_WHERE}",
+        )
     return names[names.index(now.name) - 1]
 
 

@@ -35,7 +35,12 @@ class Source(StrEnum):
     prometheus = "prometheus"
 
 
-ConfigOption = Annotated[Path | None, typer.Option(help="YAML configuration; defaults without one.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="ANOMALY_TRAINER_CONFIG", help="YAML configuration; defaults without one.", show_envvar=True
+    ),
+]
 OutputOption = Annotated[Output, typer.Option(help="How to print the result.")]
 IntervalOption = Annotated[str | None, typer.Option(help="Tick of the models, e.g. 15s.")]
 
