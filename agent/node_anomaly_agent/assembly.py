@@ -225,8 +225,8 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
         try:
             daemon.run()
         finally:
-            log.info("stopping")
             manager.stopping()
+            log.info("stopping")
             distribution.stop()
             reloader.stop()
             daemon.stop()

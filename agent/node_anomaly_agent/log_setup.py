@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from types import ModuleType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 # structlog imports asyncio (1.4 MiB) for methods that this agent never calls, and rich (4.5 MiB) where it is
 # installed. While it is imported they are an empty module and, in the import system's own spelling, not
@@ -23,6 +24,24 @@ finally:
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Log = structlog.typing.FilteringBoundLogger
+
+
+class _Forgiving:
+    """A stream whose lines are lost where they cannot be written: a full disk, a reader that has gone.
+
+    A node whose disk is full is the one that must be watched; its agent does not end for want of a log.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # ValueError: it was closed
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def configure_logging(level: str, form: str, stream: TextIO | None = None) -> Log:
@@ -44,7 +63,7 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> Lo
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Forgiving(out))),
         cache_logger_on_first_use=False,
     )
     logger: Log = structlog.get_logger()

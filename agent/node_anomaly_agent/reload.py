@@ -9,6 +9,7 @@ the result between two ticks. Whatever goes wrong, the bundle in use stays in us
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,8 +64,17 @@ def look(root: Path) -> Offer:
             for entry in sorted(entries, key=lambda one: one.name):
                 status = entry.stat()
                 files.append((entry.name, status.st_size, status.st_mtime_ns))
-        digest = (path / "manifest.sha256").read_bytes()[:200]
+        digest = _beginning(path / "manifest.sha256")
     return Offer(path, None, (str(path), digest, tuple(files)))
+
+
+def _beginning(path: Path) -> bytes:
+    """The first bytes of a regular file; nothing of a pipe, which would hold up the loop. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 200) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    finally:
+        os.close(descriptor)
 
 
 class Reloader:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from node_anomaly_agent.collectors import Collector, CollectorMissing
 from node_anomaly_core.errors import AnomalyError
 from node_anomaly_core.expressions import Reading
-from node_anomaly_core.features import Feature, FeatureEvaluator
+from node_anomaly_core.features import MAX_SERIES, Feature, FeatureEvaluator
 
 __all__ = ["Collector", "CollectorStatus", "Sample", "Sampler"]
 
@@ -64,23 +64,20 @@ class Sampler:
         """The features, in the order of `Sample.values`."""
         return self._evaluator.features
 
-    @property
-    def refused_metrics(self) -> frozenset[str]:
-        """Metrics with too many series to be evaluated (see FeatureEvaluator)."""
-        return self._evaluator.refused
-
     def sample(self, timestamp: float) -> Sample:
         """Read every collector once; a failing one only takes its own features with it.
 
         `timestamp` is the tick's wall-clock time in seconds.
         """
         reading: Reading = {}
+        parts: dict[str, Reading] = {}
         statuses: dict[str, CollectorStatus] = {}
         started = perf_counter()
         for collector in self._collectors:
             error, missing = "", False
             try:
-                reading.update(collector.read())
+                parts[collector.name] = part = collector.read()
+                reading.update(part)
             except CollectorMissing as absent:
                 error, missing = absent.message, True
             except AnomalyError as failure:
@@ -90,7 +87,22 @@ class Sampler:
             ended = perf_counter()
             statuses[collector.name] = CollectorStatus(not error, ended - started, error, missing)
             started = ended
-        return Sample(timestamp, self._evaluator.update(timestamp, reading), statuses)
+        values = self._evaluator.update(timestamp, reading)
+        if self._evaluator.refused:
+            statuses |= self._too_many(parts, statuses)
+        return Sample(timestamp, values, statuses)
+
+    def _too_many(
+        self, parts: Mapping[str, Reading], statuses: Mapping[str, CollectorStatus]
+    ) -> dict[str, CollectorStatus]:
+        """Of collectors whose metrics were left out, so that a feature is not missing without a word."""
+        failed = {}
+        for name, part in parts.items():
+            refused = sorted({metric for metric, _ in part} & self._evaluator.refused)
+            if refused:
+                told = f"{', '.join(refused)}: too many series, {MAX_SERIES} in all can be evaluated"
+                failed[name] = statuses[name]._replace(success=False, error=told)
+        return failed
 
     def state(self) -> dict[str, object]:
         """The counter window, and the places collectors have read to, for a process that goes on from it."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
+import rig
 from node_anomaly_agent.log_setup import configure_logging
 
 
@@ -33,6 +38,58 @@ def test_json_is_one_object_a_line(lines):
 def test_a_console_line_has_time_level_text_and_fields(lines):
     configure_logging("info", "console", lines).warning("bundle refused", why="a b", empty="", rate=0.123456)
     assert lines.getvalue()[8:] == " warning  bundle refused  why='a b'  empty=''  rate=0.1235\n"
+
+
+class Lost(io.StringIO):
+    """A disk that is full, a pipe that nobody reads."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+    def flush(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), BrokenPipeError(32, "Broken pipe"), ValueError("closed")],
+)
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(error):
+    configure_logging("info", "json", Lost(error)).info("bundle loaded")
+
+
+def test_a_daemon_whose_log_fills_its_disk_goes_on_and_saves_its_state_at_the_end(tmp_path):
+    """/dev/full is such a disk."""
+    port = rig.free_port()
+    with Path("/dev/full").open("w") as full:
+        agent = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "node_anomaly_agent", "--interval=200ms", "--config.file="),
+                *(f"--web.listen-address=127.0.0.1:{port}", f"--state.directory={tmp_path}"),
+            ],
+            stderr=full,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        ready = False
+        while not ready and time.monotonic() < deadline:
+            time.sleep(0.1)
+            assert agent.poll() is None
+            with contextlib.suppress(OSError):
+                ready = rig.fetch(f"http://127.0.0.1:{port}/-/ready")[0] == 200
+        for _ in range(10):
+            agent.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+            assert agent.poll() is None
+        agent.terminate()
+        assert agent.wait(timeout=20) == 0
+    finally:
+        agent.kill()
+    assert (tmp_path / "agent.state").exists()
 
 
 def test_a_traceback_is_shown_on_the_console_and_kept_in_json(lines):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -253,3 +254,16 @@ def test_a_directory_that_cannot_be_read_is_an_error_with_its_reason(root):
     loop.symlink_to("current")
     offer = look(root)
     assert offer.path is None
+
+
+def test_a_digest_of_any_size_or_kind_does_not_hold_up_the_look(tmp_path):
+    """It is read on the loop's thread, before anything is verified: 200 bytes, and no pipe is waited for."""
+    root = tmp_path / "bundles"
+    digest = root / agent_bundle.publish(root) / "manifest.sha256"
+    digest.write_bytes(b"x" * 300)
+    with digest.open("r+b") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room
+    assert look(root).fingerprint[1] == b"x" * 200
+    digest.unlink()
+    os.mkfifo(digest)
+    assert look(root).fingerprint[1] == b""

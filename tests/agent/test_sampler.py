@@ -15,6 +15,7 @@ from node_anomaly_agent.sampler import Sampler
 from node_anomaly_core.catalogue import CATALOGUE, FEATURES_BY_NAME
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.expressions import Reading
+from node_anomaly_core.features import MAX_SERIES
 
 FEATURES = [FEATURES_BY_NAME["forks_per_second"], FEATURES_BY_NAME["tcp_time_wait_count"]]
 
@@ -72,6 +73,18 @@ class TestSampler:
         assert sample.collectors["sockets"].error == ""
         assert all(status.duration_s >= 0.0 for status in sample.collectors.values())
 
+    def test_a_source_with_too_many_series_is_one_that_fails_and_says_so(self) -> None:
+        """Its features are missing; the others, and the next tick without it, have theirs."""
+        sockets = FakeCollector("sockets", {("node_sockstat_TCP_tw", ""): 4.0})
+        many = FakeCollector("many", {("node_forks_total", f"cpu={at}"): 1.0 for at in range(MAX_SERIES + 1)})
+        sampler = Sampler([many, sockets], FEATURES, 60.0)
+        for at in range(3):
+            sample = sampler.sample(5.0 * at)
+            assert not sample.collectors["many"].success
+            assert "node_forks_total: too many series, 4096 in all" in sample.collectors["many"].error
+            assert sample.collectors["sockets"].success
+        np.testing.assert_array_equal(sample.values, [np.nan, 4.0])
+
     def test_a_collector_that_recovers_has_its_rate_from_the_samples_it_has(self) -> None:
         """A failed tick is a gap in the counter, not a 0."""
         collector = forks(0.0)
@@ -96,7 +109,6 @@ class TestSampler:
         collectors = [forks(1.0), forks(2.0)]
         sampler = Sampler(collectors, FEATURES, 60.0)
         assert sampler.features == tuple(FEATURES)
-        assert sampler.refused_metrics == frozenset()
         sampler.close()
         assert all(collector.closed for collector in collectors)
 
