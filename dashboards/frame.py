@@ -17,9 +17,12 @@ TITLES = {
 
 
 def variable(
-    name: str, label: str, query: str, *, one: bool = False, description: str = ""
+    name: str, label: str, query: str, *, one: bool = False, listed: bool = False, description: str = ""
 ) -> dashboard.QueryVariable:
-    """The values of a label, asked for when the time range changes; all of them unless `one` is wanted."""
+    """The values of a label, asked for when the time range changes; all of them unless `one` is wanted.
+
+    All are `.+`, which ten thousand nodes do not make longer, or a list of them if that is wanted.
+    """
     built = (
         dashboard.QueryVariable(name)
         .label(label)
@@ -29,7 +32,10 @@ def variable(
         .refresh(types.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(types.VariableSort.ALPHABETICAL_ASC)
     )
-    return built if one else built.multi(True).include_all(True).all_value(".+")
+    if one:
+        return built
+    several = built.multi(True).include_all(True)
+    return several if listed else several.all_value(".+")
 
 
 def mark(name: str, expr: str, colour: str) -> dashboard.AnnotationQuery:
@@ -59,7 +65,8 @@ def frame(uid: str, description: str, *, one_node: bool = False) -> dashboard.Da
         .timezone("browser")
         .tooltip(types.DashboardCursorSync.CROSSHAIR)
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .with_variable(variable("job", "Job", "label_values(anomaly_agent_build_info, job)"))
+        # Listed: `up` and `process_*` of everything else that Prometheus scrapes are no agent's.
+        .with_variable(variable("job", "Job", "label_values(anomaly_agent_build_info, job)", listed=True))
         .with_variable(
             variable(
                 "instance",

@@ -106,7 +106,7 @@ def build() -> dashboard.Dashboard:
             "All alerts of node-anomaly. A name opens its runbook.",
             [
                 Query(
-                    'ALERTS{alertstate="firing",alertname=~"(Node|Fleet)(Group|Anomalous|Saturation).*|Anomaly.*"}'
+                    'ALERTS{alertstate="firing",alertname=~"(Node|Fleet)(Group|Anomal|Saturation).*|Anomaly.*"}'
                 )
             ],
             [

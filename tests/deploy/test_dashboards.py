@@ -113,6 +113,7 @@ class TestFiles:
         variables = {variable["name"]: variable for variable in page["templating"]["list"]}
         assert {"datasource", "job", "instance"} <= variables.keys()
         assert variables["datasource"]["type"] == "datasource"
+        assert "allValue" not in variables["job"], "every process that Prometheus scrapes would be an agent"
         assert {mark["name"] for mark in page["annotations"]["list"]} == {"Episodes", "Bundle changes"}
 
     @pytest.mark.parametrize("name", PAGES)
