@@ -24,7 +24,14 @@ from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.score import Score
 from node_anomaly_core.witnesses import Witness
 
-MODELS = ("isolation_forest", "isolation_forest_raw", "random_forest", "lstm", "kmeans", "autoregression")
+MODELS = (
+    "isolation_forest",
+    "isolation_forest_absolute",
+    "random_forest",
+    "lstm",
+    "kmeans",
+    "autoregression",
+)
 NOW = START + 3.0
 BLAMED = {
     "disk_busy_ratio": (0.38, 0.97),
@@ -219,7 +226,7 @@ def rejected() -> Snapshot:
 
 def held_back() -> Snapshot:
     """All models together are over the threshold, the forecaster is not surprised."""
-    witnesses = (Witness(("lstm",), 0.9), Witness(("isolation_forest", "isolation_forest_raw"), 0.7))
+    witnesses = (Witness(("lstm",), 0.9), Witness(("isolation_forest", "isolation_forest_absolute"), 0.7))
     scores = normal_scores()
     scores[1400:] = np.linspace(0.7, 0.97, 40)
     score = score_of(START, 0.97)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from node_anomaly_agent.episode import Episode, document
-from node_anomaly_agent.forecast_status import horizon_label
 from node_anomaly_agent.snapshot import Reason, Snapshot, reasons
+from node_anomaly_core.forecast import horizon_label
 from node_anomaly_core.score import Score
 from node_anomaly_core.witnesses import Witness
 

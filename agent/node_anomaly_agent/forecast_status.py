@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from node_anomaly_agent.families import Family, gauge, plain_counter, plain_gauge
 from node_anomaly_agent.units import format_age, format_value
-from node_anomaly_core.forecast import Forecast, Leaving
+from node_anomaly_core.forecast import Forecast, Leaving, horizon_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +16,6 @@ class ForecastStatus:
 
     forecast: Forecast | None = None
     failures: int = 0
-
-
-def horizon_label(seconds: float) -> str:
-    """A horizon as PromQL writes durations: 15m, 1h, 90s."""
-    for unit, size in (("h", 3600.0), ("m", 60.0)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:g}s"
 
 
 def leaving_words(one: Leaving) -> str:

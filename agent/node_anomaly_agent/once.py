@@ -20,7 +20,7 @@ from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import TEXT
-from node_anomaly_agent.forecast_status import ForecastStatus, horizon_label, leaving_words
+from node_anomaly_agent.forecast_status import ForecastStatus, leaving_words
 from node_anomaly_agent.loop_parts import Sampling
 from node_anomaly_agent.sampler import Sample
 from node_anomaly_agent.scorer import AgentScorer, Candidate, load_candidate
@@ -40,6 +40,7 @@ from node_anomaly_agent.units import UNKNOWN, format_age, format_value, threshol
 from node_anomaly_agent.web_answer import finite
 from node_anomaly_core.bundle import DIGEST, resolve_current, starter_bundle
 from node_anomaly_core.errors import AnomalyError, BundleError
+from node_anomaly_core.forecast import horizon_label
 from node_anomaly_core.witnesses import in_words
 
 SAMPLES = 4

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from node_anomaly_agent.forecast_status import horizon_label, leaving_words
+from node_anomaly_agent.forecast_status import leaving_words
 from node_anomaly_agent.page_html import card, code, score_bar, score_text, table, text
 from node_anomaly_agent.snapshot import Snapshot
 from node_anomaly_agent.units import UNKNOWN, format_age
+from node_anomaly_core.forecast import horizon_label
 
 LISTED = 6
 

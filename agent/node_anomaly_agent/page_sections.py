@@ -143,7 +143,7 @@ def bundle_card(snapshot: Snapshot, now: float) -> str:
         ("Origin", text(bundle.origin)),
         ("Trained", f"{format_age(now - bundle.trained_at)} ago"),
         ("In use since", f"{format_age(now - snapshot.reload.success_timestamp)} ago"),
-        ("Promises", f"at most {bundle.budget_per_week:g} false alarm{plural} a week"),
+        ("Budget", f"{bundle.budget_per_week:g} false alarm{plural} a week asked for"),
         ("Signed by", text(bundle.signed_by or "no signature is asked for")),
         ("Path", code(bundle.path)),
     ]
@@ -152,7 +152,7 @@ def bundle_card(snapshot: Snapshot, now: float) -> str:
     if bundle.origin == "starter":
         rows.append(("Note", "trained on a simulated fleet; publish one trained on your own history"))
     told = list(bundle.provenance.items())[:LISTED_FACTS]
-    rows += [(key, text(format_fact(key, value))) for key, value in told]
+    rows += [(key.replace("_", " ").capitalize(), text(format_fact(key, value))) for key, value in told]
     return card("Bundle and where it comes from", facts(rows), "third")
 
 

@@ -35,6 +35,14 @@ _OFF_BEAT = 0.05  # share of a step by which a node's ticks may miss it
 Array = NDArray[np.float64]
 
 
+def horizon_label(seconds: float) -> str:
+    """A horizon as PromQL writes durations: 15m, 1h, 90s."""
+    for unit, size in (("h", 3600.0), ("m", 60.0)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
 @dataclass(frozen=True, slots=True)
 class Leaving:
     """A feature that is within its normal range and is expected outside.

@@ -15,7 +15,7 @@ from node_anomaly_agent import api
 from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import TEXT
 from node_anomaly_agent.forecast import Outlook
-from node_anomaly_agent.forecast_status import ForecastStatus, horizon_label
+from node_anomaly_agent.forecast_status import ForecastStatus
 from node_anomaly_agent.once import Exit, Outcome, render_json, render_prom, render_table
 from node_anomaly_agent.page import render_page
 from node_anomaly_agent.scorer import AgentScorer, Candidate, load_candidate
@@ -23,7 +23,7 @@ from node_anomaly_agent.site import Site
 from node_anomaly_core.bundle import write_bundle
 from node_anomaly_core.calibration import Tail
 from node_anomaly_core.features import CATALOGUE
-from node_anomaly_core.forecast import EVERY_S, Forecast, Leaving
+from node_anomaly_core.forecast import EVERY_S, Forecast, Leaving, horizon_label
 from node_anomaly_core.forecast_entry import ForecastEntry, HorizonEntry
 
 FORECAST = Forecast(

@@ -106,7 +106,7 @@ def test_without_the_extra_packages_it_says_how_to_get_them(trainer, tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        "anomaly-trainer: the trainer needs extra packages: pip install 'node-anomaly[trainer]'\n"
+        "anomaly-trainer: the trainer needs extra packages: pip install '.[trainer]' in the checkout\n"
     )
 
 

@@ -202,7 +202,7 @@ def test_tensorflow_is_needed_for_the_lstm_only():
 
     check = check_tensorflow(parse_config({}), broken)
     assert check.status == "problem"
-    assert "pip install 'node-anomaly[trainer]'" in check.fix
+    assert "pip install '.[trainer]'" in check.fix
     assert (
         check_tensorflow(parse_config({"models": {"enabled": ["isolation_forest"]}}), broken).status == "ok"
     )

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 
 EXTRA = ("typer", "rich", "pandas", "sklearn", "prometheus_api_client")
-MISSING_EXTRA = "the trainer needs extra packages: pip install 'node-anomaly[trainer]'"
+MISSING_EXTRA = "the trainer needs extra packages: pip install '.[trainer]' in the checkout"
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ def print_outcome(report: TrainingReport, console: Console) -> None:
     evaluation = report.evaluation
     table = Table(
         title=f"{evaluation.faults} faults in held-back data, thresholds set for equal false alarms",
-        caption=f"compared at {evaluation.comparison_budget:.0f} a node-week, as few as this data can tell",
+        caption=f"compared at {evaluation.comparison_budget:.0f} a node-week, as few as this data can tell, "
+        "or at what the quietest detector can raise",
     )
     table.add_column("detector")
     table.add_column("faults found", justify="right")

@@ -37,7 +37,7 @@ def open_client(config: MlflowConfig) -> MlflowClient:
         from mlflow import MlflowClient
     except ImportError as error:
         raise TrainingError(
-            f"mlflow cannot be imported ({error})", "pip install 'node-anomaly[trainer]'"
+            f"mlflow cannot be imported ({error})", "pip install '.[trainer]' in the checkout"
         ) from error
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with as_training_error(config):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.forecast import horizon_label
 from node_anomaly_trainer.config_delivery import MetricsConfig
 from node_anomaly_trainer.progress import Progress, Report
 from node_anomaly_trainer.whole_file import write_whole
@@ -117,11 +118,11 @@ def run_registry(report: TrainingReport | None, phases: dict[str, float], now: f
         gauge(registry, name, text, "", {"": value})
     recall = dict(evaluation.fault_recall)
     gauge(registry, "fault_recall_ratio", "Injected faults found at equal false alarms", "detector", recall)
-    foreseen = {f"{one.horizon_s:g}s": one.skill for one in report.forecast}
+    foreseen = {horizon_label(one.horizon_s): one.skill for one in report.forecast}
     gauge(
         registry, "forecast_skill_ratio", "1 - error / error of the best simple forecast", "horizon", foreseen
     )
-    shown = {f"{one.horizon_s:g}s": float(len(one.features)) for one in report.forecast}
+    shown = {horizon_label(one.horizon_s): float(len(one.features)) for one in report.forecast}
     gauge(registry, "forecast_features", "Features whose forecast nodes show", "horizon", shown)
     parity = {"forest": evaluation.parity_forest_max, "lstm": evaluation.parity_lstm_max}
     gauge(registry, "parity_max", "Largest difference of exported and fitted models", "model", parity)

@@ -148,6 +148,6 @@ def check_tensorflow(config: TrainConfig, load: Callable[[], ModuleType]) -> Che
             "tensorflow",
             PROBLEM,
             f"cannot be imported ({type(error).__name__}: {said})",
-            "pip install 'node-anomaly[trainer]', or leave lstm out of models.enabled",
+            "pip install '.[trainer]' in the checkout, or leave lstm out of models.enabled",
         )
     return Check("tensorflow", OK, str(getattr(found, "__version__", "version unknown")))

@@ -103,7 +103,8 @@ class _Server:
         own = {feature.name for feature in features if feature.group == OWN}
         found = len(features) - len(missing)
         told = f"{found} of {len(features)} have series at {_iso(self._end)}"
-        told += f", on up to {max(nodes.values(), default=0)} nodes"
+        most = max(nodes.values(), default=0)
+        told += f", on up to {most} nodes" if most else ": all from agents, none from node_exporter"
         if not found:
             jobs = self._jobs()
             yield Check("features", PROBLEM, told, f"{jobs}; check source.prometheus.matchers and end")
