@@ -201,11 +201,8 @@ class _Watch:
         if identity == self._identity:
             return
         self.stop()
-        observer = Observer()
-        observer.daemon = True
         try:
-            observer.schedule(_Handler(self._notify), str(self._directory), recursive=False)
-            observer.start()
+            self._observer = _observer(self._directory, _Handler(self._notify))
         except OSError as error:
             if not self._complained:
                 self._log.warning(
@@ -213,13 +210,26 @@ class _Watch:
                 )
                 self._complained = True
             return
-        self._observer, self._identity = observer, identity
+        self._identity = identity
 
     def stop(self) -> None:
         """Stop watching."""
         if self._observer is not None:
             self._observer.stop()
         self._observer, self._identity = None, None
+
+
+def _observer(directory: Path, handler: FileSystemEventHandler) -> Any:
+    """A watch that runs, or nothing of it. Raises OSError."""
+    observer = Observer()
+    observer.daemon = True
+    try:
+        observer.schedule(handler, str(directory), recursive=False)
+        observer.start()
+    except BaseException:
+        observer.stop()  # it may have threads of its own already, and would leave them behind at each try
+        raise
+    return observer
 
 
 class _Handler(FileSystemEventHandler):
