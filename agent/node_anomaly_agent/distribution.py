@@ -20,6 +20,7 @@ from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.promise import Promise, Verdict
 from node_anomaly_agent.scorer import AgentScorer, Candidate
 from node_anomaly_agent.snapshot import BundleInfo
+from node_anomaly_agent.threads import NO_THREAD, NO_THREAD_HINT, started
 from node_anomaly_core.bundle import Bundle
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.score import Score
@@ -179,10 +180,13 @@ class Distribution:
         self._promise = None  # it is judged once
         memory = self._ledger.read()
         earlier = [one for one in memory.history if one not in (self._info.version, *memory.left)]
-        self._worker = threading.Thread(
+        worker = threading.Thread(
             target=self._find_back, args=(tuple(reversed(earlier)),), name="bundle-rollback", daemon=True
         )
-        self._worker.start()
+        if started(worker):
+            self._worker = worker
+        else:
+            self._back = BundleError("io", f"{NO_THREAD} to verify an earlier bundle", NO_THREAD_HINT)
 
     def _find_back(self, versions: Sequence[str]) -> None:
         error = BundleError(

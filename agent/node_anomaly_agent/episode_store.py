@@ -14,6 +14,7 @@ from pathlib import Path
 
 from node_anomaly_agent.episode import ID_PATTERN, MAX_EPISODE_BYTES, Episode, EpisodeError, decode, encode
 from node_anomaly_agent.log_setup import Log
+from node_anomaly_agent.threads import NO_THREAD, NO_THREAD_HINT, started
 from node_anomaly_agent.whole_file import write_whole
 
 EPISODES = "episodes"
@@ -148,28 +149,43 @@ class EpisodeStore:
 
     def work(self) -> None:
         """Take note of what was written, and begin to write what waits. Costs nothing when idle."""
+        self._work(last=False)
+
+    def finish(self) -> None:
+        """Write what waits, and wait for it, but not for long."""
+        for _ in range(MOST_WAITING + 1):
+            self._work(last=True)
+            if self._writer is not None:
+                self._writer.join(STOP_PATIENCE_S)
+                if self._writer.is_alive():
+                    return
+            elif not self._waiting:
+                return
+
+    def _work(self, *, last: bool) -> None:
         if self._writer is not None:
             if self._writer.is_alive():
                 return
             self._writer = None
             self._settle()
         if self._waiting and self._directory is not None:
-            name = next(iter(self._waiting))
-            episode = self._waiting.pop(name)
-            self._writer = threading.Thread(
-                target=self._write, args=(self._directory, episode), name="episode-writer", daemon=True
-            )
-            self._writer.start()
+            self._begin(self._directory, next(iter(self._waiting.values())), last=last)
 
-    def finish(self) -> None:
-        """Write what waits, and wait for it, but not for long."""
-        for _ in range(MOST_WAITING + 1):
-            self.work()
-            if self._writer is None:
-                return
-            self._writer.join(STOP_PATIENCE_S)
-            if self._writer.is_alive():
-                return
+    def _begin(self, directory: Path, episode: Episode, *, last: bool) -> None:
+        """Write one on a thread. Without one it waits for the next tick, or at the `last` is written here."""
+        writer = threading.Thread(
+            target=self._write, args=(directory, episode), name="episode-writer", daemon=True
+        )
+        if started(writer):
+            self._writer = writer
+        elif last:
+            self._write(directory, episode)
+            self._settle()
+        else:
+            self._error = EpisodeError(NO_THREAD, NO_THREAD_HINT)
+            self._settle()
+            return
+        del self._waiting[episode.id]
 
     def _write(self, directory: Path, episode: Episode) -> None:
         try:

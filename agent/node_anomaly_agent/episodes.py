@@ -30,6 +30,7 @@ from node_anomaly_agent.episode_store import EpisodeStore
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.score_history import ALARM_TICKS
 from node_anomaly_agent.snapshot import BundleInfo, Snapshot, reasons
+from node_anomaly_agent.threads import NO_THREAD, started
 from node_anomaly_core.score import Score
 
 RECENT = 20
@@ -182,7 +183,11 @@ class Episodes:
         self._open = self._with_templates(episode, moment)
         self._found = None
         # Only now: a normal tick looks at no process.
-        threading.Thread(target=self._find, args=(episode.id,), name="episode-processes", daemon=True).start()
+        finder = threading.Thread(
+            target=self._find, args=(episode.id,), name="episode-processes", daemon=True
+        )
+        if not started(finder):
+            self._log.warning("processes are not recorded", error=NO_THREAD)
         self._log.warning(
             "episode begins",
             episode=episode.id,

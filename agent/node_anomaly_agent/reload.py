@@ -23,6 +23,7 @@ from watchdog.observers import Observer
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.scorer import Candidate
+from node_anomaly_agent.threads import NO_THREAD, NO_THREAD_HINT, started
 from node_anomaly_core.bundle import CURRENT, resolve_current
 from node_anomaly_core.errors import BundleError
 
@@ -101,6 +102,7 @@ class Reloader:
         self._event_at: float | None = None
         self._next_poll = clock.monotonic() + poll_interval_s
         self._handled: tuple[object, ...] = ()
+        self._unverified = False  # what was handled last, for want of a thread
         self._worker: threading.Thread | None = None
         self._result: Candidate | BundleError | None = None
         self._watch = _Watch(directory, self._on_event, log)
@@ -155,21 +157,29 @@ class Reloader:
         self._next_poll = self._clock.monotonic() + self._poll_interval_s
         self._watch.renew()
         offer = look(self._directory)
-        if offer.fingerprint == self._handled and not forced:
+        again = offer.fingerprint == self._handled and not forced
+        if again and not self._unverified:
             return None
         had_one, self._handled = bool(self._handled), offer.fingerprint
+        self._unverified = False
         if offer.path is not None:
-            self._result = None
-            self._worker = threading.Thread(
-                target=self._work, args=(offer.path,), name="bundle-verifier", daemon=True
-            )
-            self._worker.start()
-            return None
+            refused = self._verify(offer.path)
+            return None if again else refused  # each offer is refused once, however often it is tried
         if offer.error is None and (had_one or forced):
             return BundleError(
                 "missing", f"{self._directory} holds no bundle", "publish one, or correct bundle.directory"
             )
         return offer.error
+
+    def _verify(self, path: Path) -> BundleError | None:
+        """Begin to verify beside the loop. Without a thread it is refused, and due at the next poll."""
+        self._result = None
+        worker = threading.Thread(target=self._work, args=(path,), name="bundle-verifier", daemon=True)
+        if started(worker):
+            self._worker = worker
+            return None
+        self._unverified = True
+        return BundleError("io", f"{NO_THREAD} to verify {path}", NO_THREAD_HINT)
 
     def _work(self, path: Path) -> None:
         self._result = self._try(path)
@@ -211,25 +221,39 @@ class _Watch:
         if identity == self._identity:
             return
         self.stop()
-        observer = Observer()
-        observer.daemon = True
         try:
-            observer.schedule(_Handler(self._notify), str(self._directory), recursive=False)
-            observer.start()
+            self._observer = _observer(self._directory, _Handler(self._notify))
+            self._identity = identity
         except OSError as error:
-            if not self._complained:
-                self._log.warning(
-                    "bundle directory is only polled", path=str(self._directory), error=str(error)
-                )
-                self._complained = True
-            return
-        self._observer, self._identity = observer, identity
+            self._complain(str(error))
+        except RuntimeError:
+            # Not tried again in this directory: each watch that lacks a thread leaves descriptors behind.
+            self._identity = identity
+            self._complain(NO_THREAD)
 
     def stop(self) -> None:
         """Stop watching."""
         if self._observer is not None:
             self._observer.stop()
         self._observer, self._identity = None, None
+
+    def _complain(self, error: str) -> None:
+        if not self._complained:
+            self._log.warning("bundle directory is only polled", path=str(self._directory), error=error)
+            self._complained = True
+
+
+def _observer(directory: Path, handler: FileSystemEventHandler) -> Any:
+    """A watch that runs, or nothing of it. Raises OSError, and RuntimeError where a thread is refused."""
+    observer = Observer()
+    observer.daemon = True
+    try:
+        observer.schedule(handler, str(directory), recursive=False)
+        observer.start()
+    except BaseException:
+        observer.stop()  # it may have threads of its own already, and would leave them behind at each try
+        raise
+    return observer
 
 
 class _Handler(FileSystemEventHandler):

@@ -9,6 +9,7 @@ from pathlib import Path
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.state import AgentState, StateError, load_state, save_state, sealed, state_parts
+from node_anomaly_agent.threads import NO_THREAD, NO_THREAD_HINT, started
 
 SAVE_EVERY_S = 120.0
 """What a kill can cost. One save takes 3 ms of CPU, as much as a tick."""
@@ -66,7 +67,7 @@ class StateKeeper:
         if self._writer is not None:
             self._writer.join(STOP_PATIENCE_S)
         self._collect()
-        self._save(make)
+        self._save(make, last=True)
         if self._writer is not None:
             self._writer.join(STOP_PATIENCE_S)
         self._collect()
@@ -76,10 +77,11 @@ class StateKeeper:
         taken, self._failures = self._failures, []
         return taken
 
-    def _save(self, make: Callable[[], AgentState | None]) -> None:
+    def _save(self, make: Callable[[], AgentState | None], *, last: bool = False) -> None:
         """Gather it here, write on a thread: a sick disk may block for minutes, a tick may not.
 
         The parts are of arrays that nobody changes: copies, or such as are replaced and never written to.
+        The `last` save is written here where no thread can be had: there is no tick left to hold up.
         """
         if self._directory is None or self._writer is not None:
             return
@@ -91,10 +93,16 @@ class StateKeeper:
         except Exception as error:  # noqa: BLE001  # not being able to save is no reason to stop scoring
             self._failed(StateError(f"state cannot be encoded: {error!r}", "report this"))
             return
-        self._writer = threading.Thread(
+        writer = threading.Thread(
             target=self._write, args=(self._directory, parts), name="state-writer", daemon=True
         )
-        self._writer.start()
+        if started(writer):
+            self._writer = writer
+        elif last:
+            self._write(self._directory, parts)
+            self._settle()
+        else:
+            self._failed(StateError(NO_THREAD, NO_THREAD_HINT))
 
     def _write(self, directory: Path, parts: Sequence[bytes | memoryview]) -> None:
         try:
@@ -106,6 +114,10 @@ class StateKeeper:
         if self._writer is None or self._writer.is_alive():
             return
         self._writer = None
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take note of what came of a write."""
         error, self._write_error = self._write_error, None
         if error is not None:
             self._failed(error)

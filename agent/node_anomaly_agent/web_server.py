@@ -8,8 +8,10 @@ it does hold, a connection and its bytes, is bounded: the one that has waited lo
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
+import resource
 import socket
 import threading
 import time
@@ -29,6 +31,8 @@ from node_anomaly_core.errors import AnomalyError
 THREADS = 4
 BACKLOG = 256
 MAX_CONNECTIONS = 256
+"""At most, and no more than a quarter of what the process may open: the rest of the agent opens files too."""
+
 MAX_PIPELINED = 2
 MAX_HEADER_BYTES = 16 << 10
 MAX_BODY_BYTES = 512 << 10
@@ -45,6 +49,11 @@ LOOK_S = 5.0
 """Between two looks for connections to drop, which wake an idle server."""
 
 STOP_PATIENCE_S = 0.3
+
+NO_DESCRIPTOR_S = 0.5
+"""Without a descriptor to accept with, the listener stays readable: for so long nobody looks at it."""
+
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class WebError(AnomalyError):
@@ -87,6 +96,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not typed
 
 class _Listener(TcpWSGIServer):  # type: ignore[misc]  # same
     tls: Callable[[], tuple[Any, frozenset[str]]] = staticmethod(lambda: (None, frozenset()))
+    most = MAX_CONNECTIONS
+    deaf_until = -math.inf
 
     def channel_class(self, *given: Any, **options: Any) -> Channel:
         """What waitress makes of a new connection."""
@@ -104,6 +115,24 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # same
             if channel.late(monotonic):
                 channel.will_close = True
 
+    def readable(self) -> bool:
+        """Whether to look for new connections."""
+        return bool(super().readable()) and not self.deaf
+
+    @property
+    def deaf(self) -> bool:
+        """Whether it lacked a descriptor a moment ago."""
+        return time.monotonic() < self.deaf_until
+
+    def accept(self) -> Any:
+        """A new connection, if there is one. Raises OSError."""
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR:
+                self.deaf_until = time.monotonic() + NO_DESCRIPTOR_S
+            raise
+
     def handle_accept(self) -> None:
         """Take one more connection."""
         super().handle_accept()
@@ -112,7 +141,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # same
     def make_room(self, sender: Channel | None = None) -> None:
         """Close what has waited longest until the bounds hold; never what a worker is at."""
         channels = list(self.active_channels.values())
-        excess = len(channels) - MAX_CONNECTIONS
+        excess = len(channels) - self.most
         held = sum(channel.held_bytes for channel in channels)
         if excess <= 0 and held <= MAX_HELD_BYTES:
             return
@@ -192,6 +221,7 @@ class WebServer:
             sockinfo=where,
             bind_socket=False,
         )
+        self._server.most = _most_connections()
         if self._guard is not None:
             self._server.tls = self._guard.tls
         self._thread.start()
@@ -208,7 +238,8 @@ class WebServer:
         server = self._server
         while server is not None and not self._stopping:
             with contextlib.suppress(OSError):
-                wasyncore.loop(LOOK_S, use_poll=True, map=self._map, count=1)
+                patience = NO_DESCRIPTOR_S if server.deaf else LOOK_S
+                wasyncore.loop(patience, use_poll=True, map=self._map, count=1)
         if server is not None:
             server.accepting = False
             server.socket.close()
@@ -225,6 +256,11 @@ class WebServer:
                 break
             wasyncore.loop(0.02, use_poll=True, map=self._map, count=1)
         server.task_dispatcher.set_thread_count(0)
+
+
+def _most_connections() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(MAX_CONNECTIONS, max(1, soft // 4))
 
 
 def _listen(address: Address) -> socket.socket:

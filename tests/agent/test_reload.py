@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from watchdog.observers import Observer
 
 import agent_bundle
 from agent_fakes import FakeLog, make_candidate
@@ -236,15 +237,15 @@ def test_without_events_the_poll_remains(root, watch, monkeypatch):
     agent_bundle.publish(root)
     watched = watch(poll_s=POLL_S)
 
-    class NoWatches:
-        daemon = False
-
-        def schedule(self, *_arguments, **_keywords):
+    class NoWatches(Observer):
+        def start(self):
             raise OSError("inotify watch limit reached")
 
     monkeypatch.setattr("node_anomaly_agent.reload.Observer", NoWatches)
+    threads = threading.active_count()
     watched.reloader.start()
     watched.reloader.start()
+    assert threading.active_count() == threads, "what is tried again at each poll leaves nothing behind"
     assert watched.log.events("warning") == ["bundle directory is only polled"]
     assert isinstance(watched.wait(), Candidate)
 

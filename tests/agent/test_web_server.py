@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import socket
 import time
@@ -186,6 +187,47 @@ def test_more_connections_than_there_is_room_for_push_out_the_one_that_was_silen
         assert closed(connections[0])
         connections[-1].sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200 OK" in connections[-1].recv(1000)
+
+
+def test_connections_take_no_more_than_a_quarter_of_what_the_process_may_open(monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (40, 4096))
+    with Running().started() as site, ExitStack() as stack:
+        connections = [stack.enter_context(connect(site)) for _ in range(12)]
+        assert closed(connections[0])
+        connections[-1].sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in connections[-1].recv(1000)
+
+
+class Exhausted(socket.socket):
+    """A listener of a process that has no descriptor left, for as long as `error` is set."""
+
+    error: int | None = None
+    tries = 0
+
+    def accept(self):
+        self.tries += 1
+        if self.error is not None:
+            raise OSError(self.error, "too many open files")
+        return super().accept()
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+def test_without_a_descriptor_the_server_rests_and_then_serves_who_has_waited(error):
+    with Exhausted() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.error = error
+        server = WebServer(Address("127.0.0.1", 0), application(Running()), listener)
+        server.start()
+        try:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as waiting:
+                waiting.sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+                time.sleep(1.3)
+                assert 1 <= listener.tries <= 4
+                listener.error = None
+                assert b"200 OK" in waiting.recv(1000)
+        finally:
+            server.stop()
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(site):

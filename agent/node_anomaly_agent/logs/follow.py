@@ -70,6 +70,7 @@ class Follower:
         self._open_files = min(limits.open_files, max(1, soft // 2))  # the rest of the agent opens files too
         self.tails: dict[tuple[int, int], Tail] = {}
         self._parked: dict[tuple[int, int], Mark] = {}
+        self._followed: set[tuple[int, int]] = set()
         self._saved: list[Mark] = []
         self._globs: set[str] = set()
         self._next_survey = clock()
@@ -86,13 +87,16 @@ class Follower:
         """Look for new files if it is time, and at every open one. Raises nothing for what the host does."""
         now = self._clock()
         looking_at = time.time_ns()
+        self._followed = set(self.tails)  # in this refresh: what has to make room meanwhile is no news
+        replaced: dict[str, str] = {}
         for tail in list(self.tails.values()):
             try:
-                self._refresh(tail, now)
+                self._refresh(tail, now, replaced)
             except OSError as error:  # a sick disk; the next survey tries again from the mark
                 self.refused[tail.path] = error
                 self._parked[tail.identity] = tail.mark()
                 self._drop(tail)
+        self._find_missed(replaced, self._looked_at, now, late=False)
         self._looked_at = looking_at
         if now >= self._next_survey:
             self._next_survey = now + self._limits.survey_s
@@ -221,23 +225,23 @@ class Follower:
             tail.close()
             raise
         self._parked.pop(tail.identity, None)
-        self._make_room()
-        self.tails[tail.identity] = tail
+        self._follow(tail)
         return tail
 
-    def _refresh(self, tail: Tail, now: float) -> None:
+    def _refresh(self, tail: Tail, now: float, replaced: dict[str, str]) -> None:
+        """Look at one file; adds its path and group to `replaced` if other content has the name now."""
         seen = tail.seen
         status = None if tail.adrift else self._status_by_name(tail)
         if status is None and not tail.adrift:
             tail.adrift = True
             if self._succeed(tail, now):
                 return
-            self._find_missed({tail.path: tail.group}, self._looked_at, now, late=False)
+            replaced[tail.path] = tail.group
         before = tail.refresh(status or os.fstat(tail.descriptor))
         if before is not None:
             self.truncations += 1
             self._adopt(find_rotated(before, self._make_format(), self.tails), now)
-            self._find_missed({tail.path: tail.group}, self._looked_at, now, late=False)
+            replaced[tail.path] = tail.group
         if tail.seen != seen:
             tail.quiet_since = now
         elif tail.adrift and tail.backlog <= 0:
@@ -283,19 +287,24 @@ class Follower:
 
     def _find_missed(self, paths: dict[str, str], looked_at: int, now: float, *, late: bool) -> None:
         """Whole generations of files that came and were rotated since the last look."""
+        if not paths:
+            return
         heads = [tail.head for tail in self.tails.values()]
         since = looked_at - _TIMESTAMP_NS
-        for path, group in paths.items():
-            for tail in find_generations(path, since, self._make_format(), self.tails, heads):
-                tail.group, tail.late_until = group, tail.size if late else 0
-                self._adopt(tail, now)
+        for path, tail in find_generations(paths, since, self._make_format, self._followed, heads):
+            tail.group, tail.late_until = paths[path], tail.size if late else 0
+            self._adopt(tail, now)
 
     def _adopt(self, tail: Tail | None, now: float) -> None:
         """Follow a rotated file to its end."""
         if tail is not None:
             tail.quiet_since = now
-            self._make_room()
-            self.tails[tail.identity] = tail
+            self._follow(tail)
+
+    def _follow(self, tail: Tail) -> None:
+        self._make_room()
+        self.tails[tail.identity] = tail
+        self._followed.add(tail.identity)
 
     def _make_room(self) -> None:
         while len(self.tails) >= self._open_files:

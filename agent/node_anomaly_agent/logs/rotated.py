@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import suppress
 
 from node_anomaly_agent.logs.discovery import is_text_log, rotated_from
@@ -65,26 +65,63 @@ def is_elsewhere(mark: Mark) -> bool:
 
 
 def find_generations(
-    path: str, since: int, line_format: LineFormat, taken: Container[tuple[int, int]], heads: Sequence[bytes]
-) -> list[Tail]:
-    """Files that had this path since a time (ns since the epoch) and were rotated before anybody read them.
+    paths: Collection[str],
+    since: int,
+    make_format: Callable[[], LineFormat],
+    taken: Container[tuple[int, int]],
+    heads: Sequence[bytes],
+) -> Iterator[tuple[str, Tail]]:
+    """Files that had one of the paths since a time (ns since the epoch) and were rotated unread, with it.
 
-    `heads` are the beginnings of the files that are followed: what begins alike is a copy that somebody made.
+    `taken` are files that are followed already, and may grow meanwhile. `heads` are the beginnings of the
+    files that are followed: what begins alike is a copy that somebody made.
     """
-    directory, _, name = os.path.realpath(path).rpartition("/")
-    found: list[Tail] = []
-    with suppress(OSError), os.scandir(directory or "/") as entries:
-        names = [
-            entry.path for entry in entries if rotated_from(entry.name) == name and is_text_log(entry.name)
-        ]
-        for candidate in sorted(names)[:MAX_CANDIDATES]:
+    known = tuple(head for head in heads if len(head) >= MIN_HEAD_BYTES)
+    places = {path: _place(path) for path in paths}
+    beside = _rotated_beside(places.values())
+    for path, place in places.items():
+        for candidate in sorted(beside[place])[:MAX_CANDIDATES]:
             with suppress(OSError):
-                descriptor, status = open_file(candidate)
-                tail = Tail(path, descriptor, status, line_format)
-                copied = any(tail.head.startswith(head) for head in heads if len(head) >= MIN_HEAD_BYTES)
-                if status.st_mtime_ns < since or tail.identity in taken or copied:
-                    tail.close()
-                    continue
-                tail.adrift = True
-                found.append(tail)
-    return found
+                tail = _missed(candidate, path, since, make_format(), taken, known)
+                if tail is not None:
+                    yield path, tail
+
+
+def _place(path: str) -> tuple[str, str]:
+    """The directory and the name that a path leads to."""
+    directory, _, name = os.path.realpath(path).rpartition("/")
+    return directory, name
+
+
+def _rotated_beside(places: Collection[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+    """The rotated files of each place.
+
+    A directory is listed once, however many of its files are asked for: a thousand may appear in one tick.
+    """
+    beside: dict[tuple[str, str], list[str]] = {place: [] for place in places}
+    for directory in {directory for directory, _ in places}:
+        with suppress(OSError), os.scandir(directory or "/") as entries:
+            for entry in entries:
+                base = rotated_from(entry.name)
+                found = None if base is None else beside.get((directory, base))
+                if found is not None and is_text_log(entry.name):
+                    found.append(entry.path)
+    return beside
+
+
+def _missed(
+    candidate: str,
+    path: str,
+    since: int,
+    line_format: LineFormat,
+    taken: Container[tuple[int, int]],
+    known: tuple[bytes, ...],
+) -> Tail | None:
+    """A rotated file, open at its start, if it is one of those. Raises OSError."""
+    descriptor, status = open_file(candidate)
+    tail = Tail(path, descriptor, status, line_format)
+    if status.st_mtime_ns < since or tail.identity in taken or tail.head.startswith(known):
+        tail.close()
+        return None
+    tail.adrift = True
+    return tail
