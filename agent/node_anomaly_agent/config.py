@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from node_anomaly_agent.bounded_file import read_given
 from node_anomaly_agent.config_budget import BudgetConfig
 from node_anomaly_agent.config_distribution import DistributionConfig
 from node_anomaly_agent.config_episodes import EpisodesConfig
@@ -238,8 +239,7 @@ def read_yaml(path: Path, flag: str = "config.file") -> object:
     """What a YAML file of at most 1 MiB holds; `flag` is the setting that named it. Raises ConfigError."""
     what = "config file" if flag == "config.file" else f"{flag}: file"
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        content = read_given(path, MAX_FILE_BYTES)
     except FileNotFoundError:
         raise ConfigError(
             f"{what} {path} does not exist",

@@ -10,7 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from node_anomaly_agent.episode import ID_PATTERN, Cause, Episode, EpisodeError, document
-from node_anomaly_agent.episode_store import EPISODES, episode_files, read_episode, read_episodes
+from node_anomaly_agent.episode_store import (
+    EPISODES,
+    episode_content,
+    episode_files,
+    parse_episode,
+    read_episodes,
+)
 from node_anomaly_agent.state import closed_directory
 from node_anomaly_agent.units import UNKNOWN, format_age, format_value
 
@@ -64,9 +70,10 @@ def show_episode(directory: Path, name: str, *, as_json: bool) -> str:
             raise EpisodeError(
                 f"there is no episode {name!r} in {directory}", "anomaly-agent episodes lists them"
             )
-    episode = read_episode(path)
+    content = episode_content(path)
+    episode = parse_episode(path, content)
     if as_json:
-        return path.read_text(encoding="utf-8")
+        return content.decode()
     return "\n".join([*_facts(episode), *_why(episode), *_processes(episode), *_flight(episode)]) + "\n"
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from node_anomaly_agent.bounded_file import read_bounded
 from node_anomaly_agent.whole_file import write_whole
 from node_anomaly_core.errors import BundleError
 
@@ -64,6 +65,8 @@ class Memory:
 def parse_memory(content: bytes) -> Memory:
     """Read a ledger's content back. Raises ValueError, and nothing else, whatever the bytes are."""
     try:
+        if len(content) > MAX_LEDGER_BYTES:
+            raise ValueError(f"it is larger than {MAX_LEDGER_BYTES >> 10} KiB")
         document = json.loads(content.decode())
         if document["format_version"] != _FORMAT_VERSION:
             raise ValueError("another format version")
@@ -100,8 +103,7 @@ class Ledger:
             return self._memory
         path = self._directory / LEDGER_FILE
         try:
-            with path.open("rb") as file:
-                self._memory = parse_memory(file.read(MAX_LEDGER_BYTES))
+            self._memory = parse_memory(read_bounded(path, MAX_LEDGER_BYTES))
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from typing import Any
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from node_anomaly_agent.bounded_file import read_bounded
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.scorer import Candidate
@@ -63,7 +64,7 @@ def look(root: Path) -> Offer:
             for entry in sorted(entries, key=lambda one: one.name):
                 status = entry.stat()
                 files.append((entry.name, status.st_size, status.st_mtime_ns))
-        digest = (path / "manifest.sha256").read_bytes()[:200]
+        digest = read_bounded(path / "manifest.sha256", 200)[:200]
     return Offer(path, None, (str(path), digest, tuple(files)))
 
 
