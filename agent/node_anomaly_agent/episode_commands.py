@@ -31,12 +31,19 @@ def find_directory(candidates: Sequence[Path]) -> Path:
     """The first state directory's that has any. Raises EpisodeError if it cannot be read."""
     if closed := closed_directory(candidates):
         raise EpisodeError(f"{closed} cannot be read by this user", _AS_WHOM)
-    present = [path / EPISODES for path in candidates if (path / EPISODES).is_dir()]
-    for directory in present:
+    unreadable: list[Path] = []
+    for directory in (path / EPISODES for path in candidates):
+        try:
+            if not directory.is_dir():
+                continue
+        except OSError:  # it lies where this user may not look, and may not be needed
+            unreadable.append(directory)
+            continue
         if os.access(directory, os.R_OK | os.X_OK):
             return directory
-    if present:
-        raise EpisodeError(f"{present[0]} cannot be read by this user", _AS_WHOM)
+        unreadable.append(directory)
+    if unreadable:
+        raise EpisodeError(f"{unreadable[0]} cannot be read by this user", _AS_WHOM)
     return candidates[0] / EPISODES
 
 

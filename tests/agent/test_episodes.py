@@ -304,6 +304,15 @@ def test_a_directory_that_this_user_may_not_read_is_said_to_be_one(tmp_path):
         find_directory([tmp_path])
 
 
+def test_a_directory_that_is_not_needed_and_cannot_be_looked_at_disturbs_nothing(tmp_path):
+    (tmp_path / "episodes").mkdir()
+    beyond = tmp_path / ("x" * 300)  # which is an error for root, too
+    assert find_directory([tmp_path, beyond]) == tmp_path / "episodes"
+    assert find_directory([beyond, tmp_path]) == tmp_path / "episodes"
+    with pytest.raises(EpisodeError, match="cannot be read"):
+        find_directory([tmp_path / "none", beyond])
+
+
 def test_the_api_names_processes_and_nothing_else_of_them(life):
     life.tick(1.5, 1.5, 1.5, 1.5)
     snapshot = make_snapshot(episodes=life.tick(*[1.5] * 5))
