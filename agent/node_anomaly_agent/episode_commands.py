@@ -18,7 +18,7 @@ from node_anomaly_agent.episode_store import (
     read_episodes,
 )
 from node_anomaly_agent.state import closed_directory
-from node_anomaly_agent.units import UNKNOWN, format_age, format_value
+from node_anomaly_agent.units import UNKNOWN, format_age, format_value, printable
 
 MOST_LISTED = 10_000
 _AS_WHOM = "ask as root or as the agent's user, or ask the agent: GET /api/v1/episodes"
@@ -63,7 +63,7 @@ def list_episodes(directory: Path, *, as_json: bool) -> tuple[str, list[str]]:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]])
         for row in rows
     ]
-    return "\n".join(lines) + "\n", complaints
+    return _lines(lines), complaints
 
 
 def show_episode(directory: Path, name: str, *, as_json: bool) -> str:
@@ -81,7 +81,12 @@ def show_episode(directory: Path, name: str, *, as_json: bool) -> str:
     episode = parse_episode(path, content)
     if as_json:
         return content.decode()
-    return "\n".join([*_facts(episode), *_why(episode), *_processes(episode), *_flight(episode)]) + "\n"
+    return _lines([*_facts(episode), *_why(episode), *_processes(episode), *_flight(episode)])
+
+
+def _lines(lines: Sequence[str]) -> str:
+    """As text: a file may hold names that no process has."""
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def _row(episode: Episode) -> tuple[str, ...]:
