@@ -73,15 +73,23 @@ def parse_memory(content: bytes) -> Memory:
         newest = document["newest_trained_at_seconds"]
         sequences = {str(name): int(number) for name, number in document["sequences"].items()}
         return Memory(
-            newest_trained_at=-math.inf if newest is None else float(newest),
+            newest_trained_at=-math.inf if newest is None else _finite(newest),
             sequences=dict(list(sequences.items())[-MAX_CHANNELS:]),
             allowed=str(document["allowed"]),
             left=tuple(map(str, document["left"]))[-MAX_LEFT:],
             history=tuple(map(str, document["history"]))[-MAX_LEFT:],
-            since=float(document["since_seconds"]),
+            since=_finite(document["since_seconds"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"not a ledger of bundles ({error!r})") from error
+
+
+def _finite(value: float) -> float:
+    """Python reads NaN and Infinity in JSON, and nothing would write them again."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no time")
+    return number
 
 
 class Ledger:
@@ -118,8 +126,9 @@ class Ledger:
             if self._directory is not None and self._memory != before:
                 try:
                     write_whole(self._directory / LEDGER_FILE, self._memory.to_bytes(), 0o644)
-                except OSError as error:
-                    self._complain(f"{self._directory / LEDGER_FILE} cannot be written: {error.strerror}")
+                except (OSError, ValueError) as error:
+                    reason = getattr(error, "strerror", None) or error
+                    self._complain(f"{self._directory / LEDGER_FILE} cannot be written: {reason}")
         return self._memory
 
     def accepted(self, version: str, trained_at: float, now: float) -> Memory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from dataclasses import replace
 
@@ -75,6 +76,27 @@ def test_a_damaged_file_is_said_and_started_anew(tmp_path):
     assert str(tmp_path / LEDGER_FILE) in said[0]
     ledger.reached("x", 1)
     assert Ledger(tmp_path).read().sequences == {"x": 1}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+@pytest.mark.parametrize("key", ["newest_trained_at_seconds", "since_seconds"])
+def test_a_time_that_is_no_number_is_damage_and_the_next_change_is_written(tmp_path, key, number):
+    said: list[str] = []
+    written = re.sub(f'("{key}": )[^,\n]+', rf"\g<1>{number}", Memory(1.0, since=1.0).to_bytes().decode())
+    assert number in written
+    (tmp_path / LEDGER_FILE).write_text(written)
+    ledger = Ledger(tmp_path, said.append)
+    assert ledger.read() == Memory()
+    assert "no time" in said[0]
+    ledger.accepted(A, 10.0, 100.0)
+    assert Ledger(tmp_path).read() == Memory(10.0, history=(A,), since=100.0)
+
+
+def test_what_cannot_be_written_as_json_is_said_and_memory_serves(tmp_path):
+    said: list[str] = []
+    ledger = Ledger(tmp_path, said.append)
+    assert ledger.accepted(A, 10.0, math.nan).history == (A,)
+    assert "cannot be written" in said[0]
 
 
 def test_where_nothing_can_be_written_memory_serves_and_it_is_said(tmp_path):
