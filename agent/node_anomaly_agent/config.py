@@ -254,9 +254,12 @@ def read_yaml(path: Path, flag: str = "config.file") -> object:
         raise ConfigError(f"{what} {path} is larger than 1 MiB", "check that this is the right file")
     import yaml  # 0.9 MiB that an agent without a file does without
 
+    from node_anomaly_agent.yaml_loader import parse_yaml
+
     try:
-        # RecursionError: safe_load nests as deep as the file does.
-        return yaml.safe_load(content)
+        return parse_yaml(content)
+    except ConfigError as error:
+        raise ConfigError(f"{what} {path}: {error.message}", error.hint) from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{what} {path} is not valid YAML: {_one_line(error)}",

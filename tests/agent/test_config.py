@@ -17,6 +17,7 @@ from node_anomaly_agent.config import (
     load_config,
     parse_address,
     parse_duration,
+    read_yaml,
 )
 from node_anomaly_core.errors import ConfigError
 
@@ -125,7 +126,7 @@ def test_all_problems_are_told_at_once(tmp_path):
     assert caught.value.message.count("; ") == 2
 
 
-NOT_YAML = ["a: b: c", "x: [1", "\t- 1", "a: \x00", "[" * 3000, "? {a: 1}\n: 2"]
+NOT_YAML = ["a: b: c", "x: [1", "\t- 1", "a: \x00", "[" * 3000, "? {a: 1}\n: 2", "!!seq '': 1"]
 
 
 @pytest.mark.parametrize("text", NOT_YAML, ids=str)
@@ -134,6 +135,41 @@ def test_a_file_that_is_not_yaml_is_one_line(tmp_path, text):
         load(tmp_path, text)
     assert str(tmp_path) in caught.value.message + caught.value.hint
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "key"),
+    [
+        ("interval: 5s\nlog:\n  level: info\ninterval: 6s\n", "line 4, column 1", "interval"),
+        ("log: {level: info, format: json, level: debug}", "line 1, column 34", "level"),
+        ("collector: {on: 1, 'x': 1, yes: 2}", "line 1, column 28", "yes"),
+        ("suppressors:\n- {a: 1}\n- b: 1\n  b: 2\n", "line 4, column 3", "b"),
+        ("a: &a {x: 1, x: 2}\nb: {<<: *a}", "line 1, column 14", "x"),
+    ],
+    ids=["top", "flow", "meaning", "in a list", "merged elsewhere"],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_place(tmp_path, text, place, key):
+    """YAML's own loader takes the last one and drops the others unsaid."""
+    path = config_file(tmp_path, text)
+    for flag in ("config.file", "features.file", "web.config.file"):
+        with pytest.raises(ConfigError, match=f"{place}: the key {key} is given twice") as caught:
+            read_yaml(path, flag)
+        assert str(path) in caught.value.message
+        assert caught.value.hint == "keep one of the two"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: &a {x: 1, y: 1}\nb: {<<: *a, x: 2}", {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}}),
+        ("p: {a: &a {x: 1}, b: &b {<<: *a, x: 2}}\nc: {<<: *b}", {"c": {"x": 2}}),
+        ("p: &a {x: 1}\nq: &b {y: 1}\nc: {<<: *a, <<: *b}", {"c": {"x": 1, "y": 1}}),
+        ("c: {=: 1, '1': 1, 1: 2}", {"c": {"=": 1, "1": 1, 1: 2}}),
+    ],
+    ids=["overridden", "overridden deeper than it is merged", "merged twice", "other types"],
+)
+def test_keys_that_only_seem_to_be_given_twice_are_taken(tmp_path, text, expected):
+    assert expected.items() <= read_yaml(config_file(tmp_path, text)).items()
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path):
