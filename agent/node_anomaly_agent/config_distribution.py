@@ -168,8 +168,9 @@ def trusted_keys(value: object) -> tuple[PublicKey, ...]:
             try:
                 content = read_given(Path(item), MAX_KEY_FILE_BYTES)[:MAX_KEY_FILE_BYTES]
                 text = content.decode("ascii", errors="replace")
-            except OSError as error:
-                raise InvalidValue(f"{item} cannot be read: {error.strerror}") from None
+            except (OSError, ValueError) as error:  # the latter of what is no path
+                reason = getattr(error, "strerror", None) or error
+                raise InvalidValue(f"{item!r} cannot be read: {reason}") from None
         try:
             key = parse_public_key(text)
         except KeyFileError as error:
