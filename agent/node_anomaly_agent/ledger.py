@@ -11,6 +11,7 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,9 +22,14 @@ from node_anomaly_agent.whole_file import write_whole
 from node_anomaly_core.errors import BundleError
 
 LEDGER_FILE = "bundles.json"
+LOCK_FILE = f".{LEDGER_FILE}.lock"
 MAX_LEDGER_BYTES = 64 << 10
 MAX_LEFT = 32
 MAX_CHANNELS = 8
+PATIENCE_S = 1.0
+"""A change takes milliseconds; a lock that is held for longer is held by a process that hangs."""
+
+_LOOK_S = 0.02
 _FORMAT_VERSION = 1
 
 
@@ -98,11 +104,18 @@ class Ledger:
     Args:
         directory: where it is kept.
         complain: told what is wrong with the file, in words.
+        patience_s: how long a change waits for another process that is at it.
     """
 
-    def __init__(self, directory: Path | None, complain: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(
+        self,
+        directory: Path | None,
+        complain: Callable[[str], None] = lambda _text: None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._directory = directory
         self._complain = complain
+        self._patience_s = patience_s
         self._memory = Memory()
 
     def read(self) -> Memory:
@@ -178,15 +191,34 @@ class Ledger:
             if self._directory is None:
                 raise FileNotFoundError
             self._directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._directory / f".{LEDGER_FILE}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(self._directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
             yield  # without a place to write there is nobody to be kept apart from
             return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._wait_for(descriptor)
             yield
         finally:
             os.close(descriptor)
+
+    def _wait_for(self, descriptor: int) -> None:
+        """Take the lock, or go on without it and say so: whoever holds it for good must not hold up the loop.
+
+        What another process writes at that moment can then be lost, which costs less than the agent does.
+        """
+        end = time.monotonic() + self._patience_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                held = isinstance(error, BlockingIOError)
+                if held and time.monotonic() < end:
+                    time.sleep(_LOOK_S)
+                    continue
+                reason = "another process holds it" if held else error.strerror
+                self._complain(f"{LEDGER_FILE} cannot be locked ({reason}) and is changed all the same")
+                return
 
 
 def check(memory: Memory, version: str, trained_at: float, *, signed: bool, allowed: str = "") -> None:
