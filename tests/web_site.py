@@ -29,6 +29,7 @@ class Running:
     guard: WebGuard | None = None
     reload: Callable[[], None] | None = None
     predict: Callable[[Request], Answer] | None = None
+    node: str = "db-1"
 
     @property
     def port(self) -> int:
@@ -66,7 +67,7 @@ class Running:
 def application(site: Running) -> Application:
     sources = Sources(
         lambda: site.snapshot,
-        Site("1.2.3", "db-1"),
+        Site("1.2.3", site.node),
         lambda: START,
         lambda: site.monotonic,
         reload=site.reload,

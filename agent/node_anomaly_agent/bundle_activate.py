@@ -27,7 +27,7 @@ def activate_line(version: str, bundles: Path, state_directory: Path | None, con
     complaints: list[str] = []
     Ledger(state_directory, complaints.append).allow(version)
     if complaints:
-        raise AnomalyError(complaints[-1], "run it as the agent's user")
+        raise AnomalyError(complaints[-1], "run it as the agent's user, or again in a moment")
     try:
         activate(bundles, version)
     except OSError as error:

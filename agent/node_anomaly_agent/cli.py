@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import json
 import os
 import sys
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     parser.refuse_unknown_flags(sys.argv[1:] if arguments is None else arguments)
     parsed = vars(parser.parse_args(arguments))
+    _show_whatever_is_printed()
     try:
         return _run(parsed)
     except AnomalyError as error:
@@ -74,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         print("try: another path, or ask as root or as the agent's user", file=sys.stderr)
         return FAILED
+
+
+def _show_whatever_is_printed() -> None:
+    """What this terminal has no letters for is shown as an escape, as on stderr, and is no traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _flags_of(parser: argparse.ArgumentParser) -> set[str]:

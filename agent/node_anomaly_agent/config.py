@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from node_anomaly_agent.bounded_file import read_given
 from node_anomaly_agent.config_budget import BudgetConfig
 from node_anomaly_agent.config_distribution import DistributionConfig
 from node_anomaly_agent.config_episodes import EpisodesConfig
@@ -267,8 +268,7 @@ def read_yaml(path: Path, flag: str = "config.file") -> object:
     """What a YAML file of at most 1 MiB holds; `flag` is the setting that named it. Raises ConfigError."""
     what = "config file" if flag == "config.file" else f"{flag}: file"
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        content = read_given(path, MAX_FILE_BYTES)
     except FileNotFoundError:
         raise ConfigError(
             f"{what} {path} does not exist",
@@ -283,9 +283,12 @@ def read_yaml(path: Path, flag: str = "config.file") -> object:
         raise ConfigError(f"{what} {path} is larger than 1 MiB", "check that this is the right file")
     import yaml  # 0.9 MiB that an agent without a file does without
 
+    from node_anomaly_agent.yaml_loader import parse_yaml
+
     try:
-        # RecursionError: safe_load nests as deep as the file does.
-        return yaml.safe_load(content)
+        return parse_yaml(content)
+    except ConfigError as error:
+        raise ConfigError(f"{what} {path}: {error.message}", error.hint) from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{what} {path} is not valid YAML: {_one_line(error)}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from node_anomaly_agent.bounded_file import read_given
 from node_anomaly_agent.config_values import (
     InvalidValue,
     Setting,
@@ -165,10 +166,11 @@ def trusted_keys(value: object) -> tuple[PublicKey, ...]:
         if item.startswith("/") and not item.endswith("="):
             where = item
             try:
-                with Path(item).open("rb") as file:
-                    text = file.read(MAX_KEY_FILE_BYTES).decode("ascii", errors="replace")
-            except OSError as error:
-                raise InvalidValue(f"{item} cannot be read: {error.strerror}") from None
+                content = read_given(Path(item), MAX_KEY_FILE_BYTES)[:MAX_KEY_FILE_BYTES]
+                text = content.decode("ascii", errors="replace")
+            except (OSError, ValueError) as error:  # the latter of what is no path
+                reason = getattr(error, "strerror", None) or error
+                raise InvalidValue(f"{item!r} cannot be read: {reason}") from None
         try:
             key = parse_public_key(text)
         except KeyFileError as error:

@@ -99,7 +99,7 @@ def file_globs(value: object) -> tuple[str, ...] | None:
         return ()
     globs = _texts(value, "an absolute glob such as /var/log/app/*.log")
     for glob in globs:
-        if not glob.startswith("/"):
+        if not glob.startswith("/") or "\0" in glob:
             raise InvalidValue(f"expected an absolute glob such as /var/log/app/*.log, got {glob!r}")
     return globs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,9 +116,17 @@ def one_of(*choices: str) -> Callable[[object], str]:
     return parse
 
 
+def _names_a_file(text: str) -> bool:
+    """Whether it could: YAML can say what the system takes in no path, a NUL or half a surrogate."""
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def absolute_path(value: object) -> Path:
     """An absolute path."""
-    if not isinstance(value, str | Path) or not str(value):
+    if not isinstance(value, str | Path) or not _names_a_file(str(value)):
         raise InvalidValue(f"expected a path, got {value!r}")
     path = Path(value)
     if not path.is_absolute():
@@ -127,7 +136,7 @@ def absolute_path(value: object) -> Path:
 
 def flag_path(value: object) -> Path:
     """A path whose meaning must not depend on where the daemon was started, made absolute once."""
-    if not isinstance(value, str | Path) or not str(value):
+    if not isinstance(value, str | Path) or not _names_a_file(str(value)):
         raise InvalidValue(f"expected a directory, got {value!r}")
     try:
         return Path(value).expanduser().absolute()

@@ -81,7 +81,8 @@ def endpoints(sources: Sources) -> tuple[Endpoint, ...]:
 
 def _status(sources: Sources) -> Answer:
     page = render_page(sources.snapshot(), sources.site, sources.time())
-    return Answer("200 OK", "text/html; charset=utf-8", page.encode(), _PAGE_HEADERS)
+    body = page.encode(errors="replace")  # a node's name or a path may be no UTF-8
+    return Answer("200 OK", "text/html; charset=utf-8", body, _PAGE_HEADERS)
 
 
 class _Metrics:
@@ -98,7 +99,7 @@ class _Metrics:
         # Two threads may both render; each leaves a whole entry behind, and nobody waits for anybody.
         if rendered is None or rendered[0] is not snapshot:
             text = expose(snapshot, self._sources.site.version, content_type)
-            rendered = self._rendered[content_type] = (snapshot, text.encode())
+            rendered = self._rendered[content_type] = (snapshot, text.encode(errors="replace"))
         return Answer("200 OK", content_type, rendered[1], (("Vary", "Accept, Accept-Encoding"),))
 
 

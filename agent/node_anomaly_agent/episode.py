@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from node_anomaly_agent.score_history import LATEST
 from node_anomaly_agent.snapshot import Reason
 from node_anomaly_core.errors import AnomalyError
 
@@ -164,7 +165,7 @@ def encode(episode: Episode) -> bytes:
 def decode(content: bytes) -> Episode:
     """Read a file's content back. Raises EpisodeError, and nothing else, whatever the bytes are."""
     try:
-        read = json.loads(content)
+        read = json.loads(content.decode())
         if read["format_version"] != FORMAT_VERSION:
             raise EpisodeError(f"its format version {read['format_version']} is not {FORMAT_VERSION}")
         return _checked(read)
@@ -180,17 +181,17 @@ def _checked(read: Mapping[str, Any]) -> Episode:
         raise ValueError("a flight record of unequal length")
     if any(len(row) != len(features) for row in rows) or not all(isinstance(name, str) for name in features):
         raise ValueError("a flight record with rows that do not fit its features")
-    flight = Flight(features, tuple(map(_finite, times)), tuple(map(_known, scores)), rows)
+    flight = Flight(features, tuple(map(_time, times)), tuple(map(_known, scores)), rows)
     if not ID_PATTERN.fullmatch(read["id"]) or read["ended"] not in ("", *ENDS):
         raise ValueError("an unknown id or end")
     return Episode(
         id=read["id"],
-        start=_finite(read["start"]),
-        last=_finite(read["last"]),
-        end=_known(read["end"]),
+        start=_time(read["start"]),
+        last=_time(read["last"]),
+        end=math.nan if read["end"] is None else _time(read["end"]),
         ended=read["ended"],
         peak=_finite(read["peak"]),
-        peak_time=_finite(read["peak_time"]),
+        peak_time=_time(read["peak_time"]),
         bundle_version=str(read["bundle_version"]),
         threshold_ratio=_known(read["threshold_ratio"]),
         new_log_templates=int(read["new_log_templates"]),
@@ -243,6 +244,14 @@ def _number(value: float) -> float | None:
 
 def _known(value: object) -> float:
     return math.nan if value is None else _finite(value)
+
+
+def _time(value: object) -> float:
+    """Unix seconds that can be shown as a date."""
+    seconds = _finite(value)
+    if not 0 <= seconds < LATEST:
+        raise ValueError(f"{value!r} is no time")
+    return seconds
 
 
 def _finite(value: object) -> float:

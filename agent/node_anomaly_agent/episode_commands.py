@@ -10,9 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from node_anomaly_agent.episode import ID_PATTERN, Cause, Episode, EpisodeError, document
-from node_anomaly_agent.episode_store import EPISODES, episode_files, read_episode, read_episodes
+from node_anomaly_agent.episode_store import (
+    EPISODES,
+    episode_content,
+    episode_files,
+    parse_episode,
+    read_episodes,
+)
 from node_anomaly_agent.state import closed_directory
-from node_anomaly_agent.units import UNKNOWN, format_age, format_value
+from node_anomaly_agent.units import UNKNOWN, format_age, format_value, printable
 
 MOST_LISTED = 10_000
 _AS_WHOM = "ask as root or as the agent's user, or ask the agent: GET /api/v1/episodes"
@@ -25,12 +31,19 @@ def find_directory(candidates: Sequence[Path]) -> Path:
     """The first state directory's that has any. Raises EpisodeError if it cannot be read."""
     if closed := closed_directory(candidates):
         raise EpisodeError(f"{closed} cannot be read by this user", _AS_WHOM)
-    present = [path / EPISODES for path in candidates if (path / EPISODES).is_dir()]
-    for directory in present:
+    unreadable: list[Path] = []
+    for directory in (path / EPISODES for path in candidates):
+        try:
+            if not directory.is_dir():
+                continue
+        except OSError:  # it lies where this user may not look, and may not be needed
+            unreadable.append(directory)
+            continue
         if os.access(directory, os.R_OK | os.X_OK):
             return directory
-    if present:
-        raise EpisodeError(f"{present[0]} cannot be read by this user", _AS_WHOM)
+        unreadable.append(directory)
+    if unreadable:
+        raise EpisodeError(f"{unreadable[0]} cannot be read by this user", _AS_WHOM)
     return candidates[0] / EPISODES
 
 
@@ -50,7 +63,7 @@ def list_episodes(directory: Path, *, as_json: bool) -> tuple[str, list[str]]:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]])
         for row in rows
     ]
-    return "\n".join(lines) + "\n", complaints
+    return _lines(lines), complaints
 
 
 def show_episode(directory: Path, name: str, *, as_json: bool) -> str:
@@ -64,10 +77,16 @@ def show_episode(directory: Path, name: str, *, as_json: bool) -> str:
             raise EpisodeError(
                 f"there is no episode {name!r} in {directory}", "anomaly-agent episodes lists them"
             )
-    episode = read_episode(path)
+    content = episode_content(path)
+    episode = parse_episode(path, content)
     if as_json:
-        return path.read_text(encoding="utf-8")
-    return "\n".join([*_facts(episode), *_why(episode), *_processes(episode), *_flight(episode)]) + "\n"
+        return content.decode()
+    return _lines([*_facts(episode), *_why(episode), *_processes(episode), *_flight(episode)])
+
+
+def _lines(lines: Sequence[str]) -> str:
+    """As text: a file may hold names that no process has."""
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def _row(episode: Episode) -> tuple[str, ...]:

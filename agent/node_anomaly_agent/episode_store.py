@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from node_anomaly_agent.bounded_file import read_bounded
 from node_anomaly_agent.episode import ID_PATTERN, MAX_EPISODE_BYTES, Episode, EpisodeError, decode, encode
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.threads import NO_THREAD, NO_THREAD_HINT, started
@@ -43,13 +44,22 @@ def episode_files(directory: Path) -> list[Path]:
 
 def read_episode(path: Path) -> Episode:
     """One file. Raises EpisodeError: unreadable, too large, damaged, or of another version."""
+    return parse_episode(path, episode_content(path))
+
+
+def episode_content(path: Path) -> bytes:
+    """What is in one file, of at most MAX_EPISODE_BYTES. Raises EpisodeError."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_EPISODE_BYTES + 1)
+        content = read_bounded(path, MAX_EPISODE_BYTES)
     except OSError as error:
         raise EpisodeError(f"{path} cannot be read: {error.strerror}", "check its owner") from error
     if len(content) > MAX_EPISODE_BYTES:
         raise EpisodeError(f"{path} is larger than {MAX_EPISODE_BYTES >> 20} MiB", "remove it")
+    return content
+
+
+def parse_episode(path: Path, content: bytes) -> Episode:
+    """What the content of the file at `path` says. Raises EpisodeError: damaged, or of another version."""
     try:
         episode = decode(content)
     except EpisodeError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from node_anomaly_agent.config_values import Address
-from node_anomaly_agent.units import UNKNOWN, format_value
+from node_anomaly_agent.units import UNKNOWN, format_value, printable
 from node_anomaly_core.errors import AnomalyError
 
 NORMAL, ANOMALOUS, NOT_WARM = 0, 2, 3
@@ -61,7 +61,7 @@ def ask(access: Access) -> Mapping[str, Any]:
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ExplainError(
-            f"{url} gives no answer: {_printable(str(reason))}",
+            f"{url} gives no answer: {printable(str(reason))}",
             "is the agent running, and on this address? --url names another, https:// one that serves TLS",
         ) from None
     return _document(url, content)
@@ -144,7 +144,7 @@ def render(document: Mapping[str, Any], top: int) -> str:
         rows = [("MODEL", "SCORE", "ITS OWN REASONS")]
         of_model = blamed if isinstance(blamed, Mapping) else {}
         rows += [
-            (_printable(str(name)), _digits(_number(said)), _first(of_model.get(name)))
+            (printable(str(name)), _digits(_number(said)), _first(of_model.get(name)))
             for name, said in models.items()
         ]
         lines += ["", *_table(rows)]
@@ -152,13 +152,13 @@ def render(document: Mapping[str, Any], top: int) -> str:
 
 
 def _reason(one: Mapping[str, Any]) -> tuple[str, ...]:
-    name, unit = _printable(str(one.get("feature", ""))), str(one.get("unit", ""))
+    name, unit = printable(str(one.get("feature", ""))), str(one.get("unit", ""))
     share = _number(one.get("share"))
     return (
         f"{name} {_ARROWS.get(str(one.get('direction')), '')}".rstrip(),
         UNKNOWN if math.isnan(share) else f"{100 * share:.0f} %",
-        _printable(format_value(_number(one.get("observed")), unit)),
-        _printable(format_value(_number(one.get("expected")), unit)),
+        printable(format_value(_number(one.get("observed")), unit)),
+        printable(format_value(_number(one.get("expected")), unit)),
     )
 
 
@@ -167,7 +167,7 @@ def _first(shares: object) -> str:
         return UNKNOWN
     first = list(shares.items())[:MOST_OF_A_MODEL]
     return (
-        "  ".join(f"{_printable(str(name))} {100 * _number(share):.0f} %" for name, share in first) or UNKNOWN
+        "  ".join(f"{printable(str(name))} {100 * _number(share):.0f} %" for name, share in first) or UNKNOWN
     )
 
 
@@ -183,11 +183,6 @@ def _number(value: object) -> float:
 
 def _digits(value: float) -> str:
     return UNKNOWN if math.isnan(value) else f"{value:.2f}"
-
-
-def _printable(text: str) -> str:
-    """An answer must not move the cursor of a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 from urllib.parse import urlsplit
 
+from node_anomaly_agent.bounded_file import read_bounded
 from node_anomaly_agent.fetch_errors import FetchError
 
 SOCKET_TIMEOUT_S = 10.0
@@ -166,8 +167,8 @@ class Client:
         headers = {"User-Agent": self._access.agent, "Accept-Encoding": "identity"}
         if self._access.token_file is not None:
             try:
-                with self._access.token_file.open("rb") as file:
-                    token = file.read(MAX_TOKEN_BYTES).decode("ascii").strip()
+                content = read_bounded(self._access.token_file, MAX_TOKEN_BYTES)[:MAX_TOKEN_BYTES]
+                token = content.decode("ascii").strip()
             except (OSError, UnicodeDecodeError):
                 token = ""
             if not token or not token.isprintable() or " " in token:

@@ -11,18 +11,25 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from node_anomaly_agent.bounded_file import read_bounded
 from node_anomaly_agent.whole_file import write_whole
 from node_anomaly_core.errors import BundleError
 
 LEDGER_FILE = "bundles.json"
+LOCK_FILE = f".{LEDGER_FILE}.lock"
 MAX_LEDGER_BYTES = 64 << 10
 MAX_LEFT = 32
 MAX_CHANNELS = 8
+PATIENCE_S = 1.0
+"""A change takes milliseconds; a lock that is held for longer is held by a process that hangs."""
+
+_LOOK_S = 0.02
 _FORMAT_VERSION = 1
 
 
@@ -64,21 +71,31 @@ class Memory:
 def parse_memory(content: bytes) -> Memory:
     """Read a ledger's content back. Raises ValueError, and nothing else, whatever the bytes are."""
     try:
+        if len(content) > MAX_LEDGER_BYTES:
+            raise ValueError(f"it is larger than {MAX_LEDGER_BYTES >> 10} KiB")
         document = json.loads(content.decode())
         if document["format_version"] != _FORMAT_VERSION:
             raise ValueError("another format version")
         newest = document["newest_trained_at_seconds"]
         sequences = {str(name): int(number) for name, number in document["sequences"].items()}
         return Memory(
-            newest_trained_at=-math.inf if newest is None else float(newest),
+            newest_trained_at=-math.inf if newest is None else _finite(newest),
             sequences=dict(list(sequences.items())[-MAX_CHANNELS:]),
             allowed=str(document["allowed"]),
             left=tuple(map(str, document["left"]))[-MAX_LEFT:],
             history=tuple(map(str, document["history"]))[-MAX_LEFT:],
-            since=float(document["since_seconds"]),
+            since=_finite(document["since_seconds"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"not a ledger of bundles ({error!r})") from error
+
+
+def _finite(value: float) -> float:
+    """Python reads NaN and Infinity in JSON, and nothing would write them again."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no time")
+    return number
 
 
 class Ledger:
@@ -87,11 +104,18 @@ class Ledger:
     Args:
         directory: where it is kept.
         complain: told what is wrong with the file, in words.
+        patience_s: how long a change waits for another process that is at it.
     """
 
-    def __init__(self, directory: Path | None, complain: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(
+        self,
+        directory: Path | None,
+        complain: Callable[[str], None] = lambda _text: None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._directory = directory
         self._complain = complain
+        self._patience_s = patience_s
         self._memory = Memory()
 
     def read(self) -> Memory:
@@ -100,8 +124,7 @@ class Ledger:
             return self._memory
         path = self._directory / LEDGER_FILE
         try:
-            with path.open("rb") as file:
-                self._memory = parse_memory(file.read(MAX_LEDGER_BYTES))
+            self._memory = parse_memory(read_bounded(path, MAX_LEDGER_BYTES))
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
@@ -116,8 +139,9 @@ class Ledger:
             if self._directory is not None and self._memory != before:
                 try:
                     write_whole(self._directory / LEDGER_FILE, self._memory.to_bytes(), 0o644)
-                except OSError as error:
-                    self._complain(f"{self._directory / LEDGER_FILE} cannot be written: {error.strerror}")
+                except (OSError, ValueError) as error:
+                    reason = getattr(error, "strerror", None) or error
+                    self._complain(f"{self._directory / LEDGER_FILE} cannot be written: {reason}")
         return self._memory
 
     def accepted(self, version: str, trained_at: float, now: float) -> Memory:
@@ -167,15 +191,34 @@ class Ledger:
             if self._directory is None:
                 raise FileNotFoundError
             self._directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._directory / f".{LEDGER_FILE}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(self._directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
             yield  # without a place to write there is nobody to be kept apart from
             return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._wait_for(descriptor)
             yield
         finally:
             os.close(descriptor)
+
+    def _wait_for(self, descriptor: int) -> None:
+        """Take the lock, or go on without it and say so: whoever holds it for good must not hold up the loop.
+
+        What another process writes at that moment can then be lost, which costs less than the agent does.
+        """
+        end = time.monotonic() + self._patience_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                held = isinstance(error, BlockingIOError)
+                if held and time.monotonic() < end:
+                    time.sleep(_LOOK_S)
+                    continue
+                reason = "another process holds it" if held else error.strerror
+                self._complain(f"{LEDGER_FILE} cannot be locked ({reason}) and is changed all the same")
+                return
 
 
 def check(memory: Memory, version: str, trained_at: float, *, signed: bool, allowed: str = "") -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from node_anomaly_agent.api import forecast_document, witness_documents
 from node_anomaly_agent.assembly import build_logs, build_sampler, choose_bundle_directory, node_name
+from node_anomaly_agent.bounded_file import read_bounded
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.config import AgentConfig
 from node_anomaly_agent.exposition import expose
@@ -200,7 +201,7 @@ def _find_bundle(
 
 def _recorded_version(path: Path) -> str:
     try:
-        return (path / DIGEST).read_text("ascii", errors="replace")[:16]
+        return read_bounded(path / DIGEST, 16)[:16].decode("ascii", errors="replace")
     except OSError:
         return ""
 

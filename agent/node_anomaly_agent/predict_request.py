@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from node_anomaly_agent.score_history import LATEST
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_core.features import Feature
 
@@ -19,7 +20,6 @@ MAX_ROWS = 500
 MAX_REASONS = 50
 DEFAULT_REASONS = 5
 
-_LATEST = 253_402_300_799.0  # the end of the year 9999
 _KEYS = ("rows", "history", "reasons")
 _ROW_KEYS = ("features", "timestamp")
 _SHAPE = 'send {"rows": [{"features": {"cpu_busy_ratio": 0.5}}]}'
@@ -100,7 +100,7 @@ def parse_rows(asked: Asked, features: Sequence[Feature], interval_s: float, las
 def _timestamp(given: object, previous: float | None, interval_s: float, where: str) -> float:
     if given is None:
         return 0.0 if previous is None else previous + interval_s
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= _LATEST:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= LATEST:
         raise ConfigError(
             f"{where}.timestamp: expected unix seconds, got {_show(given)}", "leave it out, or send seconds"
         )

@@ -9,7 +9,6 @@ the result between two ticks. Whatever goes wrong, the bundle in use stays in us
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Any
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from node_anomaly_agent.bounded_file import read_bounded
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.scorer import Candidate
@@ -65,17 +65,8 @@ def look(root: Path) -> Offer:
             for entry in sorted(entries, key=lambda one: one.name):
                 status = entry.stat()
                 files.append((entry.name, status.st_size, status.st_mtime_ns))
-        digest = _beginning(path / "manifest.sha256")
+        digest = read_bounded(path / "manifest.sha256", 200)[:200]
     return Offer(path, None, (str(path), digest, tuple(files)))
-
-
-def _beginning(path: Path) -> bytes:
-    """The first bytes of a regular file; nothing of a pipe, which would hold up the loop. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, 200) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
-    finally:
-        os.close(descriptor)
 
 
 class Reloader:

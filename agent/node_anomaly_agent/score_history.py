@@ -17,7 +17,7 @@ from node_anomaly_core.score import Score
 
 SPAN_S = 6 * 3600.0
 SLOT_S = 60.0
-_LATEST = 253_402_300_799.0  # the end of the year 9999
+LATEST = 253_402_300_799.0  # the end of the year 9999, beyond which Python has no dates
 ALARM_TICKS = 3
 """An alarm is a score of 1 or more for so many ticks in a row; the shipped rule says the same."""
 
@@ -129,7 +129,7 @@ class ScoreRecorder:
         if peaks.dtype != np.float32 or alarms.dtype != np.uint8 or span.dtype != np.float64:
             return False
         slot_s, end = span.tolist()
-        if slot_s != self.history.slot_s or not 0 < end < _LATEST or np.isinf(peaks).any():
+        if slot_s != self.history.slot_s or not 0 < end < LATEST or np.isinf(peaks).any():
             return False
         # An alarm without any score in it would have no peak.
         self._publish(round(end / slot_s) - 1, peaks.copy(), (alarms == 1) & np.isfinite(peaks))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_agent.bounded_file import read_bounded
 from node_anomaly_agent.whole_file import write_whole
 from node_anomaly_core.errors import AnomalyError, BundleError
 from node_anomaly_core.score import part
@@ -124,8 +125,7 @@ def load_state(directory: Path) -> AgentState | None:
     """
     path = directory / STATE_FILE
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_STATE_BYTES + 1)
+        content = read_bounded(path, MAX_STATE_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:

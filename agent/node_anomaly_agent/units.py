@@ -52,6 +52,15 @@ def format_fact(name: str, value: str | float) -> str:
     return f"{value:.12g}"
 
 
+def printable(text: str) -> str:
+    """What others wrote, fit for a terminal: nothing that moves its cursor, no halves of characters.
+
+    >>> printable("postgres" + chr(27) + "[2J")
+    'postgres?[2J'
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def threshold_words(ratio: float, learnt: float) -> str:
     """Where a node's own threshold lies, and how much of its window it has seen while it leans on training.
 

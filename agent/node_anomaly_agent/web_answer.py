@@ -54,15 +54,19 @@ class Request:
 
 def text_answer(text: str, status: str = "200 OK", headers: tuple[tuple[str, str], ...] = ()) -> Answer:
     """A line of plain text."""
-    return Answer(status, TEXT, f"{text}\n".encode(), headers)
+    return Answer(status, TEXT, f"{text}\n".encode(errors="replace"), headers)
 
 
 def json_answer(
     document: object, status: str = "200 OK", headers: tuple[tuple[str, str], ...] = ()
 ) -> Answer:
-    """JSON as RFC 8259 has it: what is not known, or is infinite, is null."""
+    """JSON as RFC 8259 has it: what is not known, or is infinite, is null.
+
+    Half a surrogate, of a request or of a name that is not UTF-8, is escaped, which JSON can.
+    """
     content = json.dumps(finite(document), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return Answer(status, JSON, content.encode() + b"\n", (("Cache-Control", "no-store"), *headers))
+    body = content.encode(errors="backslashreplace") + b"\n"
+    return Answer(status, JSON, body, (("Cache-Control", "no-store"), *headers))
 
 
 def problem(

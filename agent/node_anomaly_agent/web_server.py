@@ -186,11 +186,11 @@ class WebServer:
         return int(self._server.effective_port)
 
     def start(self) -> None:
-        """Listen and serve. Raises WebError if the address is taken or not ours."""
+        """Listen and serve. Raises WebError if the address is taken, not ours or none."""
         try:
             listener = self._given or _listen(self._address)
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, UnicodeError) as error:  # the latter of a name that DNS has no form for
+            reason = getattr(error, "strerror", None) or str(error)
             raise WebError(
                 f"web.listen-address: cannot listen on {self._address}: {reason}",
                 "stop what uses it, or choose another with --web.listen-address",

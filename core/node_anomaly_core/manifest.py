@@ -174,7 +174,7 @@ def parse_manifest(content: bytes) -> Manifest:
         models=models,
         tail=read_tail(root.child("tail")),
         budget_per_week=root.positive("budget_false_alarms_per_node_week"),
-        trained_at=root.positive("trained_at_seconds"),
+        trained_at=root.time("trained_at_seconds"),
         origin=root.one_of("origin", ORIGINS),
         nodes=tuple(nodes),
         provenance=provenance,

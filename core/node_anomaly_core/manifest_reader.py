@@ -10,6 +10,7 @@ from node_anomaly_core.calibration import Tail
 from node_anomaly_core.errors import BundleError
 
 MAX_NUMBER = 1e300  # an integer beyond it is no float any more
+LATEST = 253_402_300_799.0  # the end of the year 9999, beyond which Python has no dates
 
 
 def tail_document(tail: Tail) -> dict[str, object]:
@@ -85,6 +86,13 @@ class Reader:
         value = self.number(key)
         if value <= 0:
             raise wrong(self._at(key), "must be above 0")
+        return value
+
+    def time(self, key: str) -> float:
+        """Unix seconds that can be shown as a date."""
+        value = self.positive(key)
+        if value >= LATEST:
+            raise wrong(self._at(key), "must be unix seconds before the year 10000")
         return value
 
     def count(self, key: str) -> int:

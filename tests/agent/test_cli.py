@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -18,6 +19,8 @@ import rig
 from node_anomaly_agent.assembly import build_sampler, collector_switches
 from node_anomaly_agent.cli import build_parser, main
 from node_anomaly_agent.config import KEYS, load_config
+from node_anomaly_agent.episode import Cause, Episode, encode
+from node_anomaly_agent.episode_store import write_episode
 from node_anomaly_agent.scorer import AgentScorer, load_candidate
 from node_anomaly_agent.state import AgentState, encode_state, save_state
 from node_anomaly_core.bundle import starter_bundle
@@ -197,6 +200,18 @@ def test_once_on_this_host_is_not_warm_without_a_daemon(capsys, tmp_path):
     agent_bundle.publish(tmp_path / "bundles")
     assert main(["--once", "--bundle.directory", str(tmp_path / "bundles")]) == 3
     assert capsys.readouterr().out.startswith("NOT WARM")
+
+
+def test_what_the_terminal_has_no_letters_for_is_no_traceback(tmp_path, monkeypatch):
+    """The episodes' arrows in a locale of one byte a letter."""
+    cause = Cause("cpu_busy_ratio", "ratio", 0.5, "above", 0.9, 0.1)
+    episode = Episode("20260101T000000Z", 1.0, 2.0, 3.0, 2.0, (cause,), (cause,), "v", 1.0)
+    write_episode(tmp_path / "episodes", episode.id, encode(episode))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    assert main(["episodes", f"--state.directory={tmp_path}"]) == 0
+    sys.stdout.flush()
+    assert b"cpu_busy_ratio\\u2191 50 %" in written.getvalue()
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path):

@@ -18,6 +18,7 @@ from node_anomaly_agent.config import (
     load_config,
     parse_address,
     parse_duration,
+    read_yaml,
 )
 from node_anomaly_core.errors import ConfigError
 
@@ -105,6 +106,12 @@ def test_an_empty_file_or_section_is_the_defaults(tmp_path, text):
         ("web: metrics", "web: expected a mapping of settings, got str"),
         ("path: {procfs: proc}", "path.procfs: expected an absolute path, got 'proc'"),
         ("path: {procfs: 3}", "path.procfs: expected a path"),
+        ('path: {procfs: "/a\\0b"}', r"path.procfs: expected a path, got '/a\x00b'"),
+        ('path: {rootfs: "/\\ud800"}', r"path.rootfs: expected a path, got '/\ud800'"),
+        ('state: {directory: "/a\\0b"}', "state.directory: expected a directory"),
+        ('bundle: {directory: "~\\0"}', "bundle.directory: expected a directory"),
+        ('bundle: {trusted-keys: ["/a\\0b"]}', r"bundle.trusted-keys: '/a\x00b' cannot be read"),
+        ('collector: {logs: {files: "/a\\0b"}}', "collector.logs.files: expected an absolute glob"),
         ("state: {directory: 3}", "state.directory: expected a directory"),
         ("log: {level: loud}", "log.level: must be one of debug, info, warning, error, got 'loud'"),
         ("collector: {cpu: maybe}", "collector.cpu: expected true or false, got 'maybe'"),
@@ -126,7 +133,7 @@ def test_all_problems_are_told_at_once(tmp_path):
     assert caught.value.message.count("; ") == 2
 
 
-NOT_YAML = ["a: b: c", "x: [1", "\t- 1", "a: \x00", "[" * 3000, "? {a: 1}\n: 2"]
+NOT_YAML = ["a: b: c", "x: [1", "\t- 1", "a: \x00", "[" * 3000, "? {a: 1}\n: 2", "!!seq '': 1"]
 
 
 @pytest.mark.parametrize("text", NOT_YAML, ids=str)
@@ -135,6 +142,41 @@ def test_a_file_that_is_not_yaml_is_one_line(tmp_path, text):
         load(tmp_path, text)
     assert str(tmp_path) in caught.value.message + caught.value.hint
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "key"),
+    [
+        ("interval: 5s\nlog:\n  level: info\ninterval: 6s\n", "line 4, column 1", "interval"),
+        ("log: {level: info, format: json, level: debug}", "line 1, column 34", "level"),
+        ("collector: {on: 1, 'x': 1, yes: 2}", "line 1, column 28", "yes"),
+        ("suppressors:\n- {a: 1}\n- b: 1\n  b: 2\n", "line 4, column 3", "b"),
+        ("a: &a {x: 1, x: 2}\nb: {<<: *a}", "line 1, column 14", "x"),
+    ],
+    ids=["top", "flow", "meaning", "in a list", "merged elsewhere"],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_place(tmp_path, text, place, key):
+    """YAML's own loader takes the last one and drops the others unsaid."""
+    path = config_file(tmp_path, text)
+    for flag in ("config.file", "features.file", "web.config.file"):
+        with pytest.raises(ConfigError, match=f"{place}: the key {key} is given twice") as caught:
+            read_yaml(path, flag)
+        assert str(path) in caught.value.message
+        assert caught.value.hint == "keep one of the two"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: &a {x: 1, y: 1}\nb: {<<: *a, x: 2}", {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}}),
+        ("p: {a: &a {x: 1}, b: &b {<<: *a, x: 2}}\nc: {<<: *b}", {"c": {"x": 2}}),
+        ("p: &a {x: 1}\nq: &b {y: 1}\nc: {<<: *a, <<: *b}", {"c": {"x": 1, "y": 1}}),
+        ("c: {=: 1, '1': 1, 1: 2}", {"c": {"=": 1, "1": 1, 1: 2}}),
+    ],
+    ids=["overridden", "overridden deeper than it is merged", "merged twice", "other types"],
+)
+def test_keys_that_only_seem_to_be_given_twice_are_taken(tmp_path, text, expected):
+    assert expected.items() <= read_yaml(config_file(tmp_path, text)).items()
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path):

@@ -215,6 +215,49 @@ def test_damaged_files_are_counted_and_the_others_are_used(tmp_path):
     assert len(complaints) == 4
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start": 1e18},
+        {"last": -1.0},
+        {"end": 1e12},
+        {"peak_time": 1e300},
+        {"flight": {"features": [], "times": [1e18], "scores": [1.0], "rows": [[]]}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_file_whose_times_are_no_dates_is_named_and_the_others_are_listed(tmp_path, change):
+    good = Episode("20260101T000000Z", 1.0, 2.0, 3.0, 2.0, (), (), "v", 1.0)
+    absurd = json.loads(encode(replace(good, id="20260102T000000Z"))) | change
+    write_episode(tmp_path, good.id, encode(good))
+    write_episode(tmp_path, absurd["id"], json.dumps(absurd).encode())
+    listed, (complaint,) = list_episodes(tmp_path, as_json=False)
+    assert good.id in listed
+    assert f"{absurd['id']}.json is of no use" in complaint
+    assert list_episodes(tmp_path, as_json=True)[1] == [complaint]
+    life = Life(tmp_path)
+    life.episodes.start(START)
+    assert [one.id for one in life.episodes.status.recent] == [good.id]
+
+
+def test_a_file_that_is_not_utf_8_is_damaged_however_it_is_shown(tmp_path):
+    episode = Episode("20260101T000000Z", 1.0, 2.0, 3.0, 2.0, (), (), "v", 1.0)
+    write_episode(tmp_path, episode.id, encode(episode).decode().encode("utf-16"))
+    for as_json in (True, False):
+        with pytest.raises(EpisodeError, match="is of no use"):
+            show_episode(tmp_path, "latest", as_json=as_json)
+
+
+def test_names_that_no_terminal_can_show_are_shown_without_what_it_cannot(tmp_path):
+    used = replace(USED[0], name="a\ud800b\x1b[2J\nc")
+    episode = Episode("20260101T000000Z", 1.0, 2.0, 3.0, 2.0, (), (), "\udcff", 1.0, processes=(used,))
+    write_episode(tmp_path, episode.id, encode(episode))
+    shown = show_episode(tmp_path, "latest", as_json=False)
+    assert "  a?b?[2J?c " in shown
+    assert shown.encode()
+    assert list_episodes(tmp_path, as_json=False)[0].encode()
+
+
 def test_the_oldest_go_beyond_the_limits_and_never_the_latest(tmp_path):
     names = [f"2026010{day}T000000Z" for day in range(1, 6)]
     for name in names:
@@ -302,6 +345,15 @@ def test_a_directory_that_this_user_may_not_read_is_said_to_be_one(tmp_path):
     (tmp_path / "episodes").mkdir(mode=0)
     with pytest.raises(EpisodeError, match="cannot be read"):
         find_directory([tmp_path])
+
+
+def test_a_directory_that_is_not_needed_and_cannot_be_looked_at_disturbs_nothing(tmp_path):
+    (tmp_path / "episodes").mkdir()
+    beyond = tmp_path / ("x" * 300)  # which is an error for root, too
+    assert find_directory([tmp_path, beyond]) == tmp_path / "episodes"
+    assert find_directory([beyond, tmp_path]) == tmp_path / "episodes"
+    with pytest.raises(EpisodeError, match="cannot be read"):
+        find_directory([tmp_path / "none", beyond])
 
 
 def test_the_api_names_processes_and_nothing_else_of_them(life):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
+import re
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_anomaly_agent.ledger import LEDGER_FILE, MAX_LEFT, Ledger, Memory, check, parse_memory
+from node_anomaly_agent.ledger import LEDGER_FILE, LOCK_FILE, MAX_LEFT, Ledger, Memory, check, parse_memory
 from node_anomaly_core.errors import BundleError
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16
@@ -77,6 +80,27 @@ def test_a_damaged_file_is_said_and_started_anew(tmp_path):
     assert Ledger(tmp_path).read().sequences == {"x": 1}
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+@pytest.mark.parametrize("key", ["newest_trained_at_seconds", "since_seconds"])
+def test_a_time_that_is_no_number_is_damage_and_the_next_change_is_written(tmp_path, key, number):
+    said: list[str] = []
+    written = re.sub(f'("{key}": )[^,\n]+', rf"\g<1>{number}", Memory(1.0, since=1.0).to_bytes().decode())
+    assert number in written
+    (tmp_path / LEDGER_FILE).write_text(written)
+    ledger = Ledger(tmp_path, said.append)
+    assert ledger.read() == Memory()
+    assert "no time" in said[0]
+    ledger.accepted(A, 10.0, 100.0)
+    assert Ledger(tmp_path).read() == Memory(10.0, history=(A,), since=100.0)
+
+
+def test_what_cannot_be_written_as_json_is_said_and_memory_serves(tmp_path):
+    said: list[str] = []
+    ledger = Ledger(tmp_path, said.append)
+    assert ledger.accepted(A, 10.0, math.nan).history == (A,)
+    assert "cannot be written" in said[0]
+
+
 def test_where_nothing_can_be_written_memory_serves_and_it_is_said(tmp_path):
     said: list[str] = []
     blocked = tmp_path / "file"
@@ -106,7 +130,7 @@ def test_writers_in_parallel_lose_nothing(tmp_path):
 
     def work(name: str) -> None:
         for number in range(1, 21):
-            Ledger(tmp_path).reached(name, number)
+            Ledger(tmp_path, patience_s=60.0).reached(name, number)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
     for thread in threads:
@@ -114,6 +138,33 @@ def test_writers_in_parallel_lose_nothing(tmp_path):
     for thread in threads:
         thread.join()
     assert Ledger(tmp_path).read().sequences == {"a": 20, "b": 20, "c": 20}
+
+
+@pytest.mark.timeout(20)
+def test_a_lock_that_is_held_for_good_holds_up_nobody_and_is_said(tmp_path):
+    """It is taken on the loop's thread: at the start, and before a stop is heard."""
+    said: list[str] = []
+    with (tmp_path / LOCK_FILE).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        assert Ledger(tmp_path, said.append).accepted(A, 10.0, 100.0).history == (A,)
+        assert time.monotonic() - begun < 5.0
+    assert len(said) == 1
+    assert "another process holds it" in said[0]
+    assert Ledger(tmp_path).read().history == (A,)
+
+
+def test_a_lock_that_is_let_go_in_time_is_waited_for(tmp_path):
+    said: list[str] = []
+    held = (tmp_path / LOCK_FILE).open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    letting_go = threading.Timer(0.2, held.close)
+    letting_go.start()
+    begun = time.monotonic()
+    Ledger(tmp_path, said.append, patience_s=30.0).reached("x", 1)
+    assert time.monotonic() - begun >= 0.1
+    letting_go.join()
+    assert said == []
 
 
 def test_the_newest_never_becomes_older(tmp_path):

@@ -144,6 +144,16 @@ def test_whatever_is_wrong_is_refused_with_its_place(site, document, where, what
     assert what in answer["error"]
 
 
+@pytest.mark.parametrize(
+    ("document", "where"),
+    [(one_feature("\ud800", 1), "rows[0].features.\ud800"), ({"\udfff": 1}, "\udfff")],
+    ids=["feature", "key"],
+)
+def test_half_a_character_is_refused_as_any_other_name_is(site, document, where):
+    status, answer = ask(site, document)
+    assert (status, answer["where"]) == (400, where)
+
+
 def test_the_nearest_name_is_offered(site):
     _, answer = ask(site, one_feature("cpu_usr_ratio", 1))
     assert answer["next"] == "did you mean cpu_user_ratio?"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import page_states
-from agent_fakes import START, make_score, make_snapshot
+from agent_fakes import START, make_info, make_score, make_snapshot
 from node_anomaly_agent.snapshot import ReloadStatus, Snapshot
 from node_anomaly_core.reasons import Reasons
 from web_site import Running
@@ -104,6 +104,21 @@ def test_the_page_is_html_that_may_load_nothing(site):
     assert "default-src 'none'" in headers["content-security-policy"]
     assert headers["cache-control"] == "no-store"
     assert b"<h1>db-1</h1>" in body
+
+
+def test_names_that_are_no_utf_8_break_no_answer():
+    """As a node's name or a path may be: what Python makes of their bytes cannot be encoded again."""
+    snapshot = make_snapshot(bundle=replace(make_info(), version="v\udcff", path="/srv/\udcff"))
+    with Running(snapshot, node="bad\udcff").started() as site:
+        status, _, page = site.ask("/")
+        assert status == 200
+        assert "bad?" in page.decode()
+        status, _, body = site.ask("/api/v1/score")
+        assert status == 200
+        assert json.loads(body)["bundle"]["version"] == "v\udcff"
+        status, _, body = site.ask("/metrics")
+        assert status == 200
+        assert 'version="v?"' in body.decode()
 
 
 def test_a_reload_is_refused_unless_it_was_enabled(site):

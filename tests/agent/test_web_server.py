@@ -61,6 +61,13 @@ def test_a_host_that_is_not_ours_is_an_error(site):
         WebServer(Address("192.0.2.1", 0), application(site)).start()
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "bad\udcff"], ids=ascii)
+def test_what_is_no_name_of_a_host_is_an_error(site, host):
+    with pytest.raises(WebError, match="cannot listen on") as caught:
+        WebServer(Address(host, 0), application(site)).start()
+    assert "--web.listen-address" in caught.value.hint
+
+
 def test_no_host_means_every_address(site):
     server = WebServer(Address("", 0), application(site))
     server.start()

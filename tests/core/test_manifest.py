@@ -128,6 +128,7 @@ BROKEN: dict[str, tuple[Callable[[Document], object], str]] = {
     "an interval of no time": (lambda d: d.update(interval_seconds=1e-9), "interval_seconds"),
     "a budget of zero": (lambda d: d.update(budget_false_alarms_per_node_week=0), "budget_false_alarms"),
     "trained before time": (lambda d: d.update(trained_at_seconds=-1), "trained_at_seconds"),
+    "trained when there are no dates": (lambda d: d.update(trained_at_seconds=1e18), "trained_at_seconds"),
     "an unknown origin": (lambda d: d.update(origin="found"), "origin"),
     "nodes that are no list": (lambda d: d.update(nodes="alpha"), "nodes"),
     "a node without a name": (lambda d: d.update(nodes=[None]), "nodes"),

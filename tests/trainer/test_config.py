@@ -144,6 +144,13 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path):
         load_config(Path("gone.yml"))
 
 
+def test_a_key_that_is_given_twice_is_refused_with_its_lines(tmp_path):
+    path = tmp_path / "twice.yml"
+    path.write_text("training:\n  seed: 1\n  seed: 2\n")
+    with pytest.raises(ConfigError, match=r"twice\.yml: line 3, column 3: the key seed is given twice"):
+        load_config(path)
+
+
 def test_every_line_of_an_error_in_a_file_names_the_file(tmp_path):
     path = tmp_path / "typo.yml"
     path.write_text("a: 1\nb: 2\n")

@@ -113,6 +113,7 @@ def test_prometheus_is_asked_for_them_as_they_are_written(tmp_path):
     [
         (None, "No such file"),
         ("features: [", "not YAML"),
+        ("features: []\nfeatures: []", r"own\.yml: line 2, column 1: the key features is given twice"),
         ("- 1", "expected the one key `features`"),
         (QUEUE.replace("unit: count", "unit: mails"), r"own\.yml: features\[0\]\.unit: must be one of"),
     ],

@@ -19,6 +19,7 @@ from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.gate import GateLimits
 from node_anomaly_trainer.seed_shape import translated
 from node_anomaly_trainer.settings import Bounds, Choice, InvalidValueError, build
+from node_anomaly_trainer.yaml_loader import parse_yaml
 
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 1.0, 300.0
 
@@ -286,14 +287,15 @@ def configuration_notes(path: Path | None, environ: Mapping[str, str] | None = N
 
 def _read(path: Path) -> object:
     try:
-        raw: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", error.hint) from error
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}", "name an existing file with --config or leave it out"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}", "check the indentation around that line") from error
-    return raw
 
 
 def with_options(

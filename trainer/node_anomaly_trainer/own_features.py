@@ -11,12 +11,15 @@ from node_anomaly_core.features import CATALOGUE, FEATURES_BY_NAME, Feature
 from node_anomaly_core.own_features import OwnFeature, parse_own_document
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.settings import nearest
+from node_anomaly_trainer.yaml_loader import parse_yaml
 
 
 def read_own_features(path: Path) -> tuple[OwnFeature, ...]:
     """The features described in a YAML file. Raises ConfigError."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_text(encoding="utf-8"))
+    except ConfigError as error:
+        raise ConfigError(f"own_features: {path}: {error.message}", error.hint) from error
     except OSError as error:
         raise ConfigError(f"own_features: {path}: {error.strerror}", "name an existing file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
