@@ -114,8 +114,8 @@ def _usual_size(size: NDArray[np.floating]) -> Array:
     return np.where(counts > 0, usual, np.nan)
 
 
-def lean(own: Array, prior: Array, rows: int) -> Array:
-    """Geometric blend of the node's own estimate with the cohort's, by how many rows the node has brought.
+def lean(own: Array, prior: Array, rows: int | NDArray[np.integer]) -> Array:
+    """Geometric blend of the node's own estimate with the cohort's, by how many rows it has brought of each.
 
     Where one of both is unknown (NaN), the other counts alone.
     """
@@ -125,7 +125,7 @@ def lean(own: Array, prior: Array, rows: int) -> Array:
     return np.where(np.isfinite(blended), blended, np.where(np.isfinite(own), own, prior))
 
 
-def lean_centre(own: Array, prior: Array, rows: int) -> Array:
+def lean_centre(own: Array, prior: Array, rows: int | NDArray[np.integer]) -> Array:
     """The same for what may have either sign: a plain weighted mean."""
     weight = rows / (rows + PRIOR_ROWS)
     blended = weight * own + (1 - weight) * prior
@@ -139,7 +139,7 @@ def fit_level(values: Array, floor: Array, prior: Prior | None) -> tuple[Array, 
         expected = np.maximum.reduce(
             [prior.relative * np.abs(np.nan_to_num(centre)), 0.5 * prior.spread, floor]
         )
-        scale = np.maximum(lean(scale, expected, len(values)), floor)
+        scale = np.maximum(lean(scale, expected, np.isfinite(values).sum(axis=0)), floor)
     return centre, scale
 
 

@@ -130,6 +130,7 @@ class NodeScorer:
         if self._residuals is None or self._baseline is None:
             return None
         late = np.isnan(self._baseline.centre) & (self._memory.observed >= self.warmup_ticks)
+        late &= np.isfinite(row)  # one that has gone since has nothing to be learnt from
         if np.count_nonzero(late):
             return self._admit(late)
         return self._step_paths(self._residuals, row)
@@ -199,8 +200,9 @@ class NodeScorer:
             _MEASURED_ROWS,
         )
         usual, size = measured
-        usual = lean_centre(usual, prior.residual_centre, len(recent))
-        size = lean(size, prior.residual_scale, len(recent))
+        brought = np.isfinite(recent).sum(axis=0)
+        usual = lean_centre(usual, prior.residual_centre, brought)
+        size = lean(size, prior.residual_scale, brought)
         self._start(Baseline(centre, scale, usual, size))
         return self._run(recent)
 
@@ -356,7 +358,7 @@ class NodeScorer:
         return True
 
     def _take_over(self, arrays: Mapping[str, Array]) -> None:
-        if not self.known and "centre" in arrays:
+        if "centre" in arrays:
             kept = (arrays[name] for name in ("centre", "scale", "residual_centre", "residual_scale"))
             self._start(Baseline(*kept))
         self._memory.take_over(arrays)

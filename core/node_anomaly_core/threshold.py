@@ -206,7 +206,8 @@ class RollingThreshold:
         change = self._promised / other._promised
         self._blocks.clear()
         self._blocks.extend(block * change for block in other._blocks)
-        self.level, self._since = other.ratio * self._promised, min(other._since, self._every)
+        self.level = max(other.ratio * self._promised, _LEAST_LEVEL)
+        self._since = min(other._since, self._every)
         self._going_on, self.reached = other._going_on, other.reached
         self.learnt = self._share(np.isfinite(self._blocks))
 

@@ -50,7 +50,7 @@ def test_once_says_that_it_may_not_see_the_history_of_the_agent_that_runs(forbid
     ("arguments", "says"),
     [
         (("--state.directory=FORBIDDEN/state", "--web.listen-address=127.0.0.1:0"), "cannot be written"),
-        (("--state.directory=FORBIDDEN/state", "episodes"), "Permission denied"),
+        (("--state.directory=FORBIDDEN/state", "episodes"), "cannot be read by this user"),
         (("bundle", "activate", "0123456789abcdef", "--bundle.directory=FORBIDDEN/b"), "Permission denied"),
         (("bundle", "verify", "FORBIDDEN/b"), "Permission denied"),
         (("--config.file=FORBIDDEN/agent.yml",), "Permission denied"),

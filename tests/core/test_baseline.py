@@ -162,6 +162,21 @@ def test_leaning_stays_between_the_two_estimates(own: float, cohort: float, rows
     assert min(own, cohort) * (1 - 1e-9) <= blended <= max(own, cohort) * (1 + 1e-9)
 
 
+def test_a_feature_leans_by_its_own_rows_and_not_by_those_of_the_others() -> None:
+    values = np.random.default_rng(0).normal(size=(1000, 2))
+    values[10:, 1] = np.nan
+    _, scale = fit_level(values, np.full(2, 1e-6), two_wide(prior()))
+    _, alone = fit_level(values[:10], np.full(2, 1e-6), two_wide(prior()))
+    assert scale[1] == alone[1]
+
+
+def two_wide(one: Prior) -> Prior:
+    """The same for two features."""
+    return Prior(*(np.repeat(part, 2, axis=-1) for part in (
+        one.spread, one.relative, one.residual_centre, one.residual_scale,
+    )))  # fmt: skip
+
+
 def test_what_may_be_below_zero_leans_as_a_weighted_mean() -> None:
     own, cohort = np.array([-3.0, NAN]), np.array([1.0, 1.0])
     np.testing.assert_array_equal(lean_centre(own, cohort, 0), [1.0, 1.0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -55,3 +57,50 @@ def test_the_other_features_keep_what_was_learnt(bundle: Bundle) -> None:
     assert np.isfinite(after["centre"][DISK])
     np.testing.assert_array_equal(after["centre"][others], before["centre"][others])
     np.testing.assert_array_equal(after["scale"][others], before["scale"][others])
+
+
+def test_a_feature_that_was_forgotten_while_it_is_gone_is_not_learnt_at_every_tick(bundle: Bundle) -> None:
+    """A refit may miss the few rows of a rare feature; there is nothing to admit until it is back."""
+    scorer = NodeScorer(bundle, INTERVAL_S)
+    rows = small_bundle.rows(23, 130)
+    rows[60:115, DISK] = np.nan
+    live(scorer, rows[:100])
+    assert scorer._baseline is not None
+    forgotten = np.where(np.arange(len(NAMES)) == DISK, np.nan, scorer._baseline.centre)
+    scorer._baseline = replace(scorer._baseline, centre=forgotten)
+    path = scorer._residuals
+    live(scorer, rows[100:115], first=100)
+    assert scorer._residuals is path, "its windows were lived through anew"
+    live(scorer, rows[115:], first=115)
+    assert np.isfinite(scorer.state()["centre"][DISK])
+
+
+def test_a_known_node_keeps_its_late_feature_over_a_restart(bundle: Bundle) -> None:
+    """With the baseline that it had, and not one of what happens now."""
+    models = NodeScorer(bundle, INTERVAL_S, "beta").models
+    centre = models.cohort.node_centre.copy()
+    centre[bundle.manifest.nodes.index("beta"), DISK] = np.nan
+    object.__setattr__(models.cohort, "node_centre", centre)
+    scorer = NodeScorer(bundle, INTERVAL_S, "beta", models)
+    rows = without_disk(small_bundle.rows(24, 160), LATE)
+    rows[120:, DISK] += 0.6  # an incident that stands
+    live(scorer, rows[:140])
+    restarted = NodeScorer(bundle, INTERVAL_S, "beta", models)
+    assert restarted.restore(scorer.state())
+    assert restarted.state()["centre"][DISK] == scorer.state()["centre"][DISK]
+    on, again = live(scorer, rows[140:], first=140), live(restarted, rows[140:], first=140)
+    np.testing.assert_allclose([one.score for one in again], [one.score for one in on], atol=0.05)
+
+
+def test_a_feature_that_came_just_before_the_node_was_learnt_is_expected_as_the_fleet_has_it(
+    bundle: Bundle,
+) -> None:
+    """Five quiet rows of it weigh as five, whatever else the node has shown."""
+    scorer = NodeScorer(bundle, INTERVAL_S)
+    rows = without_disk(small_bundle.rows(25, 80), 75)
+    rows[75:, DISK] = rows[75, DISK]
+    live(scorer, rows)
+    prior = scorer.models.cohort.prior.residual_scale[:, DISK]
+    assert scorer._baseline is not None
+    own = scorer._baseline.residual_scale[:, DISK]
+    assert (own > 0.85 * prior).all(), own / prior

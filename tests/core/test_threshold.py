@@ -435,6 +435,17 @@ def test_a_new_bundle_goes_on_from_how_far_the_threshold_had_wandered() -> None:
     )
 
 
+def test_the_least_level_taken_over_by_a_new_bundle_is_one_that_a_restart_takes() -> None:
+    for level in np.linspace(0.06, 5.0, 200):
+        old, new = threshold(promise(float(level))), threshold(promise(float(level)))
+        old.level = 0.05
+        new.adopt(old)
+        threshold(promise(float(level))).restore(new.state())
+        lower = threshold(promise(float(level) / 1.5))
+        lower.adopt(old)
+        threshold(promise(float(level))).restore(lower.state())
+
+
 def test_scores_of_a_whole_history_are_those_of_single_steps(tail: Tail) -> None:
     evidence = noise(15, 3 * DAY)
     evidence[100:150] = NAN

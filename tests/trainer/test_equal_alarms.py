@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from node_anomaly_trainer.equal_alarms import alarms_at, equalised, level_for
+from node_anomaly_trainer.equal_alarms import alarms_at, alarms_in, equalised, level_for
+from node_anomaly_trainer.production import at_equal_alarms
 
 TICKS = 6_000
 
@@ -47,3 +50,18 @@ def test_what_is_not_normal_is_not_counted():
     scaled, _ = equalised({"one": scores}, {}, normal, 10)
     assert scaled["one"][1_000, 0] > 1e4
     assert 8 <= alarms_at(np.where(normal, scaled["one"], np.nan), 1.0) <= 10
+
+
+def test_a_bundle_that_knows_half_of_the_nodes_may_not_spend_the_alarms_of_all_on_them():
+    """Two detectors alike: on the nodes that both are asked about they raise equally many."""
+    ours, theirs = (np.concatenate([smooth(seed, 5), smooth(seed + 1, 5)], axis=1) for seed in (1, 5))
+    theirs[:, 2:] = np.nan
+    nodes = ("a", "b", "c", "d")
+    old = SimpleNamespace(clean=theirs, faulted=theirs, nodes=nodes[:2])
+    parts = SimpleNamespace(clean=SimpleNamespace(nodes=nodes, interval_s=60.0))
+    normal = np.ones((TICKS, 4), dtype=bool)
+    shown, clean, faulted = at_equal_alarms(old, parts, (ours, ours), normal, 20.0)
+    wanted = alarms_in(20.0, normal[:, :2], 60.0)
+    assert wanted == 24
+    assert all(0.8 * wanted <= alarms_at(one[:, :2], 1.0) <= wanted for one in (shown, clean))
+    np.testing.assert_array_equal(clean, faulted)

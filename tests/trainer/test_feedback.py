@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 
 import small_bundle
 from node_anomaly_core.errors import SourceError
+from node_anomaly_core.residuals import longest_window
+from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_trainer.config import parse_config
+from node_anomaly_trainer.evaluate import raised
 from node_anomaly_trainer.feedback import (
     FALSE_ALARM,
     INCIDENT,
@@ -24,7 +28,7 @@ from node_anomaly_trainer.feedback import (
 )
 from node_anomaly_trainer.labelling import label
 from node_anomaly_trainer.progress import ignore_report
-from node_anomaly_trainer.regression import replay_false_alarms
+from node_anomaly_trainer.regression import LEAD_IN_TICKS, replay_false_alarms
 
 VERDICT = Verdict(1_700_000_000.0, 1_700_000_600.0, "db-1", FALSE_ALARM, "backup")
 
@@ -156,3 +160,27 @@ def test_a_candidate_that_alarms_where_there_was_nothing_is_found_out():
     assert found.tested == 2
     assert found.untested == 2
     assert found.alarmed == (str(loud),)
+
+
+@pytest.mark.parametrize("before", [0.0, 0.4], ids=["calm before", "restless before"])
+def test_a_false_alarm_is_judged_by_the_trained_threshold_whatever_came_before(before):
+    """Hours of lead-in would move the node's own: the verdict is that of a scorer whose threshold stands."""
+    made = small_bundle.build()
+    past, verdicts = small_bundle.history(2_400), {}
+    first = 1500 - longest_window(past.interval_s) - LEAD_IN_TICKS
+    for spike in (0.06, 0.08, 0.1, 0.2, 0.4):
+        values = np.array(past.values)
+        values[1500:1530, 1, 4] += spike
+        for tick in range(520, 1480, 60):
+            values[tick : tick + 6, 1, 4] += before
+        history = replace(past, values=values)
+        verdict = at(history, 1500, 1530, history.nodes[1], FALSE_ALARM)
+        found = replay_false_alarms(made.bundle(), history, [verdict], ignore_report)
+        scorer = NodeScorer(made.bundle(), history.interval_s, history.nodes[1], threshold_update_s=math.inf)
+        times = history.timestamps[first:1530].tolist()
+        scores = [
+            scorer.step(time, row).score for time, row in zip(times, values[first:1530, 1], strict=True)
+        ]
+        verdicts[spike] = (bool(found.alarmed), bool((raised(np.array(scores)) >= 1500 - first).any()))
+    assert all(ours == trained for ours, trained in verdicts.values()), verdicts
+    assert {ours for ours, _ in verdicts.values()} == {True, False}, "some are forgiven, some are not"

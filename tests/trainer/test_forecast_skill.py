@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import small_bundle
-from node_anomaly_core.forecast import EVERY_S
+from node_anomaly_core.forecast import EVERY_S, NormalRange
 from node_anomaly_trainer.bundle_words import describe
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.config_forecast import ForecastConfig
-from node_anomaly_trainer.forecast_skill import Exam, errors, measure, roll_outs, with_forecast
+from node_anomaly_trainer.forecast_skill import Exam, errors, levels, measure, roll_outs, with_forecast
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.settings import InvalidValueError
 
@@ -164,3 +164,17 @@ def test_it_can_be_turned_off_and_its_horizons_have_to_rise():
     for wrong in ((), (300.0, 300.0), (900.0, 300.0)):
         with pytest.raises(InvalidValueError, match="durations that rise"):
             ForecastConfig(horizons=wrong)
+
+
+def test_a_feature_that_a_node_lacks_is_not_in_the_level_that_the_score_is_calibrated_on():
+    """A node leaves it out of its own score, too."""
+    found = exam(nodes=2)
+    found.compressed[:, 1, 2] = np.nan
+    bounds = NormalRange(measured(exam(nodes=2)), FEATURES)
+    trial = roll_outs(lambda _batch: Turning(), found, found.judged, (5,), ignore_report)
+    level = levels(bounds, trial, found, 300.0)
+    ahead = trial.ahead[5].astype(np.float64)
+    ahead[:, 1, 2] = np.nan
+    for node in (0, 1):
+        alone = bounds.level(300.0, bounds.way_out(ahead[:, node]))
+        np.testing.assert_allclose(level[:, node], np.where(trial.usable[:, node], alone, np.nan))

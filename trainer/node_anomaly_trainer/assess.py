@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.bundle_store import Bundle
-from node_anomaly_core.calibration import WEEK, fit_tail
+from node_anomaly_core.calibration import fit_tail
 from node_anomaly_core.manifest import Manifest
 from node_anomaly_core.members import judge
 from node_anomaly_core.steady import peak_held
@@ -21,7 +21,7 @@ from node_anomaly_trainer import evaluate
 from node_anomaly_trainer.calibrate import calibrate_fresh, calibrate_known, comparison_budget, within
 from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_of
 from node_anomaly_trainer.dataset import ANOMALOUS, UNKNOWN
-from node_anomaly_trainer.equal_alarms import equalised
+from node_anomaly_trainer.equal_alarms import alarms_in, equalised
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.feedback import Verdict
@@ -29,7 +29,7 @@ from node_anomaly_trainer.incident_figures import incident_figures
 from node_anomaly_trainer.models.baselines import BASELINES, Baseline
 from node_anomaly_trainer.parity import forest_parity, lstm_parity
 from node_anomaly_trainer.production import NAME as PRODUCTION
-from node_anomaly_trainer.production import rival
+from node_anomaly_trainer.production import at_equal_alarms, rival
 from node_anomaly_trainer.progress import Note
 from node_anomaly_trainer.regression import replay_false_alarms
 from node_anomaly_trainer.weights import weighted
@@ -102,15 +102,17 @@ def assess(
     old = None
     if questions.production is not None:
         old = rival(questions.production, parts, compared, within(report, 0.4, 0.1), note)
+    late = _late(parts)
+    clean, faulted = equalised(clean, faulted, late, alarms_in(compared, late, interval))
+    held_to_old = faulted[COMBINED]
     if old is not None:
-        clean[PRODUCTION], faulted[PRODUCTION] = old.clean, old.faulted
-    late = np.zeros_like(parts.normal)
-    late[parts.late] = parts.normal[parts.late]
-    wanted = max(1, round(compared * float(late.sum()) * interval / WEEK))
-    clean, faulted = equalised(clean, faulted, late, wanted)
+        held_to_old, clean[PRODUCTION], faulted[PRODUCTION] = at_equal_alarms(
+            old, parts, (clean[COMBINED], held_to_old), late, compared
+        )
     if parts.clean.origin.get("source") == "synthetic":
         manifest, judged = calibrate_fresh(parts, candidate, seed, within(report, 0.5, 0.4))
-        shown = _shown(manifest, judge(manifest, raw).held, parts)
+        heard = judge(manifest, raw)
+        shown = _shown(manifest, heard.held, parts, heard.held_whole)
         on_noise = budget  # its stretches are too short for a threshold of their own
     else:
         manifest = calibrate_known(parts, raw, candidate.manifest, parts.calibration)
@@ -133,7 +135,7 @@ def assess(
     known = [old is None or fault.node in old.nodes for fault in faults]
     if old is not None:
         hits[PRODUCTION] = [hit for hit, is_known in zip(hits[PRODUCTION], known, strict=True) if is_known]
-    ours = [hit for hit, is_known in zip(hits[COMBINED], known, strict=True) if is_known]
+    ours = [hit for hit, is_known in zip(_hits(held_to_old, parts, faults), known, strict=True) if is_known]
     cost, ticks = evaluate.measure_cost(final.bundle(), parts.clean)
     evaluation = Evaluation(
         false_alarms_per_node_week=evaluate.false_alarm_rate(judged, interval),
@@ -164,10 +166,17 @@ def assess(
         incidents=incident_figures(shown, labels, interval),
         production=None
         if old is None
-        else incident_figures(_shown(old.bundle.manifest, old.evidence, parts), labels, interval),
+        else incident_figures(_shown(old.bundle.manifest, old.evidence, parts, old.whole), labels, interval),
         regression=regression,
     )
     return Assessed(parts, final, evaluation, clean, faulted, tuple(judged))
+
+
+def _late(parts: Parts) -> NDArray[np.bool_]:
+    """Normal ticks (t, m) of the part that nothing was fitted on."""
+    late = np.zeros_like(parts.normal)
+    late[parts.late] = parts.normal[parts.late]
+    return late
 
 
 def _shown(manifest: Manifest, counted: Array, parts: Parts, whole: Array | None = None) -> list[Array]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.calibration import held
+from node_anomaly_core.calibration import WEEK, held
 from node_anomaly_trainer.evaluate import raised
 
 HALVINGS = 24
@@ -39,6 +39,11 @@ def equalised(
         {name: scores / found[name][0] for name, scores in clean.items()},
         {name: scores / found[name][0] for name, scores in faulted.items()},
     )
+
+
+def alarms_in(per_week: float, normal: NDArray[np.bool_], interval_s: float) -> int:
+    """False alarms on these ticks (t, m) at so many per node-week; one at least."""
+    return max(1, round(per_week * float(normal.sum()) * interval_s / WEEK))
 
 
 def level_for(scores: Array, alarms: int) -> tuple[float, int]:

@@ -254,9 +254,7 @@ def _scored(
     for one in entry.horizons:
         shown = one
         if one.features:
-            before, now = (
-                levels(bounds, trial, one.seconds, round(one.seconds / exam.interval_s)) for trial in trials
-            )
+            before, now = (levels(bounds, trial, exam, one.seconds) for trial in trials)
             try:
                 tail = fit_tail(list(before.T), spacing, exam.budget_per_week)
             except ValueError as error:
@@ -269,10 +267,13 @@ def _scored(
     return replace(entry, horizons=tuple(horizons))
 
 
-def levels(bounds: NormalRange, trial: Trial, seconds: float, steps: int) -> Array:
-    """Levels (n, k) of the forecasts of one horizon; NaN where the node was not normal."""
-    found = bounds.level(
-        seconds,
-        bounds.way_out(trial.ahead[steps].astype(np.float64)).reshape(-1, trial.ahead[steps].shape[2]),
-    ).reshape(trial.usable.shape)
+def levels(bounds: NormalRange, trial: Trial, exam: Exam, seconds: float) -> Array:
+    """Levels (n, k) of the forecasts of one horizon; NaN where the node was not normal.
+
+    Of the features that a node had at that moment, as core's Forecaster makes them.
+    """
+    ahead = trial.ahead[round(seconds / exam.interval_s)].astype(np.float64)
+    ahead[~np.isfinite(exam.compressed[trial.moments][:, trial.nodes])] = np.nan
+    outward = bounds.way_out(ahead).reshape(-1, ahead.shape[2])
+    found = bounds.level(seconds, outward).reshape(trial.usable.shape)
     return np.where(trial.usable, found, np.nan)

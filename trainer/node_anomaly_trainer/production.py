@@ -17,6 +17,7 @@ from node_anomaly_core.residuals import longest_window
 from node_anomaly_trainer.calibrate import calibrate_known
 from node_anomaly_trainer.candidate import LEAD_IN_TICKS, Candidate, Parts, raw_scores, scores_of
 from node_anomaly_trainer.dataset import History
+from node_anomaly_trainer.equal_alarms import alarms_in, equalised
 from node_anomaly_trainer.replay import replay_residuals
 
 NAME = "production"
@@ -34,7 +35,9 @@ class Rival:
     clean: Array
     faulted: Array
     evidence: Array
-    """(t, m) on the clean history, peaks held, before any threshold."""
+    """(t, m) on the clean history that counts for an alarm, peaks held, before any threshold."""
+    whole: Array
+    """All of it, for which an alarm stands once it was raised."""
     bundle: Bundle
     nodes: tuple[str, ...]
     """Those that it knows; a fault on another node is not compared."""
@@ -96,14 +99,34 @@ def rival(
     )
     raw = [raw_scores(theirs, replayed, clean.interval_s, late, _ignore) for replayed in (quiet, loud)]
     seen = Parts(clean, faulted, [], slice(0, late.start), late, slice(late.stop, late.stop))
+    heard = judge(bundle.manifest, raw[0])
     equal = replace(theirs, manifest=calibrate_known(seen, raw[0], theirs.manifest, late))
     return Rival(
         clean=_widened(scores_of(equal, raw[0])["combined"], parts, known, start),
         faulted=_widened(scores_of(equal, raw[1])["combined"], parts, known, start),
-        evidence=_widened(judge(bundle.manifest, raw[0]).held, parts, known, start),
+        evidence=_widened(heard.held, parts, known, start),
+        whole=_widened(heard.held_whole, parts, known, start),
         bundle=bundle,
         nodes=tuple(known),
     )
+
+
+def at_equal_alarms(
+    old: Rival, parts: Parts, ours: tuple[Array, Array], normal: NDArray[np.bool_], per_week: float
+) -> tuple[Array, Array, Array]:
+    """Our faulted scores (t, m), its clean and its faulted ones, at equal alarms where both are asked.
+
+    `ours` are clean and faulted. On nodes that it does not know it raises none, and must not spend theirs on
+    the others: alarms are counted on the normal ticks (t, m) of those that it knows.
+    """
+    there = normal & np.isin(parts.clean.nodes, old.nodes)
+    clean, faulted = equalised(
+        {"ours": ours[0], NAME: old.clean},
+        {"ours": ours[1], NAME: old.faulted},
+        there,
+        alarms_in(per_week, there, parts.clean.interval_s),
+    )
+    return faulted["ours"], clean[NAME], faulted[NAME]
 
 
 def _as_it_sees(history: History, bundle: Bundle, nodes: list[str], start: int) -> History:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -52,7 +53,7 @@ def replay_false_alarms(
 
 def _alarms(bundle: Bundle, models: Models, history: History, at: int, start: int, stop: int) -> bool:
     first = max(0, start - longest_window(history.interval_s) - LEAD_IN_TICKS)
-    scorer = NodeScorer(bundle, history.interval_s, history.nodes[at], models)
+    scorer = NodeScorer(bundle, history.interval_s, history.nodes[at], models, threshold_update_s=math.inf)
     scores = np.array(
         [
             scorer.step(float(history.timestamps[tick]), history.values[tick, at]).score
