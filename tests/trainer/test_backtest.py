@@ -112,6 +112,13 @@ def test_without_a_high_score_nothing_fires(tool, shipped):
     assert fired(tool, shipped, [line], TICK_S, 100, 0) == []
 
 
+@pytest.mark.parametrize("program", ["/bin/true", "/bin/false", "/bin/echo"])
+def test_another_program_does_not_know_that_nothing_fired(program, shipped):
+    line = Line("anomaly_score", {"job": "anomaly-agent", "instance": "a"}, np.full(100, 2.0))
+    with pytest.raises(TrainingError, match="could not evaluate the rules"):
+        fired(program, shipped, [line], TICK_S, 100, 0)
+
+
 def test_rules_that_promtool_refuses_end_the_backtest(tool, shipped):
     broken = replace(shipped, groups=({"name": "a", "rules": [{"alert": "X", "expr": "anomaly_score >=>"}]},))
     line = Line("anomaly_score", {"instance": "a"}, np.ones(20))

@@ -92,9 +92,26 @@ def test_a_contradiction_is_refused_and_the_file_stays(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_contradiction_is_found_behind_another_verdict_too(tmp_path):
+    """A short false alarm lies between the long one and the incident."""
+    path = tmp_path / "labels.yml"
+    long, short = replace(VERDICT, stop=VERDICT.start + 7_200), replace(VERDICT, start=VERDICT.start + 60)
+    for verdict in (long, short):
+        add_verdict(path, verdict)
+    with pytest.raises(SourceError, match="contradiction"):
+        add_verdict(
+            path, replace(VERDICT, verdict=INCIDENT, start=VERDICT.start + 3_600, stop=VERDICT.start + 4_000)
+        )
+    beside = replace(VERDICT, verdict=INCIDENT, node="db-2")
+    assert beside in add_verdict(path, beside)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("- {from: 1750000000000, to: 1750000060000, node: a, verdict: incident}", "no time between 1970"),
+        ("- {from: .nan, to: 1, node: a, verdict: incident}", "no time between 1970"),
+        ("- {from: 1, to: .inf, node: a, verdict: incident}", "no time between 1970"),
         (
             "- {from: 1, to: 2, node: a, verdict: false_alarm}",
             "verdict 'false_alarm'; did you mean false-alarm?",

@@ -76,7 +76,7 @@ def test_known_columns_are_catalogue_features_and_others_keep_their_name(read):
 
 def test_of_rows_in_one_tick_the_latest_counts_and_the_others_are_reported(read):
     history, notes = read("timestamp,cpu_busy_ratio\n0,0.1\n16,0.2\n29,0.3\n16,0.9\n30,0.4\n")
-    np.testing.assert_array_equal(history.values[:, 0, 0], [0.1, 0.3, 0.4])
+    np.testing.assert_array_equal(history.values[:, 0, 0], [0.1, 0.9, 0.4])
     assert "2 of 5 rows" in notes[0]
 
 
@@ -131,3 +131,63 @@ def test_a_million_values_are_read_in_seconds(read):
     frame.insert(0, "timestamp", 1_700_000_100 + 15 * np.arange(25_000))
     history, _ = read(frame, name="big.parquet")
     np.testing.assert_array_equal(history.values[:, 0], frame.iloc[:, 1:].to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("timestamp,cpu_busy_ratio\n1700000100,0.5,\n1700000115,0.6,\n", "more fields than the header"),
+        (",timestamp,cpu_busy_ratio\n0,1700000100,0.5\n", "column 1 has no name"),
+        ("timestamp,cpu_busy_ratio, cpu_busy_ratio\n1700000100,0.5,0.5\n", "appears twice"),
+    ],
+)
+def test_columns_that_would_be_mistaken_for_others_are_refused(read, rows, said):
+    with pytest.raises(SourceError, match=said):
+        read(rows)
+
+
+def test_names_of_columns_are_what_people_mean(read):
+    history, _ = read("timestamp, node, cpu_busy_ratio\n1700000100, web-1,0.5\n")
+    assert history.nodes == ("web-1",)
+    assert history.feature_names == ("cpu_busy_ratio",)
+
+
+@pytest.mark.parametrize("names", [("001", "002"), ("12e4", "3e5"), ("true", "false"), ("NA", "null")])
+def test_a_node_has_the_name_that_stands_there(read, names):
+    rows = "".join(f"1700000100,{name},0.5\n" for name in names)
+    history, notes = read("timestamp,node,cpu_busy_ratio\n" + rows)
+    assert history.nodes == tuple(sorted(names))
+    assert not notes
+
+
+def test_categories_with_an_empty_one_are_names_of_nodes_too(read):
+    frame = pd.DataFrame(
+        {
+            "timestamp": [1_700_000_100, 1_700_000_100],
+            "node": pd.Categorical(["web-1", None]),
+            "cpu_busy_ratio": [0.5, 0.6],
+        }
+    )
+    assert read(frame, name="data.parquet")[0].nodes == ("node", "web-1")
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.2, 7.0, 14.9])
+def test_rows_a_little_early_or_late_are_not_lost_to_their_neighbours(read, phase):
+    """As a collector writes them that wakes at whole quarters of a minute."""
+    rng = np.random.default_rng(3)
+    stamps = 1_700_000_100 + phase + 15 * np.arange(400) + rng.uniform(-3, 3, 400)
+    history, notes = read(
+        "timestamp,cpu_busy_ratio\n" + "".join(f"{stamp:.3f},0.5\n" for stamp in stamps.tolist())
+    )
+    assert not notes
+    assert np.isfinite(history.values).all()
+    assert history.ticks == 400
+    assert np.abs(history.timestamps - stamps).max() < 15
+
+
+def test_rows_that_lie_anywhere_begin_their_ticks_at_whole_intervals(read):
+    stamps = np.sort(np.random.default_rng(4).uniform(1_700_000_100, 1_700_006_100, 2_000))
+    history, _ = read(
+        "timestamp,cpu_busy_ratio\n" + "".join(f"{stamp:.3f},0.5\n" for stamp in stamps.tolist())
+    )
+    assert history.timestamps[0] == 1_700_000_100

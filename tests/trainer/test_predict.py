@@ -103,6 +103,15 @@ def test_a_file_comes_back_row_by_row(made, frame, tmp_path, suffix):
     assert written.alarms == result["alarm"].sum() > 0
 
 
+def test_times_in_parquet_keep_their_seconds_in_csv(made, frame, tmp_path):
+    """They are what scores are joined by."""
+    source, output = tmp_path / "in.parquet", tmp_path / "out.csv"
+    frame.assign(timestamp=frame["timestamp"].astype(float) + 0.125).to_parquet(source)
+    predict_file(made.bundle(), source, output, SilentProgress(), model="combined", reasons=0, alarm=False)
+    written = pd.read_csv(output)["timestamp"]
+    np.testing.assert_array_equal(written, frame["timestamp"] + 0.125)
+
+
 def test_explaining_a_file_starts_with_its_highest_score(made, frame, tmp_path):
     frame.to_csv(tmp_path / "in.csv", index=False)
     ask = {"rows": 2, "at": None, "node": None, "top": 3}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import FEATURES_BY_NAME
 from node_anomaly_trainer.config import PrometheusConfig
 from node_anomaly_trainer.progress import ignore_report
+from node_anomaly_trainer.sources import survey
 from node_anomaly_trainer.sources.prometheus import read_prometheus
 from node_anomaly_trainer.sources.routes import chunk_ranges
 
@@ -174,3 +176,12 @@ def test_a_live_server_is_asked_which_jobs_it_has(tmp_path):
         history = read_prometheus(fine, FEATURES[:1], 1.0, ignore_report, print)
         assert history.nodes == (f"127.0.0.1:{exporter.port}",)
         assert 0.0 < np.nanmax(history.values) < 1.0
+
+
+@pytest.mark.parametrize(
+    "series", [{"metric": {}}, {"metric": {}, "values": [[1, "many"]]}, {"metric": {}, "values": [1]}]
+)
+def test_counts_that_cannot_be_read_are_an_error_with_the_query(series):
+    api = SimpleNamespace(connection=SimpleNamespace(url="http://p:9090"), query_range=lambda *_: [series])
+    with pytest.raises(SourceError, match="http://p:9090 answered samples that cannot be read, asked for up"):
+        survey._counts(api, "up", "feature", SimpleNamespace(start=0, end=600))

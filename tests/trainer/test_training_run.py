@@ -93,6 +93,22 @@ def runs(tmp_path_factory):
     return first, first_notes, second, second_notes
 
 
+def test_what_cannot_be_calibrated_is_said_before_anything_is_fitted(tmp_path):
+    """One node of 1,500 ticks holds back 187 to calibrate on."""
+    table = pd.DataFrame(small_bundle.rows(1, 1_500), columns=[one.name for one in small_bundle.FEATURES])
+    table.insert(0, "timestamp", START + INTERVAL_S * np.arange(1_500))
+    table.to_csv(tmp_path / "history.csv", index=False)
+    raw = RAW | {
+        "source": {"type": "file", "file": {"path": str(tmp_path / "history.csv")}},
+        "publish": {"directory": str(tmp_path / "bundles")},
+    }
+    notes = Notes()
+    with pytest.raises(TrainingError, match="187 normal ticks, 200 are needed") as caught:
+        train(parse_config(raw), notes)
+    assert "training.fit_fraction" in caught.value.hint
+    assert not any("fit " in phase for phase in getattr(notes, "phases", []))
+
+
 def test_the_first_run_has_nothing_to_be_compared_with_and_says_so(runs):
     first, notes, *_ = runs
     assert first.outcome == "accepted", first.reasons

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -18,10 +17,13 @@ from node_anomaly_trainer.config_forecast import ForecastConfig
 from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.gate import GateLimits
 from node_anomaly_trainer.seed_shape import translated
-from node_anomaly_trainer.settings import Bounds, Choice, InvalidValueError, build
+from node_anomaly_trainer.settings import Bounds, Choice, InvalidValueError, build, url_parts
 from node_anomaly_trainer.yaml_loader import parse_yaml
 
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 1.0, 300.0
+LONGEST_RANGE_S = 3_660 * 86_400.0
+LATEST_END_S = 7_258_118_400.0
+"""The year 2200: what lies beyond is no time in seconds."""
 
 Seconds = Annotated[float, Bounds(0.0, duration=True)]
 Interval = Annotated[float, Bounds(SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S, duration=True)]
@@ -58,8 +60,8 @@ class PrometheusConfig:
     url: str = "http://127.0.0.1:9090"
     matchers: str = ""
     """Label matchers put into every selector, e.g. job="node"."""
-    range: Annotated[float, Bounds(60.0, duration=True)] = 14 * 86400.0
-    end: Annotated[float, Bounds(0.0)] | None = None
+    range: Annotated[float, Bounds(60.0, LONGEST_RANGE_S, duration=True)] = 14 * 86400.0
+    end: Annotated[float, Bounds(0.0, LATEST_END_S)] | None = None
     """Unix seconds where the range ends; now if absent."""
     username: str = ""
     password_file: str = ""
@@ -80,7 +82,7 @@ class PrometheusConfig:
     points_per_query: Annotated[int, Bounds(2, 11_000)] = 10_000
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        parts = url_parts("url", self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InvalidValueError(f"url: expected http://host:port or https://host:port, got {self.url!r}")
         if parts.username or parts.password:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from node_anomaly_core.channel import is_channel_name
 from node_anomaly_trainer.publish import KEEP
-from node_anomaly_trainer.settings import Bounds, InvalidValueError
+from node_anomaly_trainer.settings import Bounds, InvalidValueError, url_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class MlflowConfig:
     """Of one request."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.tracking_uri)
+        parts = url_parts("tracking_uri", self.tracking_uri)
         if parts.username or parts.password:
             raise InvalidValueError(
                 "tracking_uri: put the user into MLFLOW_TRACKING_USERNAME and the password into "
@@ -78,5 +77,8 @@ class MetricsConfig:
     def __post_init__(self) -> None:
         if self.textfile and not self.textfile.endswith(".prom"):
             raise InvalidValueError("textfile: node_exporter reads files that end in .prom only")
+        if self.pushgateway:
+            gateway = self.pushgateway
+            url_parts("pushgateway", gateway if "://" in gateway else f"http://{gateway}")
         if not self.job:
             raise InvalidValueError("job: expected a name")

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -73,11 +72,17 @@ def read_feedback(path: Path) -> tuple[Verdict, ...]:
 def checked(verdicts: Sequence[Verdict], where: str) -> tuple[Verdict, ...]:
     """The same, sorted. Raises SourceError where two of one node contradict each other."""
     ordered = sorted(verdicts, key=lambda one: (one.node, one.start, one.stop))
-    for one, other in pairwise(ordered):
-        if one.node == other.node and other.start < one.stop and one.verdict != other.verdict:
-            raise SourceError(
-                f"{where}: contradiction: {one}, but {other}", "keep one of them, or part their times"
-            )
+    longest: dict[tuple[str, str], Verdict] = {}  # by node and verdict, of those that began before
+    for other in ordered:
+        for verdict in VERDICTS:
+            one = longest.get((other.node, verdict))
+            if one is not None and verdict != other.verdict and other.start < one.stop:
+                raise SourceError(
+                    f"{where}: contradiction: {one}, but {other}", "keep one of them, or part their times"
+                )
+        before = longest.get((other.node, other.verdict))
+        if before is None or other.stop > before.stop:
+            longest[other.node, other.verdict] = other
     return tuple(sorted(verdicts))
 
 

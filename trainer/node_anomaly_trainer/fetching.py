@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from node_anomaly_core.errors import ConfigError
-from node_anomaly_trainer.config import TrainConfig
+from node_anomaly_trainer.config import LONGEST_RANGE_S, TrainConfig
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.settings import InvalidValueError, parse_duration
 from node_anomaly_trainer.sources import wanted_features
@@ -37,8 +37,11 @@ def with_fetch_options(config: TrainConfig, since: str | None, cache: str | None
             raise ConfigError(
                 f"--since {since}: expected {invalid.expected}", "for example --since 14d"
             ) from None
-        if seconds < 60.0:
-            raise ConfigError(f"--since {since}: expected at least 60 seconds", "for example --since 14d")
+        if not 60.0 <= seconds <= LONGEST_RANGE_S:
+            raise ConfigError(
+                f"--since {since}: expected 60 seconds to {LONGEST_RANGE_S / 86_400:.0f} days",
+                "for example --since 14d",
+            )
         prometheus = replace(prometheus, range=seconds)
     prometheus = replace(prometheus, cache=cache or prometheus.cache or CACHE)
     return replace(config, source=replace(config.source, type="prometheus", prometheus=prometheus))

@@ -15,6 +15,9 @@ from node_anomaly_core.errors import SourceError
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
 from node_anomaly_trainer.node_names import NodeNames
 
+LATEST_S = 7_258_118_400.0
+"""The year 2200: what lies beyond is no time in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Incident:
@@ -130,6 +133,16 @@ def _csv_rows(text: str, path: Path) -> Sequence[object]:
 
 def time_of(value: object, where: str, key: str) -> float:
     """Unix seconds of what a person wrote: ISO 8601 (UTC if no offset is given), a date, or a number."""
+    seconds = _seconds_of(value, where, key)
+    if 0 <= seconds < LATEST_S:  # NaN is not
+        return seconds
+    hint = "write ISO 8601 (2026-05-01T12:00:00Z) or unix seconds"
+    if LATEST_S <= seconds < 1000 * LATEST_S:
+        hint = f"that looks like milliseconds: write {seconds / 1000:.0f}"
+    raise SourceError(f"{where}: {key} is no time between 1970 and 2200", hint)
+
+
+def _seconds_of(value: object, where: str, key: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from node_anomaly_core.calibration import ENOUGH_TICKS
+from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer import gate, registry
 from node_anomaly_trainer.assess import Assessed, Questions, assess
 from node_anomaly_trainer.blas import one_blas_thread
 from node_anomaly_trainer.calibrate import calibrate_known
-from node_anomaly_trainer.candidate import Candidate, golden_vectors, raw_scores, split
+from node_anomaly_trainer.candidate import Candidate, Parts, golden_vectors, raw_scores, split
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import MINIMUM_TICKS, History, require_trainable
 from node_anomaly_trainer.delivery import publish_candidate, require, seal
@@ -151,6 +153,7 @@ def build(
 ) -> Assessed:
     """Fit, calibrate and judge a candidate on one history; publishes nothing."""
     parts = split(history, config, staged)
+    _require_calibration(parts)
     candidate = fit(parts, config, progress)
     with progress.phase("calibrate and judge") as report:
         assessed = assess(parts, candidate, config.training.seed, report, questions, progress.note)
@@ -158,6 +161,26 @@ def build(
         final = with_forecast(parts, assessed.candidate, config.forecast, report, progress.note)
     golden = golden_vectors(final, history)
     return replace(assessed, candidate=replace(final, files={**final.files, **golden}))
+
+
+def _require_calibration(parts: Parts) -> None:
+    """Raises TrainingError, before minutes of fitting, where too little is held back to calibrate on."""
+    if parts.clean.origin.get("source") == "synthetic":
+        return  # it is calibrated on stretches of all of it
+    part = parts.calibration
+    known = parts.normal[part] & np.isfinite(parts.clean.values[part]).any(axis=2)
+    if int(known.sum()) >= ENOUGH_TICKS:
+        return
+    begin, end = (
+        datetime.fromtimestamp(float(parts.clean.timestamps[at]), UTC).strftime("%Y-%m-%d %H:%MZ")
+        for at in (part.start, part.stop - 1)
+    )
+    raise TrainingError(
+        f"calibration: from {begin} to {end} all nodes together have {int(known.sum())} normal ticks, "
+        f"{ENOUGH_TICKS} are needed",
+        "a longer history, more nodes, or a range whose last quarter has no gap; "
+        "or lower training.fit_fraction",
+    )
 
 
 def labelled_history(history: History, config: TrainConfig, progress: Progress) -> Labelled:

@@ -156,13 +156,19 @@ def _as_written(frame: pd.DataFrame, source: Path) -> pd.DataFrame:
     if source.suffix in PARQUET:
         return frame
     kept = [name for name in (TIMESTAMP, NODE) if name in frame.columns]
-    return pd.read_csv(source, usecols=kept, dtype=str, keep_default_na=False)
+    written = pd.read_csv(source, usecols=lambda name: name.strip() in kept, dtype=str, keep_default_na=False)
+    return written.rename(columns=str.strip)[kept]
 
 
 def _encoded(table: pd.DataFrame, output: Path) -> bytes:
     if output.suffix in PARQUET:
         return bytes(table.to_parquet(index=False))
-    return table.to_csv(index=False, float_format="%.6g").encode()
+    exact = {
+        name: table[name].map(lambda value: format(value, ".15g"))
+        for name in (TIMESTAMP, NODE)
+        if name in table.columns and pd.api.types.is_float_dtype(table[name])
+    }
+    return table.assign(**exact).to_csv(index=False, float_format="%.6g").encode()
 
 
 def print_written(written: Written, console: Console) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import SplitResult, urlsplit
 
 from node_anomaly_core.errors import ConfigError
 
@@ -40,6 +41,19 @@ class InvalidValueError(Exception):
     def __init__(self, expected: str) -> None:
         super().__init__(expected)
         self.expected = expected
+
+
+def url_parts(key: str, text: str) -> SplitResult:
+    """A URL in its parts. Raises InvalidValueError where it is none, as with half a bracket.
+
+    Without repeating it: what stands where a port should may be a password.
+    """
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise InvalidValueError(f"{key}: expected a URL such as http://host:port") from None
+    return parts
 
 
 def parse_duration(text: object) -> float:

@@ -105,7 +105,10 @@ def fired(
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             raise TrainingError(f"{promtool}: {error}", "use a shorter --since, or fewer --jobs") from error
-    return parsed(done.stdout + done.stderr, refused=done.returncode not in (0, 1))
+    output = done.stdout + done.stderr
+    # Another program ends with 0 or 1, too: that nothing fired is known only from what promtool says.
+    said = {0: "SUCCESS", 1: "FAILED"}.get(done.returncode)
+    return parsed(output, refused=said is None or said not in output)
 
 
 def parsed(output: str, *, refused: bool = False) -> list[tuple[float, str, tuple[tuple[str, str], ...]]]:
@@ -123,8 +126,8 @@ def parsed(output: str, *, refused: bool = False) -> list[tuple[float, str, tupl
                 found.append((at or 0.0, alert, tuple(sorted(labels.items()))))
     if refused or ("FAILED" in output and not found):
         raise TrainingError(
-            f"promtool could not evaluate the rules: {output.strip()[:400]}",
-            "check them with `promtool check rules`",
+            f"promtool could not evaluate the rules: {output.strip()[:400] or 'it said nothing'}",
+            "check them with `promtool check rules`, and that --promtool is promtool",
         )
     return found
 

@@ -21,6 +21,7 @@ LABELS = (ANOMALOUS, NORMAL, UNKNOWN)
 MILLISECONDS_FROM = 1e11  # unix seconds beyond the year 5000 are milliseconds
 LARGEST_GRID = 400_000_000  # values; 3.2 GB
 SPARSEST_GRID = 50  # cells per row of the file
+_GATHERED = 0.5  # of 1, were all rows at the same place within their interval
 
 
 def read_file(
@@ -91,13 +92,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     """The rows of a CSV or Parquet file that has a timestamp column. Raises SourceError."""
     hint = "the file needs a header row with timestamp, node, feature names and label"
     try:
-        if path.suffix in (".parquet", ".pq"):
-            frame = pd.read_parquet(path)
-        else:
-            header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].tolist()
-            if doubled := next((name for at, name in enumerate(header) if name in header[:at]), None):
-                raise SourceError(f"{path}: column {doubled!r} appears twice", "rename or drop one")
-            frame = pd.read_csv(path, low_memory=False)
+        frame = pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path)
     except OSError as error:
         raise SourceError(
             f"{path}: {error.strerror or error}", "name an existing CSV or Parquet file"
@@ -114,6 +109,29 @@ def read_frame(path: Path) -> pd.DataFrame:
         )
     if not len(frame):
         raise SourceError(f"{path}: a header but no row", "write at least one sample")
+    return frame
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """With names as people mean them, and those of nodes as they stand there, `001` and `NA` too."""
+    written = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
+    header = [name.strip() for name in written]
+    if doubled := next((name for at, name in enumerate(header) if name in header[:at]), None):
+        raise SourceError(f"{path}: column {doubled!r} appears twice", "rename or drop one")
+    if "" in header:
+        raise SourceError(
+            f"{path}: column {header.index('') + 1} has no name", "name or drop it; an index is not needed"
+        )
+    frame = pd.read_csv(path, low_memory=False)
+    if not frame.index.equals(pd.RangeIndex(len(frame))):  # pandas takes the first column for an index
+        raise SourceError(
+            f"{path}: its rows have more fields than the header",
+            "drop the comma at the end of each row, or name the column",
+        )
+    frame = frame.set_axis(header, axis="columns")
+    if NODE in header:
+        named = pd.read_csv(path, usecols=[header.index(NODE)], dtype=str, keep_default_na=False)
+        frame[NODE] = named.iloc[:, 0].str.strip()
     return frame
 
 
@@ -145,7 +163,8 @@ def nodes_of(frame: pd.DataFrame, default: str) -> tuple[tuple[str, ...], NDArra
     """Names of the nodes and which one each row is of; `default` where the frame does not say."""
     if NODE not in frame.columns:
         return (default,), np.zeros(len(frame), dtype=np.intp)
-    names = frame[NODE].fillna("").astype(str).replace("", default)
+    named = frame[NODE].astype(object)
+    names = named.where(named.notna(), "").astype(str).replace("", default)
     codes, nodes = pd.factorize(names, sort=True)
     return tuple(str(node) for node in nodes), codes.astype(np.intp)
 
@@ -194,7 +213,20 @@ def _grid(
             f"train with --interval {spacing:g}s",
         )
     start = float(np.floor(times.min() / interval_s) * interval_s)
-    return start, np.floor((times - start) / interval_s + 1e-6).astype(np.intp)
+    within = (times - start) / interval_s
+    tick = np.floor(within - _edge(within) + 1e-6).astype(np.intp)
+    first = int(tick.min())
+    return start + first * interval_s, tick - first
+
+
+def _edge(within: NDArray[np.float64]) -> float:
+    """Where a tick begins, as a share of the interval: half of one away from where rows usually lie.
+
+    A collector that writes every whole minute, a second early or late, would lose rows at an edge there.
+    Times are in intervals; 0 where they lie anywhere.
+    """
+    around = np.exp(2j * np.pi * within).mean()
+    return float(np.angle(around) / (2 * np.pi)) - 0.5 if abs(around) > _GATHERED else 0.0
 
 
 def _check_size(shape: tuple[int, int], features: int, times: NDArray[np.float64], path: Path) -> None:

@@ -152,10 +152,17 @@ def _counts(api: PrometheusApi, query: str, label: str, span: Span) -> dict[str,
     # From the end, so that the newest samples are among the instants.
     step = max((span.end - span.start) // INSTANTS, 1)
     first = span.end - min(INSTANTS, (span.end - span.start) // step) * step
-    return {
-        str(series["metric"].get(label, "")): {int(at): float(count) for at, count in series["values"]}
-        for series in api.query_range(query, first, span.end, step)
-    }
+    found = api.query_range(query, first, span.end, step)
+    try:
+        return {
+            str(series["metric"].get(label, "")): {int(at): float(count) for at, count in series["values"]}
+            for series in found
+        }
+    except (KeyError, TypeError, ValueError):
+        raise SourceError(
+            f"{api.connection.url} answered samples that cannot be read, asked for {query}",
+            "source.prometheus.url must point to the API of Prometheus or what speaks it",
+        ) from None
 
 
 def _choose(feature: Feature, seen: int, computed: int, note: Note) -> Wanted | None:
