@@ -262,7 +262,7 @@ def test_fetch_reads_once_and_shows_what_is_there(command, tmp_path):
     ("arguments", "said"),
     [
         (["--since", "soon"], "--since soon: expected a duration"),
-        (["--since", "3s"], "--since 3s: expected at least 60 seconds"),
+        (["--since", "3s"], "--since 3s: expected 60 seconds to 3660 days"),
         (["--config", "gone.yml"], "gone.yml: No such file"),
     ],
 )
