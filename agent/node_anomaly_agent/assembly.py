@@ -225,8 +225,8 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
         try:
             daemon.run()
         finally:
-            manager.stopping()
             log.info("stopping")
+            manager.stopping()
             distribution.stop()
             reloader.stop()
             daemon.stop()

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from node_anomaly_agent.score_history import LATEST
 from node_anomaly_agent.snapshot import Reason
 from node_anomaly_core.errors import AnomalyError
+from node_anomaly_core.manifest_reader import LATEST
 
 FORMAT_VERSION = 1
 MAX_EPISODE_BYTES = 1 << 20

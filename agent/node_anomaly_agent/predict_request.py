@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from node_anomaly_agent.score_history import LATEST
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_core.features import Feature
+from node_anomaly_core.manifest_reader import LATEST
 
 MAX_ROWS = 500
 MAX_REASONS = 50

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.manifest_reader import LATEST
 from node_anomaly_core.score import Score
 
 SPAN_S = 6 * 3600.0
 SLOT_S = 60.0
-LATEST = 253_402_300_799.0  # the end of the year 9999, beyond which Python has no dates
 ALARM_TICKS = 3
 """An alarm is a score of 1 or more for so many ticks in a row; the shipped rule says the same."""
 

@@ -115,9 +115,10 @@ def _usual_size(size: NDArray[np.floating]) -> Array:
 
 
 def lean(own: Array, prior: Array, rows: int | NDArray[np.integer]) -> Array:
-    """Geometric blend of the node's own estimate with the cohort's, by how many rows it has brought of each.
+    """Geometric blend of the node's own estimate with the cohort's, by how many rows it has brought.
 
-    Where one of both is unknown (NaN), the other counts alone.
+    `rows` are those of all features, or of each (f,). Where one of both is unknown (NaN), the other counts
+    alone.
     """
     weight = rows / (rows + PRIOR_ROWS)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -105,7 +105,7 @@ class TestSampler:
         assert not second.restore({"something": "else"})
 
     def test_closing_closes_every_collector(self) -> None:
-        """Features and refused metrics are those of the evaluator."""
+        """Its features are those of the evaluator."""
         collectors = [forks(1.0), forks(2.0)]
         sampler = Sampler(collectors, FEATURES, 60.0)
         assert sampler.features == tuple(FEATURES)

@@ -105,6 +105,7 @@ def test_wrong_matchers_are_a_problem_that_names_the_jobs(checked, server):
     checks = checked(source=source(server.url, matchers='job="nodes"'))
     assert checks["features"].status == "problem"
     assert "it scrapes node;" in checks["features"].fix
+    assert "agents" not in checks["features"].detail, "nothing has them"
     assert "retention" not in checks
 
 

@@ -17,13 +17,11 @@ from node_anomaly_trainer.config_forecast import ForecastConfig
 from node_anomaly_trainer.config_models import ModelsConfig
 from node_anomaly_trainer.gate import GateLimits
 from node_anomaly_trainer.seed_shape import translated
-from node_anomaly_trainer.settings import Bounds, Choice, InvalidValueError, build, url_parts
+from node_anomaly_trainer.settings import LATEST_S, Bounds, Choice, InvalidValueError, build, url_parts
 from node_anomaly_trainer.yaml_loader import parse_yaml
 
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 1.0, 300.0
 LONGEST_RANGE_S = 3_660 * 86_400.0
-LATEST_END_S = 7_258_118_400.0
-"""The year 2200: what lies beyond is no time in seconds."""
 
 Seconds = Annotated[float, Bounds(0.0, duration=True)]
 Interval = Annotated[float, Bounds(SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S, duration=True)]
@@ -61,7 +59,7 @@ class PrometheusConfig:
     matchers: str = ""
     """Label matchers put into every selector, e.g. job="node"."""
     range: Annotated[float, Bounds(60.0, LONGEST_RANGE_S, duration=True)] = 14 * 86400.0
-    end: Annotated[float, Bounds(0.0, LATEST_END_S)] | None = None
+    end: Annotated[float, Bounds(0.0, LATEST_S)] | None = None
     """Unix seconds where the range ends; now if absent."""
     username: str = ""
     password_file: str = ""

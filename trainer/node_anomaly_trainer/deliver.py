@@ -28,6 +28,8 @@ from node_anomaly_trainer.publish import VERSION, publish, publish_copy
 from node_anomaly_trainer.publish_lock import publishing
 from node_anomaly_trainer.signing_keys import read_keys
 
+_WHERE = "is it publish.directory of the trainer's own --config, seen from the trainer's directory?"
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -71,9 +73,6 @@ def _deliver(
         archived = Archived(path.name, trained_at, archive_bundle(path))
         document = _offer(config, archived, keys, channel or config.channel, percent)
         return Delivery(path.name, path, document)
-
-
-_WHERE = "is it publish.directory of the trainer's own --config, seen from the trainer's directory?"
 
 
 def roll_back(config: PublishConfig, version: str = "", *, channel: str = "") -> Delivery:

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from node_anomaly_core.errors import SourceError
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
 from node_anomaly_trainer.node_names import NodeNames
-
-LATEST_S = 7_258_118_400.0
-"""The year 2200: what lies beyond is no time in seconds."""
+from node_anomaly_trainer.settings import LATEST_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,10 @@ def _csv_rows(text: str, path: Path) -> Sequence[object]:
 
 
 def time_of(value: object, where: str, key: str) -> float:
-    """Unix seconds of what a person wrote: ISO 8601 (UTC if no offset is given), a date, or a number."""
+    """Unix seconds of what a person wrote: ISO 8601 (UTC if no offset is given), a date, or a number.
+
+    Raises SourceError for what is none, or lies before 1970 or after 2200.
+    """
     seconds = _seconds_of(value, where, key)
     if 0 <= seconds < LATEST_S:  # NaN is not
         return seconds

@@ -116,8 +116,8 @@ def at_equal_alarms(
 ) -> tuple[Array, Array, Array]:
     """Our faulted scores (t, m), its clean and its faulted ones, at equal alarms where both are asked.
 
-    `ours` are clean and faulted. On nodes that it does not know it raises none, and must not spend theirs on
-    the others: alarms are counted on the normal ticks (t, m) of those that it knows.
+    `ours` are clean and faulted. Alarms are counted on the `normal` ticks (t, m) of the nodes that it knows:
+    it raises none on the others, and must not have their share here.
     """
     there = normal & np.isin(parts.clean.nodes, old.nodes)
     clean, faulted = equalised(

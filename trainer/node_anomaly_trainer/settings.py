@@ -20,6 +20,9 @@ DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
+LATEST_S = 7_258_118_400.0
+"""The year 2200: what lies beyond is no time in seconds."""
+
 
 class Bounds:
     """Annotation of a number: `low` <= value <= `high`, with an optional time unit in text form (`15s`)."""

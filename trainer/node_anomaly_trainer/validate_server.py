@@ -104,7 +104,10 @@ class _Server:
         found = len(features) - len(missing)
         told = f"{found} of {len(features)} have series at {_iso(self._end)}"
         most = max(nodes.values(), default=0)
-        told += f", on up to {most} nodes" if most else ": all from agents, none from node_exporter"
+        if most:
+            told += f", on up to {most} nodes"
+        elif found:
+            told += ": all from agents, none from node_exporter"
         if not found:
             jobs = self._jobs()
             yield Check("features", PROBLEM, told, f"{jobs}; check source.prometheus.matchers and end")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def read_file(
     config: FileConfig, features: Sequence[Feature], interval_s: float, report: Report, note: Note
 ) -> History:
     """History on a grid of `interval_s`; the last sample of a tick counts, gaps stay missing.
+
+    A row belongs to the tick that it is nearest to, as far as rows lie at one place within their interval.
 
     `features` are the known ones; a column of another name becomes a feature known only by its name. Values
     that are not finite are missing. Raises SourceError with row (line of a CSV, header included) and column.
@@ -225,8 +228,9 @@ def _edge(within: NDArray[np.float64]) -> float:
     A collector that writes every whole minute, a second early or late, would lose rows at an edge there.
     Times are in intervals; 0 where they lie anywhere.
     """
-    around = np.exp(2j * np.pi * within).mean()
-    return float(np.angle(around) / (2 * np.pi)) - 0.5 if abs(around) > _GATHERED else 0.0
+    turn = 2 * np.pi * within
+    x, y = float(np.cos(turn).mean()), float(np.sin(turn).mean())
+    return math.atan2(y, x) / (2 * math.pi) - 0.5 if math.hypot(x, y) > _GATHERED else 0.0
 
 
 def _check_size(shape: tuple[int, int], features: int, times: NDArray[np.float64], path: Path) -> None:
