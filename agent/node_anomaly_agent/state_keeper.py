@@ -9,6 +9,7 @@ from pathlib import Path
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.state import AgentState, StateError, load_state, save_state, sealed, state_parts
+from node_anomaly_agent.state_lock import StateLock
 from node_anomaly_agent.threads import NO_THREAD, NO_THREAD_HINT, started
 
 SAVE_EVERY_S = 120.0
@@ -30,6 +31,7 @@ class StateKeeper:
 
     def __init__(self, directory: Path | None, clock: Clock, log: Log) -> None:
         self._directory = directory
+        self._lock = None if directory is None else StateLock(directory)
         self._clock = clock
         self._log = log
         self._writer: threading.Thread | None = None
@@ -43,6 +45,11 @@ class StateKeeper:
         if self._directory is None:
             self._log.warning("state is not kept: no directory is writable", hint="set --state.directory")
             return None
+        if self._lock is not None:
+            try:
+                self._lock.take()
+            except StateError as error:
+                self._failed(error)
         try:
             return load_state(self._directory)
         except StateError as error:
@@ -71,6 +78,8 @@ class StateKeeper:
         if self._writer is not None:
             self._writer.join(STOP_PATIENCE_S)
         self._collect()
+        if self._lock is not None and self._writer is None:
+            self._lock.release()
 
     def take_failures(self) -> list[str]:
         """The operations (`load`, `save`) that failed since the last call."""
@@ -106,6 +115,8 @@ class StateKeeper:
 
     def _write(self, directory: Path, parts: Sequence[bytes | memoryview]) -> None:
         try:
+            if self._lock is not None:
+                self._lock.take()  # at every save: the other agent may have ended meanwhile
             save_state(directory, sealed(parts))
         except StateError as error:
             self._write_error = error

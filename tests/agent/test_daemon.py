@@ -286,6 +286,30 @@ def test_a_state_that_cannot_be_saved_is_counted_and_logged_once(tmp_path):
     assert "state is saved again" in rig.log.events("info")
 
 
+def test_a_second_agent_leaves_the_state_of_the_first_alone_and_says_so(tmp_path):
+    first, second = (make_rig(first=make_candidate(), state=tmp_path) for _ in range(2))
+    first.daemon.start()
+    first.run_for(60)
+    second.daemon.start()
+    second.run_for(150)
+    _written(second)
+    assert second.daemon.snapshot.counters.state_failures["save"] >= 1
+    assert second.log.events("warning").count("state is not saved") == 1
+    _, _, fields = next(line for line in second.log.lines if line[1] == "state is not saved")
+    assert "another agent" in fields["error"]
+    assert "--state.directory" in fields["hint"]
+    first.daemon.stop()
+    second.run_for(150)
+    _written(second)
+    second.run_for(15)
+    assert "state is saved again" in second.log.events("info")
+
+
+def _written(rig) -> None:
+    if rig.daemon._parts.keeper._writer:
+        rig.daemon._parts.keeper._writer.join()
+
+
 def test_nowhere_to_save_is_said_and_nothing_else(tmp_path):
     rig = make_rig(first=make_candidate())
     rig.daemon.start()

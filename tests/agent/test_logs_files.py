@@ -266,6 +266,28 @@ def test_more_files_than_may_be_open_are_read_all_the_same(tmp_path):
     assert reader.source.follower.evictions > 0
 
 
+def test_a_file_that_was_rotated_does_not_make_room_for_its_successor_before_its_end_is_read(tmp_path):
+    """All of them are rotated at once, and no more may be open: whichever was closed is not looked at again."""
+    reader = Reader(lambda: follow(tmp_path, limits=Limits(open_files=3, survey_s=0.0)))
+    names = [tmp_path / f"{number}.log" for number in range(3)]
+    reader.tick()
+    for path in names:
+        path.write_bytes(b"before\n")
+    for _ in range(3):
+        reader.tick()
+    for path in names:
+        with path.open("ab") as file:
+            file.write(b"at the last moment\n")
+        path.rename(f"{path}.1")
+        path.write_bytes(b"after\n")
+    for _ in range(6):
+        reader.tick()
+    assert reader.data.count(b"after\n") == 3
+    assert b"at the last moment\n" in reader.data
+    assert reader.source.follower.truncations == 0
+    assert not reader.source.follower.refused
+
+
 def test_lines_written_while_the_agent_was_away_are_counted_as_late_and_not_looked_at(tmp_path, reader, log):
     log.write(b"seen\n")
     reader.tick()

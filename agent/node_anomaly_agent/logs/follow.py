@@ -71,6 +71,7 @@ class Follower:
         self.tails: dict[tuple[int, int], Tail] = {}
         self._parked: dict[tuple[int, int], Mark] = {}
         self._followed: set[tuple[int, int]] = set()
+        self._looking: Tail | None = None  # which is no candidate where one has to make room
         self._saved: list[Mark] = []
         self._globs: set[str] = set()
         self._next_survey = clock()
@@ -90,12 +91,16 @@ class Follower:
         self._followed = set(self.tails)  # in this refresh: what has to make room meanwhile is no news
         replaced: dict[str, str] = {}
         for tail in list(self.tails.values()):
+            if self.tails.get(tail.identity) is not tail:
+                continue  # one before it has a successor, for which this one had to make room: it is closed
+            self._looking = tail
             try:
                 self._refresh(tail, now, replaced)
             except OSError as error:  # a sick disk; the next survey tries again from the mark
                 self.refused[tail.path] = error
                 self._parked[tail.identity] = tail.mark()
                 self._drop(tail)
+        self._looking = None
         self._find_missed(replaced, self._looked_at, now, late=False)
         self._looked_at = looking_at
         if now >= self._next_survey:
@@ -308,7 +313,10 @@ class Follower:
 
     def _make_room(self) -> None:
         while len(self.tails) >= self._open_files:
-            longest = min(self.tails.values(), key=lambda tail: (tail.backlog > 0, tail.quiet_since))
+            others = [tail for tail in self.tails.values() if tail is not self._looking]
+            if not others:
+                return  # what was written to it before it was rotated is not read yet
+            longest = min(others, key=_reluctance)
             self.evictions += 1
             if not longest.adrift:
                 self._parked[longest.identity] = longest.mark()
@@ -322,6 +330,12 @@ class Follower:
     def by_backlog(self) -> Iterator[Tail]:
         """Those with something to read, the least first."""
         return iter(sorted((t for t in self.tails.values() if t.backlog > 0), key=lambda t: t.backlog))
+
+
+def _reluctance(tail: Tail) -> tuple[bool, bool, float]:
+    """How unwilling one is to close a file: of one that has lost its name, the rest would be lost, too."""
+    unread = tail.backlog > 0
+    return (unread and tail.adrift, unread, tail.quiet_since)
 
 
 def _is_gone(path: str) -> bool:
