@@ -267,7 +267,7 @@ def test_more_files_than_may_be_open_are_read_all_the_same(tmp_path):
 
 
 def test_a_file_that_was_rotated_does_not_make_room_for_its_successor_before_its_end_is_read(tmp_path):
-    """All of them are rotated at once, and no more may be open: whichever was closed is not looked at again."""
+    """All are rotated at once, and no more may be open: whichever was closed is not looked at again."""
     reader = Reader(lambda: follow(tmp_path, limits=Limits(open_files=3, survey_s=0.0)))
     names = [tmp_path / f"{number}.log" for number in range(3)]
     reader.tick()

@@ -158,6 +158,7 @@ GOOD = {"dataset": "web", "entity": "a", "path": "a.npz"}
     ("document", "said"),
     [
         pytest.param("{", "not JSON", id="no JSON"),
+        pytest.param("[" * 100_000, "not JSON", id="very deep"),
         pytest.param("[]", "expected a list of entities", id="nothing in it"),
         pytest.param([1], "entry 1 is no object", id="a number"),
         pytest.param([GOOD | {"entity": None}], "entry 1: entity is None", id="no entity"),

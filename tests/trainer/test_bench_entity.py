@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,6 +54,17 @@ def entries(tmp_path, **arrays):
     """Entries of a folder, one for each keyword, all of the data set web."""
     folder = {f"web/{name}": one for name, one in arrays.items()}
     return read_manifest(write_folder(tmp_path / "data", folder))
+
+
+def test_a_disk_that_cannot_take_the_scores_is_found_before_anything_is_trained(tmp_path, monkeypatch):
+    (entry,) = entries(tmp_path, one=server(1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(TrainingError, match=re.escape(f"{tmp_path}: 0.0 MB are free")):
+        bench_entity(entry, tmp_path, CONFIG, "x", (), _no_step)
+
+
+def _no_step(share, what):
+    raise AssertionError(f"{what} has begun")
 
 
 @pytest.fixture(scope="module")

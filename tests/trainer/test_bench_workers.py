@@ -43,6 +43,11 @@ def test_tasks_run_one_after_the_other_in_a_process_with_one_thread(tmp_path):
     assert not alive(first["pid"])
 
 
+def test_what_the_system_refuses_is_said_with_its_path_and_without_a_line_of_ours():
+    (refused,) = ended([Fail(OSError(28, "No space left on device", "/out/smd/a.csv"))], 1).values()
+    assert refused.error == "/out/smd/a.csv: No space left on device"
+
+
 def test_a_task_that_fails_or_dies_takes_no_other_with_it(tmp_path):
     tasks = [
         Fail(TrainingError("too short")),

@@ -30,13 +30,13 @@ def read(tmp_path):
     return reader
 
 
-def test_iso_times_unix_times_milliseconds_and_parquet_give_the_same_history(read):
+def test_iso_times_unix_times_down_to_nanoseconds_and_parquet_give_the_same_history(read):
     stamps = 1_700_000_100 + 15 * np.arange(4)
     rows = [f"n1,{value}" for value in (0.1, 0.2, 0.3, 0.4)]
     head = "timestamp,node,cpu_busy_ratio\n"
     texts = [
         [str(stamp) for stamp in stamps],
-        [str(stamp * 1000) for stamp in stamps],
+        *([str(stamp * parts) for stamp in stamps] for parts in (10**3, 10**6, 10**9)),
         [pd.Timestamp(stamp, unit="s").isoformat() for stamp in stamps],
         [pd.Timestamp(stamp, unit="s", tz="UTC").tz_convert("Europe/Paris").isoformat() for stamp in stamps],
     ]
@@ -52,6 +52,14 @@ def test_iso_times_unix_times_milliseconds_and_parquet_give_the_same_history(rea
         np.testing.assert_array_equal(history.timestamps, stamps)
         np.testing.assert_array_equal(history.values[:, 0, 0], [0.1, 0.2, 0.3, 0.4])
         assert history.nodes == ("n1",)
+
+
+def test_spaces_around_the_names_of_parquet_columns_are_no_part_of_them(read):
+    frame = pd.DataFrame({"timestamp ": [0, 15], " node": "a", " cpu_busy_ratio": [0.1, 0.2]})
+    history, notes = read(frame, name="data.parquet")
+    assert history.nodes == ("a",)
+    assert history.features == (FEATURES_BY_NAME["cpu_busy_ratio"],)
+    assert notes == []
 
 
 def test_gaps_and_empty_cells_stay_missing_and_order_does_not_matter(read):

@@ -87,6 +87,8 @@ def test_yaml_and_csv_files_say_the_same(tmp_path):
         "from,to,nodes,note\n2026-05-01T12:00:00Z,2026-05-01T13:00:00Z,a;b,disk\n1777636800,1777640400,,\n"
     )
     assert read_incidents(as_yaml) == read_incidents(as_csv)
+    as_csv.write_text(as_csv.read_text(), encoding="utf-8-sig")  # as a spreadsheet writes it
+    assert read_incidents(as_yaml) == read_incidents(as_csv)
     first, second = read_incidents(as_csv)
     assert replace(second, nodes=first.nodes, note=first.note) == first
 

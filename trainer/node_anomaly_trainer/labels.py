@@ -105,7 +105,7 @@ def guard_band(labels: NDArray[np.int8], ticks: int) -> NDArray[np.int8]:
 def _rows(path: Path, setting: str) -> Sequence[object]:
     hint = "a YAML list or a CSV with from, to, nodes, note"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin a CSV with a mark
         if path.suffix == ".csv":
             return _csv_rows(text, path)
         entries = yaml.safe_load(text)

@@ -94,7 +94,7 @@ def read_manifest(folder: Path) -> tuple[Entry, ...]:
         raise SourceError(
             f"{path}: {error.strerror}", f"name a folder with a {MANIFEST}; {FORMAT}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{path}: not JSON: {error}", FORMAT) from error
     if not isinstance(document, list) or not document:
         raise SourceError(f"{path}: expected a list of entities", FORMAT)

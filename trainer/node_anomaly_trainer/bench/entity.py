@@ -19,7 +19,7 @@ from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.windows import ticks_in
 from node_anomaly_trainer.bench.baselines import DETECTORS, baseline_scores
 from node_anomaly_trainer.bench.data import Entry, Series, load
-from node_anomaly_trainer.bench.files import scores_csv, scores_path, sha256
+from node_anomaly_trainer.bench.files import require_room, scores_csv, scores_path, sha256
 from node_anomaly_trainer.bench.lenders import borrow
 from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.plan import history_of, planned, values_of
@@ -59,6 +59,7 @@ def bench_entity(
     """Do one entity and leave its scores, those of the baselines, and its record under `out`."""
     forget(out, entry.dataset, entry.entity)
     series, label = load(entry)
+    require_room(out, (1 + len(DETECTORS)) * series.rows_in_file)
     borrowed = borrow(lenders) if lenders else None
     ours = score_series(series, config, borrowed, report)
     begun = time.monotonic()

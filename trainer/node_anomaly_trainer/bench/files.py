@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from node_anomaly_core.errors import TrainingError
 
 HIDDEN = "."
 """Names that begin so are ours: no dataset has one."""
 
 BASELINES = ".baselines"
 LABELS = ".labels"
+SCORE_BYTES = 25  # as text, with the end of its line
+RECORD_BYTES = 65_536
 
 
 def scores_csv(score: NDArray[np.floating]) -> bytes:
     """Scores (n,) as a column `score`, exactly; an empty cell where NaN."""
     cells = ["" if value != value else repr(value) for value in score.astype(np.float64).tolist()]  # noqa: PLR0124 - NaN alone differs from itself
     return "\n".join(["score", *cells, ""]).encode()
+
+
+def require_room(out: Path, scores: int) -> None:
+    """Raises TrainingError where so many scores do not fit in: better now than when all is computed."""
+    needed = RECORD_BYTES + SCORE_BYTES * scores
+    out.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise TrainingError(
+            f"{out}: {free / 1e6:.1f} MB are free, its scores take up to {needed / 1e6:.1f}",
+            "free space, and run the same command again",
+        )
 
 
 def sha256(content: bytes) -> str:

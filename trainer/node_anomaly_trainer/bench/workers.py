@@ -153,6 +153,9 @@ def _serve(connection: Connection) -> None:
             answer = ("ended", error.message, True)
         except BrokenPipeError:
             return  # nobody is there any more
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            answer = ("ended", f"{where}{error.strerror or error}", True)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other tasks go on and this one is named
             at = traceback.extract_tb(error.__traceback__)[-1]
             answer = ("ended", f"{type(error).__name__}: {error} ({at.filename}:{at.lineno})", False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from node_anomaly_trainer.progress import Note, Report
 
 TIMESTAMP, NODE, LABEL = "timestamp", "node", "label"
 LABELS = (ANOMALOUS, NORMAL, UNKNOWN)
-MILLISECONDS_FROM = 1e11  # unix seconds beyond the year 5000 are milliseconds
+MILLISECONDS_FROM = 1e11  # unix seconds beyond the year 5000 are milliseconds, and so on
 LARGEST_GRID = 400_000_000  # values; 3.2 GB
 SPARSEST_GRID = 50  # cells per row of the file
 _GATHERED = 0.5  # of 1, were all rows at the same place within their interval
@@ -95,7 +95,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     """The rows of a CSV or Parquet file that has a timestamp column. Raises SourceError."""
     hint = "the file needs a header row with timestamp, node, feature names and label"
     try:
-        frame = pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path)
+        frame = _read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path)
     except OSError as error:
         raise SourceError(
             f"{path}: {error.strerror or error}", "name an existing CSV or Parquet file"
@@ -115,12 +115,23 @@ def read_frame(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """With names as people mean them, and those of nodes as they stand there, `001` and `NA` too."""
-    written = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
-    header = [name.strip() for name in written]
-    if doubled := next((name for at, name in enumerate(header) if name in header[:at]), None):
+def _read_parquet(path: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(path)
+    return frame.set_axis(_names(map(str, frame.columns), path), axis="columns")
+
+
+def _names(written: Iterable[str], path: Path) -> list[str]:
+    """Of columns, as people mean them: without the spaces around them, each once. Raises SourceError."""
+    names = [name.strip() for name in written]
+    if doubled := next((name for at, name in enumerate(names) if name in names[:at]), None):
         raise SourceError(f"{path}: column {doubled!r} appears twice", "rename or drop one")
+    return names
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """With the names of nodes as they stand there, `001` and `NA` too."""
+    written = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
+    header = _names(written, path)
     if "" in header:
         raise SourceError(
             f"{path}: column {header.index('') + 1} has no name", "name or drop it; an index is not needed"
@@ -139,13 +150,13 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def timestamps_of(frame: pd.DataFrame, path: Path) -> NDArray[np.float64]:
-    """Unix seconds of each row, from numbers (s or ms), ISO 8601 text (UTC if no offset) or dates."""
+    """Unix seconds of each row, from numbers (s, ms, us or ns), ISO 8601 text (UTC if no offset) or dates."""
     column = frame[TIMESTAMP]
     dates = pd.api.types.is_datetime64_any_dtype(column)
     numbers = None if dates else pd.to_numeric(column, errors="coerce")
     if numbers is not None and numbers.notna().mean() >= 0.5:
         times = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-        if np.nanmedian(np.abs(times)) > MILLISECONDS_FROM:
+        while np.nanmedian(np.abs(times)) > MILLISECONDS_FROM:  # or micro- and nanoseconds
             times = times / 1000.0
     else:
         text = column if dates else column.astype(str)
