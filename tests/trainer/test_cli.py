@@ -92,6 +92,25 @@ def test_help_names_the_exit_codes(trainer):
     assert "0 accepted and published, 3 rejected by the gate, 1 failed, 2 wrong usage" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--config", "gone.yml"], ["rollback"], ["bundle", "show", "gone"]]
+)
+def test_what_trains_nothing_does_not_wait_for_what_trains_to_be_imported(tmp_path, arguments):
+    """Three seconds of a person at night who types `anomaly-trainer rollback`."""
+    script = tmp_path / "watched.py"
+    script.write_text(
+        "import atexit, sys\n"
+        "heavy = {'sklearn', 'scipy', 'pandas', 'tensorflow', 'matplotlib', 'mlflow'}\n"
+        "atexit.register(lambda: sys.stdout.write(f'heavy: {sorted(heavy & set(sys.modules))}'))\n"
+        "from node_anomaly_trainer.cli import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.endswith("heavy: []")
+
+
 def test_without_the_extra_packages_it_says_how_to_get_them(trainer, tmp_path):
     """A node installs the same wheel without the trainer's dependencies."""
     script = tmp_path / "bare.py"

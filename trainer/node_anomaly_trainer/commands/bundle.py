@@ -12,7 +12,7 @@ import typer
 
 from node_anomaly_trainer.bundle_words import describe, differences, open_bundle
 from node_anomaly_trainer.commands.common import Output, OutputOption, exits
-from node_anomaly_trainer.report.record import moment
+from node_anomaly_trainer.moment import moment
 
 bundle_app = typer.Typer(help="What is in a bundle, and what two differ in.", no_args_is_help=True)
 DIFFERENT = 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from node_anomaly_trainer.candidate import Parts
 from node_anomaly_trainer.dataset import ANOMALOUS, History, coverage
 from node_anomaly_trainer.forecast_figures import ForecastFigures
 from node_anomaly_trainer.labels import runs
+from node_anomaly_trainer.moment import moment
 
 MOST_GAPS = 20
 SHORTEST_GAP_TICKS = 10
@@ -216,8 +216,3 @@ def _difference(what: str, now: Sequence[str], before: Sequence[str]) -> list[st
 def _few(names: Sequence[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def moment(seconds: float) -> str:
-    """ISO 8601 in UTC, to the minute."""
-    return f"{datetime.fromtimestamp(float(seconds), UTC):%Y-%m-%d %H:%M}Z"

@@ -14,12 +14,12 @@ from node_anomaly_trainer.config import ReportConfig
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.fitting import TAUGHT_BY
 from node_anomaly_trainer.models.lstm import LSTMModel
+from node_anomaly_trainer.moment import moment
 from node_anomaly_trainer.report.record import (
     RunRecord,
     changes,
     coverage_picture,
     distributions,
-    moment,
     summarise_data,
 )
 from node_anomaly_trainer.report.write import Artifacts, write_report
