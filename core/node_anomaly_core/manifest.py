@@ -22,6 +22,7 @@ from node_anomaly_core.witnesses import Witness
 
 FORMAT_VERSION = 1
 MAX_FEATURES = 512
+LONGEST_FEATURE_NAME = 100
 MAX_NODES = 2_000
 MAX_WITNESSES = 4
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.1, 3_600.0
@@ -205,7 +206,7 @@ def _shown(value: object) -> bool:
 
 def _feature(item: Reader) -> Feature:
     return Feature(
-        name=item.text("name", 100),
+        name=item.text("name", LONGEST_FEATURE_NAME),
         unit=item.text("unit", 40),
         help=item.text("help", 500),
         group=item.text("group", 40),

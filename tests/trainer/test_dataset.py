@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.features import CATALOGUE
-from node_anomaly_trainer.dataset import History, coverage, require_trainable
+from node_anomaly_trainer.dataset import History, coverage, least_ticks, require_trainable
 
 
 def history(ticks: int = 20, nodes: int = 2, features: int = 3) -> History:
@@ -99,12 +99,27 @@ def test_a_complete_history_has_nothing_to_report():
         pytest.param(history(20, 2, 0), "holds no feature", id="no features"),
         pytest.param(with_values(np.full((20, 2, 3), np.nan)), "not one sample", id="all missing"),
         pytest.param(history(20), "20 ticks with samples, 1000 are needed", id="too short"),
+        pytest.param(
+            replace(history(1000), nodes=("a", "b\n")), r"a node 'b\\n', and a bundle holds", id="odd node"
+        ),
+        pytest.param(
+            replace(history(1000, 1, 1), features=(replace(history(1, 1, 1).features[0], name="x" * 101),)),
+            "a feature 'xx",
+            id="long name",
+        ),
+        pytest.param(history(1000, 2001, 1), "of 2,001 nodes, a bundle holds 2,000", id="too many nodes"),
     ],
 )
 def test_history_that_cannot_be_trained_on_says_why_and_what_to_do(broken, said):
     with pytest.raises(TrainingError, match=said) as caught:
         require_trainable(broken, 1000)
     assert caught.value.hint
+
+
+def test_a_node_alone_needs_a_longer_range_for_the_calibration():
+    assert least_ticks(1, 0.75) == 1600
+    assert least_ticks(2, 0.75) == least_ticks(300, 0.75) == 1000
+    assert least_ticks(1, 0.95) == 8000
 
 
 def test_one_node_with_constant_and_missing_columns_is_allowed_and_reported():

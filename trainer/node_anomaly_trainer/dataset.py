@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.calibration import ENOUGH_TICKS
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.features import Feature
+from node_anomaly_core.manifest import LONGEST_FEATURE_NAME, MAX_FEATURES, MAX_NODES
 
 NORMAL, ANOMALOUS, UNKNOWN = 0, 1, -1
 
@@ -161,12 +164,18 @@ def coverage(history: History) -> Coverage:
     return Coverage(history.nodes, history.feature_names, missing, lowest == highest)
 
 
+def least_ticks(nodes: int, fit_fraction: float) -> int:
+    """What a run needs of a range that so many nodes were there for; one alone has to fill the calibration."""
+    calibrating = (1.0 - fit_fraction) / 2.0
+    return max(MINIMUM_TICKS, math.ceil(ENOUGH_TICKS / max(nodes, 1) / calibrating))
+
+
 def require_trainable(history: History, minimum_ticks: int) -> Coverage:
     """The coverage of a history that can be trained on.
 
     One node is enough, and constant or absent features are allowed: they are reported by
     `Coverage.lines()`. Raises TrainingError, saying which, if there is no tick, no node, no feature, no
-    sample at all, or fewer than `minimum_ticks` ticks with a sample.
+    sample at all, fewer than `minimum_ticks` ticks with a sample, or what no bundle can hold.
     """
     source = history.origin.get("source", "the source")
     if not history.nodes:
@@ -190,7 +199,33 @@ def require_trainable(history: History, minimum_ticks: int) -> Coverage:
             f"at an interval of {history.interval_s:g} s)",
             "read a longer range, use a shorter interval, or wait until there is as much history",
         )
+    _require_a_bundle_holds(history)
     return coverage(history)
+
+
+def _require_a_bundle_holds(history: History) -> None:
+    """Said now, and not by the manifest after everything was fitted."""
+    if len(history.nodes) > MAX_NODES:
+        raise TrainingError(
+            f"the history is of {len(history.nodes):,} nodes, a bundle holds {MAX_NODES:,}",
+            "train groups of like nodes apart: choose them by matchers, publish each to a directory of its own",
+        )
+    if len(history.features) > MAX_FEATURES:
+        raise TrainingError(
+            f"the history has {len(history.features)} features, a bundle holds {MAX_FEATURES}",
+            "leave some out: name those to keep under features",
+        )
+    for what, names, longest in (
+        ("node", history.nodes, None),
+        ("feature", history.feature_names, LONGEST_FEATURE_NAME),
+    ):
+        for name in names:
+            if not name.isprintable() or (longest is not None and not 0 < len(name) <= longest):
+                limit = "" if longest is None else f" of 1 to {longest} characters"
+                raise TrainingError(
+                    f"the history has a {what} {name[:60]!r}, and a bundle holds printable names{limit}",
+                    f"rename that {what}",
+                )
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from node_anomaly_core.errors import AnomalyError, SourceError
 from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import TrainConfig
-from node_anomaly_trainer.dataset import MINIMUM_TICKS
+from node_anomaly_trainer.dataset import MINIMUM_TICKS, least_ticks
 from node_anomaly_trainer.exclusions import selector
 from node_anomaly_trainer.sources import wanted_features
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi, Series
@@ -128,7 +128,8 @@ class _Server:
                     "run the query in the server's own page and correct promql, or remove the feature",
                 )
         first = next((feature for feature in features if nodes[feature.name]), None)
-        yield self._reach(f"count({self._query(first)})" if first else f"count({seen_by_agents})")
+        ticks = least_ticks(most, self._config.training.fit_fraction) if most else MINIMUM_TICKS
+        yield self._reach(f"count({self._query(first)})" if first else f"count({seen_by_agents})", ticks)
 
     def exclusions(self) -> Iterator[Check]:
         """Which of the metrics that exclusions are read from the server has; none of them is needed."""
@@ -148,19 +149,19 @@ class _Server:
             told += f"; not in the range: {', '.join(lacks)}, which excludes nothing"
         yield Check("exclusions", OK, told)
 
-    def _reach(self, query: str) -> Check:
+    def _reach(self, query: str, ticks: int) -> Check:
         start = self._end - self._prometheus.range
         points = self._over_range(query)
         first = min(
             (float(series["values"][0][0]) for series in points if series["values"]), default=self._end
         )
         told = f"history from {_iso(first)} to {_iso(self._end)}"
-        needed = MINIMUM_TICKS * self._config.interval
+        needed = ticks * self._config.interval
         if self._end - first < needed:
             return Check(
                 "retention",
                 PROBLEM,
-                f"{told}; a run needs {needed / 3600.0:.1f} h ({MINIMUM_TICKS} ticks of "
+                f"{told}; a run needs {needed / 3600.0:.1f} h ({ticks} ticks of "
                 f"{self._config.interval:g} s)",
                 "wait until there is as much, or read another server; --source synthetic needs none",
             )
