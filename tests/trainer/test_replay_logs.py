@@ -147,3 +147,12 @@ def test_packed_garbage_is_refused(tmp_path):
     file.write_bytes(b"not gzip")
     with pytest.raises(SourceError, match="gz"):
         list(read_lines(file))
+
+
+def test_a_line_that_is_decades_early_is_named_at_once(tmp_path):
+    """A host that began to log before its clock was set."""
+    log = tmp_path / "app.log"
+    log.write_text("1980-01-01T00:00:00Z booting\n2026-05-01T12:00:00Z ready\n")
+    with pytest.raises(SourceError, match=r"1980-01-01 00:00Z the next is of 2026-05-01 12:00Z") as caught:
+        replay_logs([log], "n", 15.0)
+    assert "whose times are wrong" in caught.value.hint

@@ -165,7 +165,7 @@ def coverage(history: History) -> Coverage:
 
 
 def least_ticks(nodes: int, fit_fraction: float) -> int:
-    """What a run needs of a range that so many nodes were there for; one alone has to fill the calibration."""
+    """What a run needs where there are so many nodes; one alone has to fill the calibration."""
     calibrating = (1.0 - fit_fraction) / 2.0
     return max(MINIMUM_TICKS, math.ceil(ENOUGH_TICKS / max(nodes, 1) / calibrating))
 
@@ -208,7 +208,7 @@ def _require_a_bundle_holds(history: History) -> None:
     if len(history.nodes) > MAX_NODES:
         raise TrainingError(
             f"the history is of {len(history.nodes):,} nodes, a bundle holds {MAX_NODES:,}",
-            "train groups of like nodes apart: choose them by matchers, publish each to a directory of its own",
+            "train groups of like nodes apart, chosen by matchers, each published to its own directory",
         )
     if len(history.features) > MAX_FEATURES:
         raise TrainingError(

@@ -16,6 +16,7 @@ from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import FeatureEvaluator
 from node_anomaly_core.log_counters import LogCounters
 from node_anomaly_trainer.log_lines import LogLine, read_lines
+from node_anomaly_trainer.moment import moment
 
 LOG_FEATURES = tuple(feature for feature in CATALOGUE if feature.group == "logs")
 RATE_TICKS = 4
@@ -55,9 +56,17 @@ def _ticks(lines: Iterator[LogLine], interval_s: float) -> Iterator[tuple[float,
     end: float | None = None
     taken: list[LogLine] = []
     count = 0
+    before = 0.0
     for line in lines:
         if end is None:
             end = (line.time // interval_s + 1) * interval_s
+        elif line.time - end > MAX_TICKS * interval_s:  # known at once: not after as many empty ticks
+            raise SourceError(
+                f"after a line of {moment(before)} the next is of {moment(line.time)}, more than "
+                f"{MAX_TICKS:,} ticks later",
+                "leave out the file whose times are wrong, or choose a longer --interval",
+            )
+        before = line.time
         while line.time >= end:
             yield end, taken
             end, taken, count = end + interval_s, [], count + 1

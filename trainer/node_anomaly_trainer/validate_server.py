@@ -161,8 +161,7 @@ class _Server:
             return Check(
                 "retention",
                 PROBLEM,
-                f"{told}; a run needs {needed / 3600.0:.1f} h ({ticks} ticks of "
-                f"{self._config.interval:g} s)",
+                f"{told}; a run needs {needed / 3600.0:.1f} h ({ticks} ticks of {self._config.interval:g} s)",
                 "wait until there is as much, or read another server; --source synthetic needs none",
             )
         late = first - start
