@@ -146,9 +146,9 @@ def build() -> dashboard.Dashboard:
             "All features",
             "Value, expectation and share of the score of every feature, now. A name opens it above.",
             [
-                Query(f"sum by (feature) (anomaly_feature_value{{{NODES}}})"),
-                Query(f"sum by (feature) (anomaly_feature_expected{{{NODES}}})"),
-                Query(f"sum by (feature) (anomaly_feature_contribution_ratio{{{NODES}}})"),
+                Query(f"max by (feature) (anomaly_feature_value{{{NODES}}})"),
+                Query(f"max by (feature) (anomaly_feature_expected{{{NODES}}})"),
+                Query(f"max by (feature) (anomaly_feature_contribution_ratio{{{NODES}}})"),
             ],
             [
                 Column("feature", "Feature", link=to_feature("__value.text")),

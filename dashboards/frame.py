@@ -86,5 +86,6 @@ def frame(uid: str, description: str, *, one_node: bool = False) -> dashboard.Da
     read = dashboard.DashboardLink("Runbooks").type(types.DashboardLinkType.LINK).url(runbooks())
     page = page.link(read.target_blank(True).icon("doc"))
     page = page.annotation(mark("Episodes", f"anomaly_agent_episode_open{{{NODES}}} == 1", "red"))
-    changed = f"changes(anomaly_agent_bundle_last_reload_success_timestamp_seconds{{{NODES}}}[2m]) > 0"
+    # Not the time of the last reload, which every restart sets anew.
+    changed = f"changes(anomaly_model_trained_timestamp_seconds{{{NODES}}}[2m]) > 0"
     return page.annotation(mark("Bundle changes", changed, "blue"))

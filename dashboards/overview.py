@@ -17,6 +17,7 @@ from dashboards.panels import (
     number,
     rows,
     runbooks,
+    setting,
     states,
     to_node,
 )
@@ -140,7 +141,7 @@ def build() -> dashboard.Dashboard:
             Query(f"job:anomaly_episodes_budget:ratio{{{JOBS}}}", "{{job}}"),
             unit="none",
             width=8,
-            line=(3, RED),
+            line=(float(setting("budget_times")), RED),
         ),
         states(
             "Nodes in alarm",

@@ -70,13 +70,13 @@ def link(title: str, url: str) -> dashboard.DashboardLink:
 
 def to_node(instance: str) -> dashboard.DashboardLink:
     """Leads from a node's name to the node; `instance` is how Grafana finds the name."""
-    kept = "var-datasource=${datasource}&var-job=$job&${__url_time_range}"
+    kept = "var-datasource=${datasource}&${job:queryparam}&${__url_time_range}"
     return link("Open this node", f"/d/node-anomaly-detection?var-instance=${{{instance}}}&{kept}")
 
 
 def to_feature(feature: str) -> dashboard.DashboardLink:
     """Leads from a feature's name to its graphs."""
-    kept = "var-datasource=${datasource}&var-job=$job&var-instance=$instance&${__url_time_range}"
+    kept = "var-datasource=${datasource}&${job:queryparam}&var-instance=$instance&${__url_time_range}"
     return link("Open this feature", f"/d/node-anomaly-detection?var-feature=${{{feature}}}&{kept}")
 
 
@@ -253,7 +253,11 @@ def states(title: str, description: str, query: Query, *, width: int = 24) -> st
     )
 
 
+def setting(name: str) -> str:
+    """A value of rules/settings.yml, so that a line in a picture is where the alert begins."""
+    return str(yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))[name])
+
+
 def runbooks() -> str:
     """Where docs/runbooks/ is served, as the rules say it."""
-    address: str = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))["runbooks"]
-    return address
+    return setting("runbooks")

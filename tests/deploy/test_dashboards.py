@@ -42,7 +42,7 @@ VALUES = {
     "$feature": "cpu_busy_ratio",
 }
 TICK_S = 0.5
-BUNDLE_CHANGED = "changes(anomaly_agent_bundle_last_reload_success_timestamp_seconds[2m]) > 0"
+BUNDLE_CHANGED = "changes(anomaly_model_trained_timestamp_seconds[2m]) > 0"
 ALARM = 'ALERTS{alertname="NodeAnomalousWithSymptom",alertstate="firing"}'
 
 
@@ -220,9 +220,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Service]:
             rig.prometheus(folder / "prometheus", jobs, "500ms", rules=rules) as prometheus,
         ):
             try:
-                rig.wait_for_query(
-                    prometheus, "anomaly_agent_bundle_last_reload_success_timestamp_seconds", 180.0
-                )
+                rig.wait_for_query(prometheus, "anomaly_model_trained_timestamp_seconds", 180.0)
                 tree.publish(better, begun - 1.0)  # only now is there a change that Prometheus can see
                 rig.wait_for_query(prometheus, BUNDLE_CHANGED, 180.0)
                 rig.wait_for_query(prometheus, "anomaly_score < 1", 180.0)

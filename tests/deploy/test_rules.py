@@ -29,6 +29,30 @@ def rules_of(name: str) -> list[dict[str, Any]]:
 ALERTS = {rule["alert"]: rule for rule in rules_of("alerts.yml")}
 
 
+CLUSTERS = """
+rule_files: [recording.yml, alerts.yml]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - series: anomaly_score{job="anomaly-agent",instance="node-1",cluster="a"}
+        values: 3x20
+      - series: >-
+          anomaly_feature_value{job="anomaly-agent",instance="node-1",cluster="b",
+          feature="filesystem_fullest_ratio"}
+        values: 1x20
+      - series: anomaly_agent_quiet{job="anomaly-agent",instance="node-1",cluster="b"}
+        values: 1x20
+    alert_rule_test:
+      - {eval_time: 4m, alertname: NodeAnomalousWithSymptom, exp_alerts: []}
+    promql_expr_test:
+      - expr: job:anomaly_nodes_in_alarm:sum
+        eval_time: 4m
+        exp_samples:
+          - {labels: 'job:anomaly_nodes_in_alarm:sum{job="anomaly-agent",cluster="a"}', value: 1}
+"""
+
+
 def run(*command: str | Path) -> str:
     """What the command printed; the test fails with it if the command does."""
     done = subprocess.run(
@@ -180,10 +204,28 @@ class TestSettings:
         }
         assert urls == {f"https://wiki.example.org/runbooks/{name}.md" for name in ALERTS}
 
+    def test_nodes_of_several_clusters_are_told_apart_by_two_settings(self, tmp_path: Path) -> None:
+        """Of one name in two clusters, one is in alarm and the other is quiet and full: nobody is woken."""
+        several = ("--set", "node_labels=job, instance, cluster", "--set", "fleet_labels=job, cluster")
+        run(sys.executable, rig.REPOSITORY / "scripts" / "rules.py", *several, "--output", tmp_path)
+        (tmp_path / "clusters.yml").write_text(CLUSTERS)
+        run(rig.need(rig.PROMTOOL), "test", "rules", tmp_path / "clusters.yml")
+
     @pytest.mark.parametrize("script", ["rules.py", "kubernetes_rules.py"])
     @pytest.mark.parametrize(
         ("change", "said"),
-        [("runbook=x", "does not have runbook: did you mean runbooks?"), ("runbooks", "expected NAME=VALUE")],
+        [
+            ("runbook=x", "does not have runbook: did you mean runbooks?"),
+            ("runbooks", "expected NAME=VALUE"),
+            ("alarm=abc", "expected a number without a unit"),
+            ("fleet_share=20%", "expected a number without a unit"),
+            ("evaluate=30", "expected a duration"),
+            ("budget=0", "expected more than 0"),
+            ("job=a|b", "expected the name of one job"),
+            ("group_label=node-role", "expected the name of a label"),
+            ("runbooks=https://wiki.example.org/", "without a slash at its end"),
+            ("node_labels=instance", "expected names of labels"),
+        ],
     )
     def test_a_change_of_no_setting_is_refused(
         self, script: str, change: str, said: str, tmp_path: Path
