@@ -125,3 +125,15 @@ def test_another_fleet_and_another_node_are_not_held_back(alertmanager: rig.Serv
         {"alertname": "AnomalyPipelineErrors", "severity": "warning", "instance": "d"},
     )
     assert held == {"NodeAnomalous a", "AnomalyPipelineErrors c"}
+
+
+def test_the_fleet_of_one_cluster_holds_nothing_back_in_another(alertmanager: rig.Service) -> None:
+    suffers = {"alertname": "NodeAnomalousWithSymptom", "severity": "critical"}
+    held = inhibited(
+        alertmanager,
+        "clusters",
+        {"alertname": "FleetAnomalousWithSymptoms", "severity": "critical", "cluster": "a"},
+        suffers | {"instance": "db-1", "cluster": "a"},
+        suffers | {"instance": "db-2", "cluster": "b"},
+    )
+    assert held == {"NodeAnomalousWithSymptom db-1"}
