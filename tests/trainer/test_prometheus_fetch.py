@@ -78,6 +78,15 @@ def fetched(fleet, tmp_path_factory):
     return done, notes, directory
 
 
+def test_what_is_too_much_is_known_before_any_of_it_is_read(fleet, tmp_path):
+    def refuse(nodes, ticks, features):
+        raise SourceError(f"{nodes} nodes, {ticks > 0}, {features}")
+
+    with pytest.raises(SourceError, match=rf"^\d+ nodes, True, {len(FEATURES)}$"):
+        fill_cache(config_of(fleet), FEATURES, STEP, tmp_path, ignore_report, print, admit=refuse)
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
 def test_what_agents_saw_is_preferred_and_node_exporter_fills_in(fetched):
     done, notes, _ = fetched
     origin = {one.feature.name: one.source for one in done.survey.wanted}

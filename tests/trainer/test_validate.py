@@ -50,6 +50,7 @@ def test_a_server_that_has_everything_passes_line_by_line(checked, server):
     assert {name: check.status for name, check in checks.items()} == dict.fromkeys(
         [
             "configuration",
+            "memory",
             "prometheus",
             "clock",
             "scrapes",

@@ -116,6 +116,8 @@ class TrainingConfig:
     seed: Annotated[int, Bounds(0, 2**31 - 1)] = 7
     faults_per_node_day: Annotated[float, Bounds(0.1, 100.0)] = 12.0
     """How many faults are injected into a copy of the history, to label ticks for the Random Forest."""
+    check_memory: bool = True
+    """Whether a history that is too large for this machine's memory is refused before it is read."""
 
 
 @dataclass(frozen=True, slots=True)

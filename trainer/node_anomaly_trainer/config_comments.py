@@ -39,6 +39,7 @@ COMMENTS: Mapping[str, str] = {
     "training.fit_fraction": "first part of the range is learnt, the rest calibrates and judges",
     "training.seed": "the same seed and history give the same models",
     "training.faults_per_node_day": "injected into a copy of the history: lessons and exam",
+    "training.check_memory": "refuse what this machine's memory cannot hold before it is read",
     "labels": "what is known about real incidents",
     "labels.incidents": "YAML or CSV file: from, to, nodes, note",
     "labels.guard": "this close to an incident a tick is neither normal nor anomalous",

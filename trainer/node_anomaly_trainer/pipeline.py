@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,13 @@ from node_anomaly_trainer.fitting import LabelledRows, fit
 from node_anomaly_trainer.forecast_figures import ForecastFigures, forecast_figures
 from node_anomaly_trainer.forecast_skill import with_forecast
 from node_anomaly_trainer.labelling import Labelled, label
+from node_anomaly_trainer.memory import allowed_bytes, require_memory
 from node_anomaly_trainer.production import in_production
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.report.run import Artifacts, write_run
 from node_anomaly_trainer.run_metrics import TimedProgress, tell, told_when_it_fails
 from node_anomaly_trainer.sources import disturbed, fetch
+from node_anomaly_trainer.sources.admission import admit_any
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,10 @@ def train(config: TrainConfig, progress: Progress, *, deploy: bool = True) -> Tr
 def _run(config: TrainConfig, progress: Progress, *, deploy: bool) -> TrainingReport:
     begun = time.monotonic()
     require(config)
+    admit = partial(require_memory, allowed=allowed_bytes()) if config.training.check_memory else admit_any
     with progress.phase("history") as report:
-        history = fetch(config, report, progress.note)
+        history = fetch(config, report, progress.note, admit)
+    admit(len(history.nodes), history.ticks, len(history.features))
     notes = require_trainable(history, MINIMUM_TICKS).lines()
     labelled = labelled_history(history, config, progress)
     notes += labelled.lines

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from node_anomaly_core.errors import AnomalyError, SourceError
+from node_anomaly_core.errors import AnomalyError, SourceError, TrainingError
 from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import MINIMUM_TICKS, least_ticks
 from node_anomaly_trainer.exclusions import selector
+from node_anomaly_trainer.memory import allowed_bytes, needed_bytes, require_memory
 from node_anomaly_trainer.sources import wanted_features
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi, Series
 from node_anomaly_trainer.sources.wanted import RATE_WINDOW_INTERVALS
@@ -127,6 +128,8 @@ class _Server:
                     f"its query gives nothing: {self._query(query)}",
                     "run the query in the server's own page and correct promql, or remove the feature",
                 )
+        if most and self._config.training.check_memory:
+            yield self._memory(most, len(features))
         first = next((feature for feature in features if nodes[feature.name]), None)
         ticks = least_ticks(most, self._config.training.fit_fraction) if most else MINIMUM_TICKS
         yield self._reach(f"count({self._query(first)})" if first else f"count({seen_by_agents})", ticks)
@@ -148,6 +151,16 @@ class _Server:
         if lacks:
             told += f"; not in the range: {', '.join(lacks)}, which excludes nothing"
         yield Check("exclusions", OK, told)
+
+    def _memory(self, nodes: int, features: int) -> Check:
+        """Whether as many nodes as are there now could be trained on here."""
+        ticks = int(self._prometheus.range // self._config.interval)
+        try:
+            require_memory(nodes, ticks, features, allowed_bytes())
+        except TrainingError as error:
+            return Check("memory", PROBLEM, error.message.removeprefix("memory: "), error.hint)
+        needed = needed_bytes(nodes, ticks, features) / 2**30
+        return Check("memory", OK, f"{nodes} nodes and {ticks:,} ticks take about {needed:.1f} GiB")
 
     def _reach(self, query: str, ticks: int) -> Check:
         start = self._end - self._prometheus.range

@@ -9,12 +9,17 @@ from node_anomaly_trainer.dataset import History
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.own_features import known_features, wanted_features
 from node_anomaly_trainer.progress import Note, Report, ignore_report
+from node_anomaly_trainer.sources.admission import Admit, admit_any
 
 __all__ = ["disturbed", "fetch", "wanted_features"]
 
 
-def fetch(config: TrainConfig, report: Report, note: Note) -> History:
-    """The history that the configuration asks for. Raises SourceError or ConfigError."""
+def fetch(config: TrainConfig, report: Report, note: Note, admit: Admit = admit_any) -> History:
+    """The history that the configuration asks for.
+
+    `admit` hears how many nodes, ticks and features it will have, where that is known before it is read.
+    Raises SourceError or ConfigError, and what `admit` raises.
+    """
     # Each source is imported when it is asked for: pandas and an HTTP client are slow to load.
     source, interval_s = config.source, config.interval
     features = wanted_features(config)
@@ -26,7 +31,7 @@ def fetch(config: TrainConfig, report: Report, note: Note) -> History:
     if source.type == "prometheus":
         from node_anomaly_trainer.sources.prometheus import read_prometheus
 
-        return read_prometheus(source.prometheus, features, interval_s, report, note)
+        return read_prometheus(source.prometheus, features, interval_s, report, note, admit=admit)
     from node_anomaly_trainer.sources.synthetic import read_synthetic
 
     return read_synthetic(source.synthetic, features, interval_s, config.training.seed, report)

@@ -23,6 +23,7 @@ from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import PrometheusConfig
 from node_anomaly_trainer.dataset import UNKNOWN, History
 from node_anomaly_trainer.progress import Note, Report
+from node_anomaly_trainer.sources.admission import Admit, admit_any
 from node_anomaly_trainer.sources.cache import Cache, Day, days
 from node_anomaly_trainer.sources.choose_route import choose_route
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi
@@ -82,6 +83,8 @@ def read_prometheus(
     note: Note,
     now: float | None = None,
     backoff_s: float = BACKOFF_S,
+    *,
+    admit: Admit = admit_any,
 ) -> History:
     """History of every instance that matches; each is a node, labels are all unknown.
 
@@ -89,9 +92,10 @@ def read_prometheus(
     or holds no series at all; then what was read stays in `config.cache`, if there is one.
     """
     if config.cache:
-        return _history(config, features, interval_s, report, note, now, backoff_s, Path(config.cache))
-    with tempfile.TemporaryDirectory(prefix="anomaly-history-") as directory:
-        return _history(config, features, interval_s, report, note, now, backoff_s, Path(directory))
+        directory = Path(config.cache)
+        return _history(config, features, interval_s, report, note, now, backoff_s, directory, admit)
+    with tempfile.TemporaryDirectory(prefix="anomaly-history-") as scratch:
+        return _history(config, features, interval_s, report, note, now, backoff_s, Path(scratch), admit)
 
 
 def _history(
@@ -103,8 +107,9 @@ def _history(
     now: float | None,
     backoff_s: float,
     directory: Path,
+    admit: Admit,
 ) -> History:
-    fetched = fill_cache(config, features, interval_s, directory, report, note, now, backoff_s)
+    fetched = fill_cache(config, features, interval_s, directory, report, note, now, backoff_s, admit=admit)
     span = fetched.span
     nodes = tuple(fetched.survey.instances)
     values = np.full((span.ticks, len(nodes), len(features)), np.nan)
@@ -148,8 +153,13 @@ def fill_cache(
     note: Note,
     now: float | None = None,
     backoff_s: float = BACKOFF_S,
+    *,
+    admit: Admit = admit_any,
 ) -> Fetched:
-    """Read what the cache in `directory` lacks of the configured range. Raises SourceError."""
+    """Read what the cache in `directory` lacks of the configured range.
+
+    `admit` hears how much it will be before anything is read. Raises SourceError, and what `admit` raises.
+    """
     whole_span(config, interval_s, now=0.0)  # refuses an odd interval before the server is asked
     begun = time.monotonic()
     stopped = threading.Event()
@@ -165,6 +175,7 @@ def fill_cache(
         found = survey(apis(), config, features, span, note)
         counted = ", ".join(f"{number} {origin}" for origin, number in origins(found).items())
         note(f"{len(found.instances)} nodes; {counted}")
+        admit(len(found.instances), span.ticks, len(features))
         jobs = list(_jobs(cache, found, span, config.matchers, None))
         route: Route | None = None
         samples = 0

@@ -1,0 +1,102 @@
+"""A run that this machine's memory cannot hold is refused before anything is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from node_anomaly_core.errors import TrainingError
+from node_anomaly_trainer import pipeline
+from node_anomaly_trainer.config import TrainConfig, TrainingConfig
+from node_anomaly_trainer.memory import allowed_bytes, needed_bytes, require_memory
+from node_anomaly_trainer.progress import SilentProgress
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(("nodes", "days", "peak_mib"), [(50, 14, 6100), (20, 7, 2221)])
+def test_the_estimate_is_what_a_run_was_measured_to_take(nodes, days, peak_mib):
+    """bench/README.md, Pipeline: 60 features, a tick of a minute."""
+    assert needed_bytes(nodes, days * 1440, 60) / 2**20 == pytest.approx(peak_mib, rel=0.05)
+
+
+def test_what_does_not_fit_is_refused_with_the_part_that_does():
+    require_memory(50, 20_160, 60, 8 * GIB)
+    with pytest.raises(
+        TrainingError, match=r"300 nodes, 80,640 ticks and 60 features take about 115"
+    ) as caught:
+        require_memory(300, 80_640, 60, 16 * GIB)
+    assert "read 13 % of it" in caught.value.hint
+    require_memory(300 * 13 // 100, 80_640, 60, 16 * GIB)
+    with pytest.raises(TrainingError) as caught:
+        require_memory(1, 1000, 60, 0.5 * GIB)
+    assert caught.value.hint.startswith("give it more memory")
+
+
+def host(root, available_kb, swap_kb, cgroup="0::/\n", **limits):
+    """A root with these files; `limits` are by the folder of the cgroup."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(
+        f"MemTotal: 64000000 kB\nMemAvailable:   {available_kb} kB\nSwapFree: {swap_kb} kB\n"
+    )
+    (root / "proc/self/cgroup").write_text(cgroup)
+    for path, limit in limits.items():
+        file = root / "sys/fs/cgroup" / path.replace("__", "/").replace("_max", ".max")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{limit}\n")
+    return root
+
+
+def test_allowed_is_what_the_host_has_left(tmp_path):
+    assert allowed_bytes(host(tmp_path, 1_000_000, 24_000, memory_max="max")) == 1024 * 1_024_000
+
+
+def test_the_narrowest_cgroup_around_the_process_counts(tmp_path):
+    inside = "0::/system.slice/anomaly-trainer.service\n"
+    root = host(
+        tmp_path,
+        32_000_000,
+        0,
+        inside,
+        system__memory_max=1,
+        **{"system.slice__memory_max": 8 * GIB, "system.slice__anomaly-trainer.service__memory_max": "max"},
+    )
+    assert allowed_bytes(root) == 8 * GIB
+
+
+def test_the_older_cgroups_are_heard_too(tmp_path):
+    root = host(tmp_path, 32_000_000, 0, "9:cpu,cpuacct:/x\n4:memory:/kubepods/pod1\n")
+    limit = root / "sys/fs/cgroup/memory/kubepods/pod1/memory.limit_in_bytes"
+    limit.parent.mkdir(parents=True)
+    limit.write_text(f"{4 * GIB}\n")
+    assert allowed_bytes(root) == 4 * GIB
+
+
+def test_where_nothing_is_known_nothing_is_refused(tmp_path):
+    assert allowed_bytes(tmp_path) == math.inf
+
+
+def test_this_host_is_understood():
+    assert 2**20 < allowed_bytes() < 2**50
+
+
+def test_a_run_ends_before_anything_is_fitted(monkeypatch):
+    monkeypatch.setattr(pipeline, "allowed_bytes", lambda: 1.0 * GIB)
+    seen = []
+
+    class Watched(SilentProgress):
+        def phase(self, name):
+            seen.append(name)
+            return super().phase(name)
+
+    config = TrainConfig()
+    small = replace(config.source.synthetic, nodes=1, range=4 * 3600.0)
+    config = replace(config, source=replace(config.source, synthetic=small))
+    with pytest.raises(TrainingError, match="memory: 1 nodes"):
+        pipeline.train(config, Watched(), deploy=False)
+    assert seen == ["history"]
+    tried = replace(config, training=replace(TrainingConfig(), check_memory=False))
+    with pytest.raises(TrainingError, match="ticks with samples, 1000 are needed"):
+        pipeline.train(tried, Watched(), deploy=False)

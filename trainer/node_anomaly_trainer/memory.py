@@ -1,0 +1,80 @@
+"""Whether this machine has the memory that a run takes, known before hours are spent on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.summary import SUMMARY_WIDTH
+
+BASE_BYTES = 1.25 * 2**30
+"""Of the libraries and of what does not grow with the history (bench/README.md, Pipeline)."""
+
+TWICE = 2  # once as it was and once with faults in it
+_VALUE, _SHOWN = 8, 4  # bytes of a value of the history, and of what the members are fed
+COPIES = 1.45
+"""What a run takes of its history's arrays at its highest, measured on 0.2 and 1.0 million node-ticks."""
+
+TOLERANCE = 1.1
+"""The estimate may be so much too high before a run is refused that would have gone well."""
+
+ROOT = Path("/")
+
+_WAYS = "a shorter range or some of the nodes by matchers (a bundle scores nodes that it does not know, too)"
+
+
+def needed_bytes(nodes: int, ticks: int, features: int) -> float:
+    """What training on so much history takes at its highest."""
+    tick = TWICE * (features * (_VALUE + _SHOWN) + 2 * SUMMARY_WIDTH * _SHOWN)
+    return BASE_BYTES + COPIES * tick * nodes * ticks
+
+
+def allowed_bytes(root: Path = ROOT) -> float:
+    """What this process may have: its cgroup's limit, or what the host has left; infinite where unknown.
+
+    /proc and /sys are those below `root`. See proc_meminfo(5) and the kernel's cgroup-v2.rst.
+    """
+    return min((*_host(root), *_cgroups(root)), default=math.inf)
+
+
+def require_memory(nodes: int, ticks: int, features: int, allowed: float) -> None:
+    """Raises TrainingError where so much history cannot be trained on with so many bytes."""
+    needed = needed_bytes(nodes, ticks, features)
+    if needed <= TOLERANCE * allowed:
+        return
+    fit = max((allowed - BASE_BYTES) / (needed - BASE_BYTES), 0.0)
+    raise TrainingError(
+        f"memory: {nodes:,} nodes, {ticks:,} ticks and {features} features take about "
+        f"{needed / 2**30:.1f} GiB to train on, and there are {allowed / 2**30:.1f}",
+        (f"read {100 * fit:.2g} % of it, {_WAYS}; or " if fit > 0 else "")
+        + "give it more memory; training.check_memory: false tries all the same",
+    )
+
+
+def _host(root: Path) -> Iterator[float]:
+    with suppress(OSError, ValueError):
+        words = (root / "proc/meminfo").read_text(encoding="ascii").split()
+        sizes = dict(pairwise(words))
+        yield 1024.0 * (int(sizes["MemAvailable:"]) + int(sizes.get("SwapFree:", 0)))
+
+
+def _cgroups(root: Path) -> Iterator[float]:
+    """The limits of this process' cgroup and of all that it lies in, of either version."""
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, name = (*line.split(":", 2), "", "")[:3]
+            if controllers == "":
+                yield from _limits(root / "sys/fs/cgroup", name, "memory.max")
+            elif "memory" in controllers.split(","):
+                yield from _limits(root / "sys/fs/cgroup/memory", name, "memory.limit_in_bytes")
+
+
+def _limits(mounted: Path, name: str, file: str) -> Iterator[float]:
+    parts = [part for part in name.split("/") if part not in ("", "..")]
+    for depth in range(len(parts) + 1):
+        with suppress(OSError, ValueError):  # "max" is none, and a container may see no path but its own
+            yield float(int(mounted.joinpath(*parts[:depth], file).read_text(encoding="ascii")))
