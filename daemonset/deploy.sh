@@ -5,12 +5,14 @@ cd "$(dirname "$0")"
 
 usage() {
     cat <<TEXT
-usage: daemonset/deploy.sh --registry REGISTRY [--overlay NAME] [--tag TAG] [--context CONTEXT] [--dry-run]
+usage: daemonset/deploy.sh --registry REGISTRY [--overlay NAME] [--tag TAG] [--context CONTEXT]
+                           [--timeout TIME] [--dry-run]
 
   --registry  where the images are: REGISTRY/agent and REGISTRY/trainer, pushed from images/*.Dockerfile
-  --overlay   one of: $(overlays) (default: plain)
+  --overlay   one of: $(overlays) (the first time: plain)
   --tag       of both images (default: as the overlay has it)
   --context   kubectl's context (default: the current one)
+  --timeout   how long to wait for the agents, ten per cent at a time (default: 30m)
   --dry-run   let the API server check everything and change nothing
 TEXT
     exit "$1"
@@ -25,15 +27,16 @@ fail() {
 }
 
 registry=
-overlay=plain
+overlay=
 tag=
 context=
+timeout=30m
 dry_run=
 while [ $# -gt 0 ]; do
     case $1 in
         --help) usage 0 ;;
         --dry-run) dry_run=yes; shift; continue ;;
-        --registry | --overlay | --tag | --context) [ $# -ge 2 ] || usage 2 ;;
+        --registry | --overlay | --tag | --context | --timeout) [ $# -ge 2 ] || usage 2 ;;
         *) usage 2 ;;
     esac
     case $1 in
@@ -41,24 +44,32 @@ while [ $# -gt 0 ]; do
         --overlay) overlay=$2 ;;
         --tag) tag=$2 ;;
         --context) context=$2 ;;
+        --timeout) timeout=$2 ;;
     esac
     shift 2
 done
 case $registry$tag in
     *[!A-Za-z0-9._/:-]*) fail "a registry or tag has letters, digits and . _ - / : only" ;;
 esac
-[ -d "overlays/$overlay" ] || fail "there is no overlay $overlay" "one of: $(overlays)"
+[ -z "$overlay" ] || [ -d "overlays/$overlay" ] || fail "there is no overlay $overlay" "one of: $(overlays)"
 [ -n "$registry" ] || fail "whose images?" "--registry ghcr.io/you/node-anomaly, after pushing images/agent.Dockerfile there"
 
 cluster() { kubectl ${context:+--context "$context"} "$@"; }
 
 command -v kubectl >/dev/null || fail "kubectl is not installed"
+if [ -z "$overlay" ]; then
+    # What an overlay lacks is taken away from what runs: TLS, a password, the volume of the bundles.
+    ! cluster get daemonset node-anomaly-agent --namespace node-anomaly >/dev/null 2>&1 ||
+        fail "node-anomaly is installed already: by which overlay?" "--overlay with one of: $(overlays)"
+    overlay=plain
+fi
 manifest=$(mktemp)
 trap 'rm -f "$manifest"' EXIT
 kubectl kustomize "overlays/$overlay" >"$manifest" ||
     fail "the overlay cannot be built" "kubectl 1.27 or later; bundles-https wants your bundle.pub beside it"
-sed -i "s|image: registry\.example\.org/node-anomaly/|image: $registry/|" "$manifest"
-[ -z "$tag" ] || sed -i "s|\(image: $registry/[a-z]*\):.*|\1:$tag|" "$manifest"
+edit() { sed "$1" "$manifest" >"$manifest.new" && mv -f "$manifest.new" "$manifest"; }
+edit "s|image: registry\.example\.org/node-anomaly/|image: $registry/|"
+[ -z "$tag" ] || edit "s|\(image: $registry/[a-z]*\):.*|\1:$tag|"
 
 cluster version >/dev/null 2>&1 || fail "no cluster answers" "kubectl config get-contexts, and --context"
 for what in namespaces daemonsets.apps priorityclasses.scheduling.k8s.io; do
@@ -78,10 +89,11 @@ if [ -n "$dry_run" ]; then
     exit 0
 fi
 cluster apply --filename "$manifest"
-if ! cluster rollout status daemonset/node-anomaly-agent --namespace node-anomaly --timeout=5m; then
+if ! cluster rollout status daemonset/node-anomaly-agent --namespace node-anomaly --timeout="$timeout"; then
     cluster get pods --namespace node-anomaly --output wide >&2 || true
     cluster get events --namespace node-anomaly --field-selector type=Warning >&2 || true
-    fail "not every node has its agent" "kubectl --namespace node-anomaly describe pods"
+    fail "after $timeout not every node has its agent yet; it goes on" \
+        "kubectl --namespace node-anomaly rollout status daemonset/node-anomaly-agent, and describe pods"
 fi
 cat <<TEXT
 Every node has its agent. Next:

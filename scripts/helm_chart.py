@@ -114,6 +114,8 @@ def with_values(item: Object) -> Object:
     metadata = item["metadata"]
     if item["kind"] != "PriorityClass":
         metadata["namespace"] = text(".Release.Namespace")
+    if item["kind"] == "PersistentVolumeClaim":  # what was published outlives the trainer and the release
+        metadata["annotations"] = {"helm.sh/resource-policy": "keep"}
     labels = metadata.setdefault("labels", {})
     labels[more('include "node-anomaly.labels" . | fromYaml')] = None
     if item["kind"] in {"PodMonitor", "PrometheusRule"}:

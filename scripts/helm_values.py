@@ -42,6 +42,8 @@ def _job(values: str) -> tuple[Place, ...]:
         ((*_JOB_POD, "tolerations"), ("optional", ".Values.trainer.tolerations")),
         ((*container, "image"), _image("trainer")),
         ((*container, "env"), ("more", ".Values.trainer.extraEnv")),
+        ((*container, "volumeMounts"), ("more", ".Values.trainer.extraVolumeMounts")),
+        ((*_JOB_POD, "volumes"), ("more", ".Values.trainer.extraVolumes")),
         ((*container, "resources"), ("block", f".Values.trainer.{values}.resources")),
     )
 
@@ -81,6 +83,7 @@ COMMENTS = {
     "trainer.image": "The registry and tag that you push images/trainer.Dockerfile to.",
     "trainer.config": "The trainer's settings, the whole file (see trainer/anomaly-trainer.example.yml).",
     "trainer.extraEnv": "Such as {name: MLFLOW_TRACKING_URI, value: ...}.",
+    "trainer.extraVolumes": "With extraVolumeMounts: a key to sign with, a password of Prometheus, a CA.",
     "trainer.storage": '[ReadWriteMany] where agents watch it; className "" is the default one.',
     "podMonitor": "Both take the Prometheus operator.",
     "prometheusRule.runbooks": "Where you serve docs/runbooks/; a placeholder.",
@@ -133,6 +136,8 @@ def values() -> dict[str, Any]:
             "image": _image_of(TRAINER),
             "config": (TRAINER / "trainer.yml").read_text(encoding="utf-8"),
             "extraEnv": [],
+            "extraVolumes": [],
+            "extraVolumeMounts": [],
             "train": _job_of("cronjob.yaml"),
             "drift": _job_of("drift.yaml"),
             "nodeSelector": job["nodeSelector"],
@@ -180,10 +185,16 @@ def schema_text() -> str:
 
 def _schema(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
+        if name in FREE - {"resources"}:  # labels, annotations and what nodes are chosen by: text alone
+            return {"type": "object", "additionalProperties": {"type": "string"}}
         if name in FREE:
             return {"type": "object"}
         properties = {key: _schema(key, one) for key, one in value.items()}
         return {"type": "object", "additionalProperties": False, "properties": properties}
     if isinstance(value, list):
-        return {"type": "array"}
+        if name == "extraArgs":
+            return {"type": "array", "items": {"type": "string"}}
+        return {"type": "array", "minItems": 1} if name == "accessModes" else {"type": "array"}
+    if name in {"repository", "tag"}:
+        return {"type": "string", "minLength": 1}
     return {"type": "boolean" if isinstance(value, bool) else "string"}

@@ -141,8 +141,15 @@ install_programs() {
         wheel=$(ls "$work"/node_anomaly-*.whl)
     fi
     mkdir -p "$environment"
+    clear=
+    version='import sys; print(sys.version_info[:2])'
+    if [ -e "$environment/pyvenv.cfg" ] &&
+        [ "$("$environment/bin/python" -c "$version" 2>/dev/null)" != "$("$PYTHON" -c "$version")" ]; then
+        clear=--clear  # another Python: what is there was made for the one before, which may be gone
+    fi
+    "$PYTHON" -m venv $clear "$environment" ||
+        fail "no environment could be made in $environment" "apt install python3-venv"
     : >"$environment/$mark"
-    "$PYTHON" -m venv "$environment" || fail "no environment could be made in $environment" "apt install python3-venv"
     # An agent beside a trainer shares its environment, which holds all that it needs.
     locked=requirements/$component.txt
     if [ "$component" = agent ] && [ -e "$DESTDIR$UNITDIR/node-anomaly-trainer.service" ]; then
@@ -179,9 +186,18 @@ do_install() {
     [ "$component" != agent ] || put "$documents/network.conf" <systemd/drop-ins/network.conf
     if live; then
         systemd-sysusers "$sysusers/node-anomaly-$component.conf"
+        if [ "$component" = trainer ]; then  # it may hold MLflow's password
+            chgrp node-anomaly-trainer "$settings/trainer.env"
+            chmod 0640 "$settings/trainer.env"
+        fi
         systemctl daemon-reload
         case $component in
-            agent) systemctl try-restart node-anomaly-agent.service ;;
+            agent)  # by its socket: restarted alone, it would lose an address that was changed meanwhile
+                if systemctl is-active --quiet node-anomaly-agent.service; then
+                    systemctl restart node-anomaly-agent.socket
+                    systemctl start node-anomaly-agent.service
+                fi
+                ;;
             trainer) systemctl try-restart node-anomaly-trainer.timer node-anomaly-drift.timer ;;
         esac
     fi

@@ -268,7 +268,9 @@ def deploy(repository: Path, tmp_path: Path):
 
 
 def test_deploy_applies_the_overlay_with_your_images_and_waits(deploy, tmp_path):
-    code, said, asked = deploy("--registry", "ghcr.io/me/na", "--tag", "7", "--context", "prod")
+    code, said, asked = deploy(
+        "--registry", "ghcr.io/me/na", "--tag", "7", "--context", "prod", deny="get daemonset"
+    )
     assert code == 0, said
     applied = list(yaml.safe_load_all((tmp_path / "applied.yaml").read_text()))
     pod = cluster.pod_spec(cluster.one(applied, "DaemonSet"))
@@ -285,8 +287,9 @@ def test_deploy_applies_the_overlay_with_your_images_and_waits(deploy, tmp_path)
         (("--registry", "r", "--overlay", "x"), "nothing", "no overlay x"),
         (("--registry", "r; rm"), "nothing", "letters"),
         (("--registry",), "nothing", "usage:"),
-        (("--registry", "r"), "version", "no cluster answers"),
-        (("--registry", "r"), "create daemonsets", "may not create daemonsets"),
+        (("--registry", "r"), "nothing", "installed already: by which overlay?"),
+        (("--registry", "r", "--overlay", "plain"), "version", "no cluster answers"),
+        (("--registry", "r", "--overlay", "plain"), "create daemonsets", "may not create daemonsets"),
         (("--registry", "r", "--overlay", "prometheus-operator"), "podmonitors", "no Prometheus operator"),
     ],
 )
@@ -298,14 +301,14 @@ def test_deploy_says_what_is_missing_before_it_changes_anything(arguments, deny,
 
 
 def test_deploy_shows_why_when_a_node_gets_no_agent(deploy):
-    code, said, asked = deploy("--registry", "r", deny="rollout")
+    code, said, asked = deploy("--registry", "r", "--overlay", "plain", deny="rollout")
     assert code == 1
-    assert "not every node has its agent" in said
+    assert "after 30m not every node has its agent yet" in said
     assert "get events" in asked
 
 
 def test_a_dry_run_changes_nothing(deploy):
-    code, said, asked = deploy("--registry", "r", "--dry-run")
+    code, said, asked = deploy("--registry", "r", "--overlay", "plain", "--dry-run")
     assert code == 0, said
     assert "apply --dry-run=server" in asked
     assert "rollout" not in asked

@@ -25,6 +25,9 @@ OPERATED = {
 OF_HELM = {"helm.sh/chart", "app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "release"}
 ANNOTATION = "node-anomaly/settings"
 
+KEPT = {"helm.sh/resource-policy": "keep"}
+"""Of the trainer's claim: what was published outlives the release."""
+
 
 def comparable(objects: Any) -> dict[tuple[str, str], dict[str, Any]]:
     """Objects by kind and name, without what is Helm's or kustomize's own way to the same end.
@@ -40,6 +43,8 @@ def comparable(objects: Any) -> dict[tuple[str, str], dict[str, Any]]:
             continue
         metadata = item["metadata"]
         metadata["labels"] = {k: v for k, v in metadata.get("labels", {}).items() if k not in OF_HELM}
+        if item["kind"] == "PersistentVolumeClaim" and metadata.get("annotations") == KEPT:
+            del metadata["annotations"]
         if item["kind"] == "DaemonSet":
             item["spec"]["template"]["metadata"]["annotations"].pop(ANNOTATION, None)
         found[item["kind"], metadata["name"]] = item
@@ -109,6 +114,8 @@ SET: dict[str, Any] = {
     "trainer": {
         "image": {"tag": "8"},
         "extraEnv": [{"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow.mlflow.svc:5000"}],
+        "extraVolumes": [{"name": "key", "secret": {"secretName": "bundle-key"}}],
+        "extraVolumeMounts": [{"name": "key", "mountPath": "/key", "readOnly": True}],
         "train": {"schedule": "0 1 * * *"},
         "tolerations": [{"key": "batch", "operator": "Exists"}],
         "storage": {"accessModes": ["ReadWriteMany"], "className": "efs", "size": "50Gi"},
@@ -138,6 +145,8 @@ def test_each_value_arrives_where_it_says() -> None:
     assert trainer["spec"]["schedule"] == "0 1 * * *"
     assert job["containers"][0]["image"].endswith("/trainer:8")
     assert job["containers"][0]["env"][-1] == SET["trainer"]["extraEnv"][0]
+    assert job["volumes"][-1] == SET["trainer"]["extraVolumes"][0]
+    assert job["containers"][0]["volumeMounts"][-1] == SET["trainer"]["extraVolumeMounts"][0]
     assert job["tolerations"] == SET["trainer"]["tolerations"]
     claim = cluster.one(objects, "PersistentVolumeClaim")["spec"]
     assert (claim["accessModes"], claim["storageClassName"]) == (["ReadWriteMany"], "efs")
