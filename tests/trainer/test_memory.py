@@ -30,8 +30,9 @@ def test_what_does_not_fit_is_refused_with_the_part_that_does():
         require_memory(300, 80_640, 60, 16 * GIB)
     assert "read 13 % of it" in caught.value.hint
     require_memory(300 * 13 // 100, 80_640, 60, 16 * GIB)
+    require_memory(1, 1000, 60, 0.5 * GIB)
     with pytest.raises(TrainingError) as caught:
-        require_memory(1, 1000, 60, 0.5 * GIB)
+        require_memory(10, 10_000, 60, 0.5 * GIB)
     assert caught.value.hint.startswith("give it more memory")
 
 
@@ -92,9 +93,9 @@ def test_a_run_ends_before_anything_is_fitted(monkeypatch):
             return super().phase(name)
 
     config = TrainConfig()
-    small = replace(config.source.synthetic, nodes=1, range=4 * 3600.0)
+    small = replace(config.source.synthetic, nodes=70, range=4 * 3600.0)
     config = replace(config, source=replace(config.source, synthetic=small))
-    with pytest.raises(TrainingError, match="memory: 1 nodes"):
+    with pytest.raises(TrainingError, match="memory: 70 nodes, 960 ticks"):
         pipeline.train(config, Watched(), deploy=False)
     assert seen == ["history"]
     tried = replace(config, training=replace(TrainingConfig(), check_memory=False))

@@ -22,6 +22,9 @@ COPIES = 1.45
 TOLERANCE = 1.1
 """The estimate may be so much too high before a run is refused that would have gone well."""
 
+SMALL_BYTES = 256 * 2**20
+"""A history that takes no more is tried on any machine: a smaller one would not help."""
+
 ROOT = Path("/")
 
 _WAYS = "a shorter range or some of the nodes by matchers (a bundle scores nodes that it does not know, too)"
@@ -44,7 +47,7 @@ def allowed_bytes(root: Path = ROOT) -> float:
 def require_memory(nodes: int, ticks: int, features: int, allowed: float) -> None:
     """Raises TrainingError where so much history cannot be trained on with so many bytes."""
     needed = needed_bytes(nodes, ticks, features)
-    if needed <= TOLERANCE * allowed:
+    if needed <= max(TOLERANCE * allowed, BASE_BYTES + SMALL_BYTES):
         return
     fit = max((allowed - BASE_BYTES) / (needed - BASE_BYTES), 0.0)
     raise TrainingError(
