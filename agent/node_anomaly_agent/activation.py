@@ -36,7 +36,8 @@ def take_listener(
         if wanted:
             raise ActivationError(
                 "web.systemd-socket: no socket was passed to this process",
-                "start it by its socket unit (systemctl restart node-anomaly-agent.socket), or leave the setting out",
+                "start it by its socket unit (systemctl restart node-anomaly-agent.socket), "
+                "or leave the setting out",
             )
         return None
     if passed > 1:
