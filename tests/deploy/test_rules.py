@@ -41,7 +41,9 @@ tests:
           anomaly_feature_value{job="anomaly-agent",instance="node-1",cluster="b",
           feature="filesystem_fullest_ratio"}
         values: 1x20
-      - series: anomaly_agent_quiet{job="anomaly-agent",instance="node-1",cluster="b"}
+      - series: anomaly_score{job="anomaly-agent",instance="node-2",cluster="a"}
+        values: 3x20
+      - series: anomaly_agent_quiet{job="anomaly-agent",instance="node-2",cluster="b"}
         values: 1x20
     alert_rule_test:
       - {eval_time: 4m, alertname: NodeAnomalousWithSymptom, exp_alerts: []}
@@ -49,7 +51,7 @@ tests:
       - expr: job:anomaly_nodes_in_alarm:sum
         eval_time: 4m
         exp_samples:
-          - {labels: 'job:anomaly_nodes_in_alarm:sum{job="anomaly-agent",cluster="a"}', value: 1}
+          - {labels: 'job:anomaly_nodes_in_alarm:sum{job="anomaly-agent",cluster="a"}', value: 2}
 """
 
 
@@ -205,7 +207,7 @@ class TestSettings:
         assert urls == {f"https://wiki.example.org/runbooks/{name}.md" for name in ALERTS}
 
     def test_nodes_of_several_clusters_are_told_apart_by_two_settings(self, tmp_path: Path) -> None:
-        """Of one name in two clusters, one is in alarm and the other is quiet and full: nobody is woken."""
+        """What fills up or is quiet in one cluster says nothing of a node of that name in another."""
         several = ("--set", "node_labels=job, instance, cluster", "--set", "fleet_labels=job, cluster")
         run(sys.executable, rig.REPOSITORY / "scripts" / "rules.py", *several, "--output", tmp_path)
         (tmp_path / "clusters.yml").write_text(CLUSTERS)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from node_anomaly_core.errors import TrainingError
-from node_anomaly_trainer import pipeline
+from node_anomaly_trainer import memory, pipeline
+from node_anomaly_trainer.compare import Comparator
 from node_anomaly_trainer.config import TrainConfig, TrainingConfig
 from node_anomaly_trainer.memory import allowed_bytes, needed_bytes, require_memory
 from node_anomaly_trainer.progress import SilentProgress
@@ -84,7 +85,7 @@ def test_this_host_is_understood():
 
 
 def test_a_run_ends_before_anything_is_fitted(monkeypatch):
-    monkeypatch.setattr(pipeline, "allowed_bytes", lambda: 1.0 * GIB)
+    monkeypatch.setattr(memory, "allowed_bytes", lambda: 1.0 * GIB)
     seen = []
 
     class Watched(SilentProgress):
@@ -97,7 +98,9 @@ def test_a_run_ends_before_anything_is_fitted(monkeypatch):
     config = replace(config, source=replace(config.source, synthetic=small))
     with pytest.raises(TrainingError, match="memory: 70 nodes, 960 ticks"):
         pipeline.train(config, Watched(), deploy=False)
-    assert seen == ["history"]
+    with pytest.raises(TrainingError, match="memory: 70 nodes, 960 ticks"):
+        Comparator(config).compare(["standard"], Watched())
+    assert seen == ["history"] * 2
     tried = replace(config, training=replace(TrainingConfig(), check_memory=False))
     with pytest.raises(TrainingError, match="ticks with samples, 1000 are needed"):
         pipeline.train(tried, Watched(), deploy=False)

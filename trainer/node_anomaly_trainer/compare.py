@@ -18,6 +18,7 @@ from node_anomaly_trainer.bench.range_pr import average_precision, vus_pr
 from node_anomaly_trainer.candidate import Candidate
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import ANOMALOUS, MINIMUM_TICKS, History, require_trainable
+from node_anomaly_trainer.memory import admission
 from node_anomaly_trainer.models.baselines import BASELINES
 from node_anomaly_trainer.pipeline import build, labelled_history
 from node_anomaly_trainer.progress import Progress
@@ -98,8 +99,10 @@ class Comparator:
         return Comparison(tuple(rows), recommended, why, faults, time.monotonic() - begun)
 
     def _history(self, progress: Progress) -> History:
+        admit = admission(self.config.training)
         with progress.phase("history") as report:
-            history = fetch(self.config, report, progress.note)
+            history = fetch(self.config, report, progress.note, admit)
+        admit(len(history.nodes), history.ticks, len(history.features))
         require_trainable(history, MINIMUM_TICKS)
         return labelled_history(history, self.config, progress).history
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.summary import SUMMARY_WIDTH
+from node_anomaly_trainer.config import TrainingConfig
+from node_anomaly_trainer.sources.admission import Admit, admit_any
 
 BASE_BYTES = 1.25 * 2**30
 """Of the libraries and of what does not grow with the history (bench/README.md, Pipeline)."""
@@ -28,6 +31,11 @@ SMALL_BYTES = 256 * 2**20
 ROOT = Path("/")
 
 _WAYS = "a shorter range or some of the nodes by matchers (a bundle scores nodes that it does not know, too)"
+
+
+def admission(config: TrainingConfig) -> Admit:
+    """What refuses a history that cannot be trained on here, by the memory that there is now."""
+    return partial(require_memory, allowed=allowed_bytes()) if config.check_memory else admit_any
 
 
 def needed_bytes(nodes: int, ticks: int, features: int) -> float:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +25,13 @@ from node_anomaly_trainer.fitting import LabelledRows, fit
 from node_anomaly_trainer.forecast_figures import ForecastFigures, forecast_figures
 from node_anomaly_trainer.forecast_skill import with_forecast
 from node_anomaly_trainer.labelling import Labelled, label
-from node_anomaly_trainer.memory import allowed_bytes, require_memory
+from node_anomaly_trainer.memory import admission
+from node_anomaly_trainer.moment import moment
 from node_anomaly_trainer.production import in_production
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.report.run import Artifacts, write_run
 from node_anomaly_trainer.run_metrics import TimedProgress, tell, told_when_it_fails
 from node_anomaly_trainer.sources import disturbed, fetch
-from node_anomaly_trainer.sources.admission import admit_any
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def train(config: TrainConfig, progress: Progress, *, deploy: bool = True) -> Tr
 def _run(config: TrainConfig, progress: Progress, *, deploy: bool) -> TrainingReport:
     begun = time.monotonic()
     require(config)
-    admit = partial(require_memory, allowed=allowed_bytes()) if config.training.check_memory else admit_any
+    admit = admission(config.training)
     with progress.phase("history") as report:
         history = fetch(config, report, progress.note, admit)
     admit(len(history.nodes), history.ticks, len(history.features))
@@ -176,10 +174,7 @@ def _require_calibration(parts: Parts) -> None:
     known = parts.normal[part] & np.isfinite(parts.clean.values[part]).any(axis=2)
     if int(known.sum()) >= ENOUGH_TICKS:
         return
-    begin, end = (
-        datetime.fromtimestamp(float(parts.clean.timestamps[at]), UTC).strftime("%Y-%m-%d %H:%MZ")
-        for at in (part.start, part.stop - 1)
-    )
+    begin, end = (moment(parts.clean.timestamps[at]) for at in (part.start, part.stop - 1))
     raise TrainingError(
         f"calibration: from {begin} to {end} all nodes together have {int(known.sum())} normal ticks, "
         f"{ENOUGH_TICKS} are needed",
