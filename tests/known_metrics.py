@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 import rig
 from node_anomaly_trainer.drift import FeatureDrift
 from node_anomaly_trainer.drift_metrics import drift_registry
-from node_anomaly_trainer.run_metrics import run_registry
+from node_anomaly_trainer.run_metrics import begun_registry, run_registry
 
 OF_PROMETHEUS = {"up", "ALERTS", "vector"}
 """What a Prometheus has by itself."""
@@ -52,7 +52,7 @@ def trainers() -> set[str]:
     }
 
 
-def trainer_registries(now: float = 1.0, drifted: int = 1) -> tuple[CollectorRegistry, CollectorRegistry]:
+def trainer_registries(now: float = 1.0, drifted: int = 1) -> tuple[CollectorRegistry, ...]:
     """What the trainer's own code exports of an invented run that ended at `now`, and of invented drift."""
     evaluation = SimpleNamespace(
         faults=40,
@@ -77,7 +77,8 @@ def trainer_registries(now: float = 1.0, drifted: int = 1) -> tuple[CollectorReg
         forecast=(SimpleNamespace(horizon_s=900.0, skill=0.1, features=("cpu_busy_ratio",)),),
     )
     drifts = [FeatureDrift(f"feature_{number}_ratio", 0.3, 0.2, 1000) for number in range(drifted)]
-    return run_registry(report, {"fetch": 10.0, "fit": 30.0}, now), drift_registry(drifts, 0.25)
+    ended = run_registry(report, {"fetch": 10.0, "fit": 30.0}, now)
+    return begun_registry(now - 60.0), ended, drift_registry(drifts, 0.25)
 
 
 def recorded() -> set[str]:

@@ -291,6 +291,7 @@ def test_since_cuts_a_file_too(tmp_path, tool, fleet):
     ("option", "said"),
     [
         (("--since", "soon"), "--since soon"),
+        (("--since", "0s"), "--since 0s: expected 60 seconds to 3660 days"),
         (("--promtool", "none"), "not found"),
         (("--rules", "."), "no recording.yml"),
     ],

@@ -97,6 +97,15 @@ def test_by_default_alerts_are_incidents_and_reboots_and_cordons_are_left_out(se
     )
 
 
+def test_a_node_that_goes_by_its_hosts_name_is_known_by_its_exporters_address_too(server, notes):
+    """As one whose agent is called by its name and whose node_exporter by its address."""
+    labelled = label(fleet_history(("k8s-3",)), on(server, labels={"guard": "0s"}), notes.append)
+    named = column(labelled, "k8s-3")
+    by_address = label(fleet_history(), on(server, labels={"guard": "0s"}), notes.append)
+    np.testing.assert_array_equal(named, column(by_address, KUBE))
+    assert (named[CRASHING] == ANOMALOUS).all()
+
+
 def test_a_history_as_it_was_read_from_the_same_server_is_marked_too(server, notes):
     """Its grid begins elsewhere, and alerts are seen to the minute."""
     span = {"range": "3h", "end": START + STEP * 1_200}
@@ -207,6 +216,31 @@ def test_a_node_of_which_too_little_is_left_is_dropped_and_named(notes, written)
     labelled = label(fleet_history(), config, notes.append)
     assert labelled.history.nodes == (KUBE, WEB)
     assert notes == [f"exclusions: fewer than 240 normal ticks to fit on, left out: {DB}"]
+
+
+@pytest.mark.parametrize(
+    ("there", "case"),
+    [(slice(1_200, 1_440), "new"), (slice(0, 10), "gone"), (slice(0, 0), "never there")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_node_that_is_hardly_in_the_part_that_is_fitted_is_not_known_to_the_bundle(there, case, notes):
+    """A baseline of ten ticks would make a known node of it, all of whose life is odd."""
+    history = fleet_history()
+    values = history.values.copy()
+    values[:, 1] = np.nan
+    values[there, 1] = 0.5
+    labelled = label(replace(history, values=values), config_of(), notes.append)
+    assert labelled.history.nodes == (KUBE, WEB)
+    (said,) = notes
+    assert said.startswith("fewer than 240 ticks with a sample in the part that is fitted on, left out")
+    assert said.endswith(f"their agents score as nodes that the bundle does not know): {DB}")
+
+
+def test_a_fleet_that_is_new_in_its_range_is_told_so(notes):
+    history = fleet_history()
+    values = np.where((np.arange(1_440) < 1_000)[:, None, None], np.nan, history.values)
+    with pytest.raises(TrainingError, match="none of 3 nodes has 240 ticks with a sample until 2026-01-05"):
+        label(replace(history, values=values), config_of(), notes.append)
 
 
 def test_if_nothing_normal_is_left_the_error_says_where_to_look(written, notes):

@@ -10,9 +10,10 @@ import pytest
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer import memory, pipeline
 from node_anomaly_trainer.compare import Comparator
-from node_anomaly_trainer.config import TrainConfig, TrainingConfig
-from node_anomaly_trainer.memory import allowed_bytes, needed_bytes, require_memory
-from node_anomaly_trainer.progress import SilentProgress
+from node_anomaly_trainer.config import TrainConfig, TrainingConfig, parse_config
+from node_anomaly_trainer.memory import admission_to_read, allowed_bytes, needed_bytes, require_memory
+from node_anomaly_trainer.progress import SilentProgress, ignore_report
+from node_anomaly_trainer.sources import fetch
 
 GIB = 2**30
 
@@ -101,6 +102,40 @@ def test_a_run_ends_before_anything_is_fitted(monkeypatch):
     with pytest.raises(TrainingError, match="memory: 70 nodes, 960 ticks"):
         Comparator(config).compare(["standard"], Watched())
     assert seen == ["history"] * 2
+    large = replace(config, source=replace(config.source, synthetic=replace(small, nodes=700)))
+    for production, gibibytes in ((None, r"4\.4"), (object(), r"5\.1")):
+        monkeypatch.setattr(pipeline, "in_production", lambda *_, known=production: known)
+        with pytest.raises(TrainingError, match=f"take about {gibibytes} GiB"):
+            pipeline.train(large, Watched(), deploy=False)
+    monkeypatch.undo()
     tried = replace(config, training=replace(TrainingConfig(), check_memory=False))
     with pytest.raises(TrainingError, match="ticks with samples, 1000 are needed"):
         pipeline.train(tried, Watched(), deploy=False)
+
+
+def test_a_file_is_asked_for_with_the_features_that_will_be_used(tmp_path):
+    path = tmp_path / "fleet.csv"
+    path.write_text(
+        "timestamp,node,a,b\n" + "".join(f"{60 * (at // 7)},n{at % 7},1,2\n" for at in range(700))
+    )
+    config = parse_config({"interval": "60s", "source": {"type": "file", "file": {"path": str(path)}}})
+    asked = []
+
+    def refuse(*what):
+        asked.append(what)
+        raise TrainingError("too much")
+
+    with pytest.raises(TrainingError, match="too much"):
+        fetch(config, ignore_report, print, refuse)
+    with pytest.raises(TrainingError, match="too much"):
+        fetch(replace(config, features=("a",)), ignore_report, print, refuse)
+    assert asked == [(7, 100, 2), (7, 100, 1)]
+
+
+def test_what_only_reads_a_history_is_refused_where_its_values_alone_are_too_much(monkeypatch):
+    monkeypatch.setattr(memory, "allowed_bytes", lambda: 1.0 * GIB)
+    admit = admission_to_read(TrainingConfig())
+    admit(100, 20_000, 60)
+    with pytest.raises(TrainingError, match=r"are 1\.8 GiB before anything is done with them"):
+        admit(200, 20_000, 60)
+    admission_to_read(replace(TrainingConfig(), check_memory=False))(10**6, 10**6, 60)

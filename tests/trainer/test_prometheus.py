@@ -17,9 +17,9 @@ from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import FEATURES_BY_NAME
 from node_anomaly_trainer.config import PrometheusConfig
 from node_anomaly_trainer.progress import ignore_report
-from node_anomaly_trainer.sources import survey
 from node_anomaly_trainer.sources.prometheus import read_prometheus
 from node_anomaly_trainer.sources.routes import chunk_ranges
+from node_anomaly_trainer.sources.seen import counted
 
 STEP = 15
 START = 1_767_571_200
@@ -184,4 +184,4 @@ def test_a_live_server_is_asked_which_jobs_it_has(tmp_path):
 def test_counts_that_cannot_be_read_are_an_error_with_the_query(series):
     api = SimpleNamespace(connection=SimpleNamespace(url="http://p:9090"), query_range=lambda *_: [series])
     with pytest.raises(SourceError, match="http://p:9090 answered samples that cannot be read, asked for up"):
-        survey._counts(api, "up", "feature", SimpleNamespace(start=0, end=600))
+        counted(api, "up", SimpleNamespace(start=0, end=600))

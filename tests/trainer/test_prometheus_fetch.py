@@ -87,17 +87,31 @@ def test_what_is_too_much_is_known_before_any_of_it_is_read(fleet, tmp_path):
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
+def origins_on(done, node):
+    return {one.feature.name: one.source for one in done.survey.wanted if done.survey.reads(node, one)}
+
+
 def test_what_agents_saw_is_preferred_and_node_exporter_fills_in(fetched):
     done, notes, _ = fetched
-    origin = {one.feature.name: one.source for one in done.survey.wanted}
-    assert origin == {
+    assert origins_on(done, "db-1") == {
         "memory_available_ratio": "anomaly_feature_value",
         "tcp_established_count": "node_exporter",
         "forks_per_second": "node_exporter",
     }
-    assert "2 nodes; 1 features from anomaly_feature_value, 2 features from node_exporter" in notes
-    (short,) = [line for line in notes if line.startswith("forks_per_second: agents have it at")]
-    assert short.endswith("so node_exporter is taken")
+    assert "2 nodes; 1 features from anomaly_feature_value, 3 features from node_exporter" in notes
+    assert (
+        "agents of 1 nodes (db-1) have less of 1 features (forks_per_second) than node_exporter, "
+        "which is taken there"
+    ) in notes
+
+
+def test_a_node_without_an_agent_stays_in_the_history_beside_one_whose_agent_ran_through_it(fetched, fleet):
+    done, notes, directory = fetched
+    assert set(origins_on(done, "db-2").values()) == {"node_exporter"}
+    assert "memory_available_ratio" in origins_on(done, "db-2")
+    assert "read from node_exporter alone, without an agent: db-2" in notes
+    history = read_prometheus(config_of(fleet, cache=str(directory)), FEATURES, STEP, ignore_report, print)
+    assert (history.values[: TICKS // 2, 1, 0] == 1.0).all(), "its exporter says what is available of all"
 
 
 def test_an_agent_and_an_exporter_of_one_host_are_one_node(fetched, fleet):
@@ -117,12 +131,86 @@ def test_an_exporter_that_was_down_half_of_the_time_is_reported_as_that(fetched)
     assert (done.missing[:, 2] == 1.0).all()
 
 
-def test_series_that_are_there_twice_are_said_with_their_instance(fleet, tmp_path):
-    notes = []
+def test_a_node_that_is_scraped_twice_is_refused_with_what_would_choose_one(fleet, tmp_path):
     features = (FEATURES_BY_NAME["memory_dirty_ratio"], FEATURES_BY_NAME["memory_available_ratio"])
     config = config_of(fleet, matchers='job!="anomaly-agent"', range=20 * STEP)
-    fill_cache(config, features, STEP, tmp_path, ignore_report, notes.append)
-    assert "scraped more than once: db-1:9100; sums over devices count double there" in "\n".join(notes)
+    with pytest.raises(SourceError) as caught:
+        fill_cache(config, features, STEP, tmp_path, ignore_report, print)
+    assert str(caught.value).startswith("scraped more than once: db-1:9100: ")
+    assert "has 2 series that differ in job (node, other)" in str(caught.value)
+    assert caught.value.hint.endswith('for example: job!="anomaly-agent",job="node"')
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A job that was renamed, a node that goes by its address and its name, and two of different worlds."""
+    start = (int(time.time()) - STEP * (TICKS + 60)) // STEP * STEP
+    with rig.prometheus(tmp_path_factory.mktemp("others"), {}) as running:
+        forks = {"__name__": "node_forks_total"}
+        uname = {"__name__": "node_uname_info", "instance": "10.0.0.7:9100", "nodename": "web-7"}
+        agent = {"__name__": "anomaly_feature_value", "feature": "tcp_established_count"}
+        new = ({**forks, "instance": "db-3:9100", "job": "new"}, 190, TICKS)
+        whole = [
+            {**forks, "instance": "10.0.0.7:9100", "job": "by-address"},
+            {**uname, "job": "by-address"},
+            {**agent, "instance": "web-7", "job": "by-address"},
+            {**forks, "instance": "a-1:9100", "job": "apart"},
+            {**agent, "instance": "b-1:9917", "job": "apart"},
+            {**forks, "instance": "c-1:9100", "job": "clash"},
+            {**forks, "instance": "c-1:9200", "job": "clash"},
+            {**agent, "instance": "c-1:9917", "job": "clash"},
+        ]
+        many = [
+            ({**forks, "instance": "db-3:9100", "job": "old"}, 0, 190),
+            new,
+            *((labels, 0, TICKS) for labels in whole),
+        ]
+        write(
+            running.url,
+            [
+                (labels, times(start, first, stop), np.arange(first, stop) + 1.0)
+                for labels, first, stop in many
+            ],
+        )
+        yield running, start
+
+
+def filled(others, directory, job):
+    notes = []
+    features = (FEATURES_BY_NAME["forks_per_second"], FEATURES_BY_NAME["tcp_established_count"])
+    config = config_of(others, matchers=f'job=~"{job}"')
+    return fill_cache(config, features, STEP, directory, ignore_report, notes.append), notes
+
+
+def test_a_job_that_was_renamed_within_the_range_is_only_said(others, tmp_path):
+    """The old job's series are looked back to for five minutes beside the new one's."""
+    done, notes = filled(others, tmp_path, "old|new")
+    assert tuple(done.survey.instances) == ("db-3:9100",)
+    assert any(line.startswith("scraped more than once for a short time: db-3:9100;") for line in notes)
+
+
+def test_an_agent_by_name_and_an_exporter_by_address_are_one_node_if_its_kernel_says_so(others, tmp_path):
+    done, _ = filled(others, tmp_path, "by-address")
+    assert done.survey.instances == {
+        "web-7": {"anomaly_feature_value": "web-7", "node_exporter": "10.0.0.7:9100"}
+    }
+    assert (done.missing < 0.05).all()
+
+
+def test_hosts_of_two_worlds_are_all_read_and_it_is_said_that_they_may_be_the_same(others, tmp_path):
+    done, notes = filled(others, tmp_path, "apart")
+    assert tuple(done.survey.instances) == ("a-1", "b-1")
+    (said,) = [line for line in notes if line.startswith("no host has both")]
+    assert "an agent (b-1) and node_exporter (a-1): if these are the same hosts under two names" in said
+
+
+def test_two_exporters_on_one_host_cannot_be_joined_with_its_agent_and_stay_nodes_of_their_own(
+    others, tmp_path
+):
+    done, notes = filled(others, tmp_path, "clash")
+    assert tuple(done.survey.instances) == ("c-1:9100", "c-1:9200", "c-1:9917")
+    assert any(line.startswith("several instances share a host, so agents") for line in notes)
 
 
 def test_a_second_run_reads_nothing_and_a_longer_one_only_the_rest(fetched, fleet):

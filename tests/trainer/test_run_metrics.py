@@ -78,6 +78,27 @@ def a_phase(progress):
         move(0.5, "half")
 
 
+def test_a_run_that_is_killed_has_begun_and_never_ended(tmp_path, report):
+    """What the alert AnomalyTrainerFailed tells it by."""
+    config = MetricsConfig(textfile=str(tmp_path / "trainer.prom"))
+    progress = TimedProgress(Notes())
+    with told_when_it_fails(config, progress):
+        tell(config, progress, report)
+    ended = _values(tmp_path / "trainer.prom")
+    assert ended["anomaly_trainer_run_started_timestamp_seconds"] <= ended[LAST]
+    with told_when_it_fails(config, progress):
+        begun = _values(tmp_path / "trainer.prom")
+    assert begun["anomaly_trainer_run_started_timestamp_seconds"] > begun[LAST] == ended[LAST]
+
+
+LAST = "anomaly_trainer_last_run_timestamp_seconds"
+
+
+def _values(path):
+    families = text_string_to_metric_families(path.read_text())
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
 def test_a_pushgateway_has_the_figures_and_keeps_them_when_the_next_run_fails(tmp_path, report):
     with rig.pushgateway(tmp_path) as gateway:
         config = MetricsConfig(pushgateway=f"127.0.0.1:{gateway.port}")

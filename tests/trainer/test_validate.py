@@ -72,6 +72,16 @@ def test_a_server_that_has_everything_passes_line_by_line(checked, server):
     assert checks["tensorflow"].detail == "9.9"
 
 
+def test_a_node_that_two_jobs_scrape_is_a_problem_with_what_would_choose_one(checked, server):
+    checks = checked(source=source(server.url, matchers='job=~"node.*"'))
+    assert checks["duplicates"].status == "problem"
+    assert checks["duplicates"].detail == (
+        "scraped more than once: db-1:9100: node_memory_MemTotal_bytes of db-1:9100 has 2 series that differ "
+        "in job (node, node-copy); sums over devices would count double"
+    )
+    assert checks["duplicates"].fix.endswith('for example: job=~"node.*",job="node"')
+
+
 def test_features_without_series_are_named(checked, server):
     checks = checked(source=source(server.url), features=["memory_available_ratio", "forks_per_second"])
     assert checks["features"].status == "note"

@@ -99,10 +99,8 @@ class Comparator:
         return Comparison(tuple(rows), recommended, why, faults, time.monotonic() - begun)
 
     def _history(self, progress: Progress) -> History:
-        admit = admission(self.config.training)
         with progress.phase("history") as report:
-            history = fetch(self.config, report, progress.note, admit)
-        admit(len(history.nodes), history.ticks, len(history.features))
+            history = fetch(self.config, report, progress.note, admission(self.config.training))
         require_trainable(history, MINIMUM_TICKS)
         return labelled_history(history, self.config, progress).history
 

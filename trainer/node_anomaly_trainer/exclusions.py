@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from node_anomaly_core.errors import SourceError
 from node_anomaly_trainer.config import ExclusionConfig
 from node_anomaly_trainer.dataset import History
-from node_anomaly_trainer.node_names import NodeNames
+from node_anomaly_trainer.node_names import NodeNames, host_of
 from node_anomaly_trainer.progress import Note
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi, Series
 
@@ -136,7 +136,10 @@ class ServerHistory:
         """Host names of the instances, by which Kubernetes and people call them."""
         uname = selector("node_uname_info", self._matchers)
         for series in self._coarse(f"max by (instance, nodename) ({uname})"):
-            yield str(series["metric"].get("instance", "")), str(series["metric"].get("nodename", ""))
+            instance, name = (str(series["metric"].get(label, "")) for label in ("instance", "nodename"))
+            yield instance, name
+            yield name, instance  # a node that goes by its host's name is known by its address, too
+            yield name, host_of(instance)
 
     def _coarse(self, query: str) -> Sequence[Series]:
         """A few points over the whole range: enough to know what was there at all."""

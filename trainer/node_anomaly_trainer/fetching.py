@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from node_anomaly_core.errors import ConfigError
-from node_anomaly_trainer.config import LONGEST_RANGE_S, TrainConfig
+from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.progress import Progress
-from node_anomaly_trainer.settings import InvalidValueError, parse_duration
+from node_anomaly_trainer.since import seconds_since
 from node_anomaly_trainer.sources import wanted_features
 from node_anomaly_trainer.sources.prometheus import Fetched, fill_cache
 from node_anomaly_trainer.sources.wanted import iso
@@ -31,18 +30,7 @@ def with_fetch_options(config: TrainConfig, since: str | None, cache: str | None
     """The configuration for a fetch, options on top. Raises ConfigError."""
     prometheus = config.source.prometheus
     if since is not None:
-        try:
-            seconds = parse_duration(since)
-        except InvalidValueError as invalid:
-            raise ConfigError(
-                f"--since {since}: expected {invalid.expected}", "for example --since 14d"
-            ) from None
-        if not 60.0 <= seconds <= LONGEST_RANGE_S:
-            raise ConfigError(
-                f"--since {since}: expected 60 seconds to {LONGEST_RANGE_S / 86_400:.0f} days",
-                "for example --since 14d",
-            )
-        prometheus = replace(prometheus, range=seconds)
+        prometheus = replace(prometheus, range=seconds_since(since, "14d"))
     prometheus = replace(prometheus, cache=cache or prometheus.cache or CACHE)
     return replace(config, source=replace(config.source, type="prometheus", prometheus=prometheus))
 

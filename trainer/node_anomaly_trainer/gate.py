@@ -92,6 +92,12 @@ class GateLimits:
     """On real incidents, that in which the bundle in production must not be better."""
 
 
+NO_FAULT = (
+    "recall of the combined score was not measured: no fault fell into the part that judges; read a longer "
+    "range or more nodes, or raise training.faults_per_node_day"
+)
+
+
 def judge(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
     """Reasons to refuse, one readable line each; empty means accepted."""
     reasons = (
@@ -178,7 +184,7 @@ def _false_alarms(report: Evaluation) -> str:
 def _recall(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
     combined = report.fault_recall.get("combined", math.nan)
     if math.isnan(combined):
-        return ("recall of the combined score was not measured",)
+        return (NO_FAULT,)
     reasons = []
     if combined < limits.min_recall:
         reasons.append(

@@ -8,7 +8,7 @@ anything anomalous. The rest is normal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
 from node_anomaly_trainer.exclusions import MOST_NAMED, Found, ServerHistory
 from node_anomaly_trainer.feedback import FALSE_ALARM, INCIDENT, Verdict, as_incidents, read_feedback
 from node_anomaly_trainer.labels import count_events, guard_band, read_incidents, runs, struck
+from node_anomaly_trainer.moment import moment
 from node_anomaly_trainer.node_names import NodeNames
 from node_anomaly_trainer.progress import Note
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi
@@ -188,26 +189,43 @@ def _hours(masks: Mapping[str, Mask], history: History) -> dict[str, float]:
 def _with_something_left(history: History, config: TrainConfig, note: Note) -> History:
     """Without the nodes of which exclusions have left too little to fit on."""
     stop = int(history.ticks * config.training.fit_fraction)
+    least = min(LEAST_NORMAL_TICKS, stop // 2)
     kept: list[str] = []
     lost: list[str] = []
+    short: list[str] = []
     for at, node in enumerate(history.nodes):
         sampled = np.isfinite(history.values[:stop, at]).any(axis=1)
         normal = sampled & (history.labels[:stop, at] == NORMAL)
-        few = normal.sum() < min(LEAST_NORMAL_TICKS, sampled.sum())
-        (lost if few else kept).append(node)
+        if sampled.sum() < least:
+            short.append(node)
+        else:
+            (lost if normal.sum() < least else kept).append(node)
+    if not kept and not lost:
+        until = moment(history.timestamps[stop])
+        raise TrainingError(
+            f"none of {len(short)} nodes has {least} ticks with a sample until {until}, the "
+            "part of the range that is fitted on",
+            "read a shorter range that they were there for, or a longer one if it ends where they begin",
+        )
     if not kept:
         raise TrainingError(
-            f"exclusions and incidents leave none of {len(lost)} nodes {LEAST_NORMAL_TICKS} normal ticks",
+            f"exclusions and incidents leave none of {len(lost)} nodes {least} normal ticks",
             "see the notes above: narrow exclusions.alert_matchers or read a longer range",
         )
-    if not lost:
-        return history
-    more = f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
-    note(
-        f"exclusions: fewer than {LEAST_NORMAL_TICKS} normal ticks to fit on, left out: "
-        f"{', '.join(lost[:MOST_NAMED])}{more}"
-    )
-    return history.select_nodes(kept)
+    if lost:
+        note(f"exclusions: fewer than {least} normal ticks to fit on, left out: {_named(lost)}")
+    if short:
+        # With a baseline of next to nothing a node would count as known, and all of it as odd.
+        note(
+            f"fewer than {least} ticks with a sample in the part that is fitted on, left out (new, gone, or "
+            f"mostly missing; their agents score as nodes that the bundle does not know): {_named(short)}"
+        )
+    return history.select_nodes(kept) if lost or short else history
+
+
+def _named(nodes: Sequence[str]) -> str:
+    more = f" and {len(nodes) - MOST_NAMED} more" if len(nodes) > MOST_NAMED else ""
+    return ", ".join(nodes[:MOST_NAMED]) + more
 
 
 def _excluded_line(excluded: Mapping[str, float], alerts: Mapping[str, float], history: History) -> str:

@@ -22,6 +22,9 @@ _VALUE, _SHOWN = 8, 4  # bytes of a value of the history, and of what the member
 COPIES = 1.45
 """What a run takes of its history's arrays at its highest, measured on 0.2 and 1.0 million node-ticks."""
 
+RIVAL_COPIES = 1.2
+"""The same of the last part of the history, for a bundle in production that is replayed beside it."""
+
 TOLERANCE = 1.1
 """The estimate may be so much too high before a run is refused that would have gone well."""
 
@@ -33,15 +36,32 @@ ROOT = Path("/")
 _WAYS = "a shorter range or some of the nodes by matchers (a bundle scores nodes that it does not know, too)"
 
 
-def admission(config: TrainingConfig) -> Admit:
-    """What refuses a history that cannot be trained on here, by the memory that there is now."""
-    return partial(require_memory, allowed=allowed_bytes()) if config.check_memory else admit_any
+def admission(config: TrainingConfig, *, rival: bool = False) -> Admit:
+    """What refuses a history that cannot be trained on here, by the memory that there is now.
+
+    `rival` where the candidate will be held against a bundle in production.
+    """
+    if not config.check_memory:
+        return admit_any
+    return partial(require_memory, allowed=allowed_bytes(), judged=_judged(config) if rival else 0.0)
 
 
-def needed_bytes(nodes: int, ticks: int, features: int) -> float:
-    """What training on so much history takes at its highest."""
+def admission_to_read(config: TrainingConfig) -> Admit:
+    """What refuses a history that would not even lie in memory: for what reads one and does not train."""
+    return partial(_require_room, allowed=allowed_bytes()) if config.check_memory else admit_any
+
+
+def _judged(config: TrainingConfig) -> float:
+    return 1.0 - config.fit_fraction
+
+
+def needed_bytes(nodes: int, ticks: int, features: int, judged: float = 0.0) -> float:
+    """What training on so much history takes at its highest.
+
+    `judged` is the share of it through which a bundle in production is replayed, 0 without one.
+    """
     tick = TWICE * (features * (_VALUE + _SHOWN) + 2 * SUMMARY_WIDTH * _SHOWN)
-    return BASE_BYTES + COPIES * tick * nodes * ticks
+    return BASE_BYTES + (COPIES + RIVAL_COPIES * judged) * tick * nodes * ticks
 
 
 def allowed_bytes(root: Path = ROOT) -> float:
@@ -52,9 +72,9 @@ def allowed_bytes(root: Path = ROOT) -> float:
     return min((*_host(root), *_cgroups(root)), default=math.inf)
 
 
-def require_memory(nodes: int, ticks: int, features: int, allowed: float) -> None:
+def require_memory(nodes: int, ticks: int, features: int, allowed: float, judged: float = 0.0) -> None:
     """Raises TrainingError where so much history cannot be trained on with so many bytes."""
-    needed = needed_bytes(nodes, ticks, features)
+    needed = needed_bytes(nodes, ticks, features, judged)
     if needed <= max(TOLERANCE * allowed, BASE_BYTES + SMALL_BYTES):
         return
     fit = max((allowed - BASE_BYTES) / (needed - BASE_BYTES), 0.0)
@@ -63,6 +83,18 @@ def require_memory(nodes: int, ticks: int, features: int, allowed: float) -> Non
         f"{needed / 2**30:.1f} GiB to train on, and there are {allowed / 2**30:.1f}",
         (f"read {100 * fit:.2g} % of it, {_WAYS}; or " if fit > 0 else "")
         + "give it more memory; training.check_memory: false tries all the same",
+    )
+
+
+def _require_room(nodes: int, ticks: int, features: int, allowed: float) -> None:
+    """Raises TrainingError where the values alone take more."""
+    needed = float(_VALUE * nodes * ticks * features)
+    if needed <= allowed:
+        return
+    raise TrainingError(
+        f"memory: {nodes:,} nodes, {ticks:,} ticks and {features} features are {needed / 2**30:.1f} GiB "
+        f"before anything is done with them, and there are {allowed / 2**30:.1f}",
+        "read a shorter range or some of the nodes by matchers; or give it more memory",
     )
 
 

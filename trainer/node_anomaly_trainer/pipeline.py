@@ -81,17 +81,16 @@ def train(config: TrainConfig, progress: Progress, *, deploy: bool = True) -> Tr
 def _run(config: TrainConfig, progress: Progress, *, deploy: bool) -> TrainingReport:
     begun = time.monotonic()
     require(config)
-    admit = admission(config.training)
+    production = in_production(Path(config.publish.directory), config.interval, progress.note)
+    admit = admission(config.training, rival=production is not None)
     with progress.phase("history") as report:
         history = fetch(config, report, progress.note, admit)
-    admit(len(history.nodes), history.ticks, len(history.features))
     notes = require_trainable(history, MINIMUM_TICKS).lines()
     labelled = labelled_history(history, config, progress)
     notes += labelled.lines
     for line in notes:
         progress.note(line)
     staged = disturbed(config, config.training.faults_per_node_day / 2)
-    production = in_production(Path(config.publish.directory), config.interval, progress.note)
     assessed = build(labelled.history, config, progress, staged, Questions(production, labelled.false_alarms))
     reasons = gate.judge(assessed.evaluation, config.limits)
     sealed = seal(config, assessed)

@@ -56,7 +56,12 @@ class TimedProgress:
 
 @contextmanager
 def told_when_it_fails(config: MetricsConfig, progress: TimedProgress) -> Iterator[None]:
-    """Export `failed` if the block raises, Ctrl-C included; whoever finishes it calls `tell`."""
+    """Export that a run began, and `failed` if the block raises, Ctrl-C included.
+
+    Whoever finishes it calls `tell`. A run that is killed says nothing more: it has begun and never ended.
+    """
+    if config.pushgateway or config.textfile:
+        export(config, begun_registry(time.time()), progress.note)
     try:
         yield
     except BaseException:
@@ -80,6 +85,15 @@ def export(config: MetricsConfig, registry: CollectorRegistry, note: Callable[[s
             send(config, registry)
         except (OSError, ValueError, TrainingError) as error:  # urllib raises OSError for HTTP errors too
             note(f"warning: the metrics of this run did not get to {configured}: {error}")
+
+
+def begun_registry(now: float) -> CollectorRegistry:
+    """The family of a run that begins at `now` (unix seconds)."""
+    from prometheus_client import CollectorRegistry
+
+    registry = CollectorRegistry()
+    gauge(registry, "run_started_timestamp_seconds", "When a run last began", "", {"": now})
+    return registry
 
 
 def run_registry(report: TrainingReport | None, phases: dict[str, float], now: float) -> CollectorRegistry:

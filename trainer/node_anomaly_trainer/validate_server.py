@@ -12,9 +12,12 @@ from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import MINIMUM_TICKS, least_ticks
 from node_anomaly_trainer.exclusions import selector
 from node_anomaly_trainer.memory import allowed_bytes, needed_bytes, require_memory
+from node_anomaly_trainer.node_names import host_of
 from node_anomaly_trainer.sources import wanted_features
+from node_anomaly_trainer.sources.duplicates import doubled, single_metrics
+from node_anomaly_trainer.sources.matchers import joined, one_of
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi, Series
-from node_anomaly_trainer.sources.wanted import RATE_WINDOW_INTERVALS
+from node_anomaly_trainer.sources.wanted import AGENT_METRIC, RATE_WINDOW_INTERVALS
 from node_anomaly_trainer.validate import NOTE, OK, PROBLEM, Check
 
 TOLERATED_SKEW_S = 5.0
@@ -88,7 +91,7 @@ class _Server:
 
     def features(self, features: Sequence[Feature]) -> Iterator[Check]:
         """Which features have series at the end of the range, and how far back the first that has goes."""
-        seen_by_agents = selector("anomaly_feature_value", self._prometheus.matchers)
+        seen_by_agents = selector(AGENT_METRIC, self._prometheus.matchers)
         agents = {
             str(series["metric"].get("feature", ""))
             for series in self._api.query(f"count by (feature) ({seen_by_agents})", self._end)
@@ -104,11 +107,12 @@ class _Server:
         own = {feature.name for feature in features if feature.group == OWN}
         found = len(features) - len(missing)
         told = f"{found} of {len(features)} have series at {_iso(self._end)}"
-        most = max(nodes.values(), default=0)
-        if most:
-            told += f", on up to {most} nodes"
+        by_exporters = max(nodes.values(), default=0)
+        if by_exporters:
+            told += f", on up to {by_exporters} nodes"
         elif found:
             told += ": all from agents, none from node_exporter"
+        most = max(by_exporters, self._hosts()) if found else 0
         if not found:
             jobs = self._jobs()
             yield Check("features", PROBLEM, told, f"{jobs}; check source.prometheus.matchers and end")
@@ -128,6 +132,7 @@ class _Server:
                     f"its query gives nothing: {self._query(query)}",
                     "run the query in the server's own page and correct promql, or remove the feature",
                 )
+        yield from self._duplicates(features)
         if most and self._config.training.check_memory:
             yield self._memory(most, len(features))
         first = next((feature for feature in features if nodes[feature.name]), None)
@@ -151,6 +156,29 @@ class _Server:
         if lacks:
             told += f"; not in the range: {', '.join(lacks)}, which excludes nothing"
         yield Check("exclusions", OK, told)
+
+    def _hosts(self) -> int:
+        """How many there are with an agent, node_exporter, or both."""
+        matchers = self._prometheus.matchers
+        instances = set[str]()
+        for metric in (AGENT_METRIC, "node_uname_info"):
+            found = self._api.query(f"count by (instance) ({selector(metric, matchers)})", self._end)
+            instances |= {str(series["metric"].get("instance", "")) for series in found}
+        return len({host_of(instance) for instance in instances})
+
+    def _duplicates(self, features: Sequence[Feature]) -> Iterator[Check]:
+        """Whether node_exporter's series are there once."""
+        metrics = sorted(single_metrics(features))
+        selected = joined(self._prometheus.matchers, str(one_of("__name__", metrics)))
+        query = f"count by (instance, __name__) ({{{selected}}}) > 1"
+        twice = {
+            str(series["metric"].get("instance", "")): str(series["metric"].get("__name__", ""))
+            for series in (self._api.query(query, self._end) if metrics else ())
+        }
+        if twice:
+            example = min(twice)
+            said = doubled(self._api, self._prometheus.matchers, twice, twice[example], example, self._end)
+            yield Check("duplicates", PROBLEM, said.message, said.hint)
 
     def _memory(self, nodes: int, features: int) -> Check:
         """Whether as many nodes as are there now could be trained on here."""

@@ -14,12 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.commands.common import ConfigOption, Output, OutputOption, exits, open_run
 from node_anomaly_trainer.commands.predict import BundleOption
 from node_anomaly_trainer.config import TrainConfig, load_config, with_options
 from node_anomaly_trainer.progress import Progress
-from node_anomaly_trainer.settings import InvalidValueError, parse_duration
+from node_anomaly_trainer.since import seconds_since
 
 if TYPE_CHECKING:
     from node_anomaly_trainer.backtest.report import Written
@@ -52,7 +51,7 @@ def backtest(
     """
     with exits(", no report was written"):
         settings = with_options(load_config(config, os.environ), data=str(data) if data else None)
-        seconds = _seconds(since)
+        seconds = None if since is None else seconds_since(since, "30d")
         _backtest(
             settings if seconds is None else _reaching_back(settings, seconds),
             open_run(config),
@@ -64,17 +63,6 @@ def backtest(
             jobs,
             output,
         )
-
-
-def _seconds(since: str | None) -> float | None:
-    if since is None:
-        return None
-    try:
-        return parse_duration(since)
-    except InvalidValueError as invalid:
-        raise ConfigError(
-            f"--since {since}: expected {invalid.expected}", "for example --since 30d"
-        ) from None
 
 
 def _reaching_back(settings: TrainConfig, seconds: float) -> TrainConfig:
@@ -107,6 +95,7 @@ def _backtest(
     from node_anomaly_trainer.backtest.rules import find_rules, read_rules
     from node_anomaly_trainer.backtest.run import backtest as run
     from node_anomaly_trainer.labelling import label
+    from node_anomaly_trainer.memory import admission_to_read
     from node_anomaly_trainer.predicting import open_bundle
     from node_anomaly_trainer.sources import fetch
 
@@ -114,7 +103,7 @@ def _backtest(
     program, wanted = find_promtool(promtool), read_rules(find_rules(rules))
     chosen = open_bundle(bundle, Path(settings.publish.directory))
     with progress.phase("history") as told:
-        history = fetch(settings, told, progress.note)
+        history = fetch(settings, told, progress.note, admission_to_read(settings.training))
     if seconds is not None and seconds < history.duration_s:
         history = history.between(1.0 - seconds / history.duration_s, 1.0)
     history = label(history, settings, progress.note).history

@@ -13,11 +13,11 @@ from typing import Annotated
 import typer
 
 from node_anomaly_core.bundle import resolve_current
-from node_anomaly_core.errors import ConfigError, TrainingError
+from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.commands.common import ConfigOption, Output, OutputOption, exits
 from node_anomaly_trainer.config import TrainConfig, load_config, with_options
 from node_anomaly_trainer.progress import open_progress
-from node_anomaly_trainer.settings import InvalidValueError, parse_duration
+from node_anomaly_trainer.since import seconds_since
 
 DRIFTED = 3
 MOVED = 0.25
@@ -41,18 +41,15 @@ def drift(
 
 
 def _recent(settings: TrainConfig, since: str) -> TrainConfig:
-    try:
-        seconds = parse_duration(since)
-    except InvalidValueError as invalid:
-        raise ConfigError(f"--since {since}: expected {invalid.expected}", "for example --since 1d") from None
     source = settings.source
-    recent = replace(source.prometheus, range=max(seconds, settings.interval))
+    recent = replace(source.prometheus, range=max(seconds_since(since, "1d"), settings.interval))
     return replace(settings, source=replace(source, prometheus=recent))
 
 
 def _drift(settings: TrainConfig, limit: float, output: Output) -> int:
     from node_anomaly_trainer.drift import MOST_TOLD, compare, read_reference
     from node_anomaly_trainer.drift_metrics import drift_registry
+    from node_anomaly_trainer.memory import admission_to_read
     from node_anomaly_trainer.run_metrics import export
     from node_anomaly_trainer.sources import fetch
 
@@ -65,7 +62,8 @@ def _drift(settings: TrainConfig, limit: float, output: Output) -> int:
     reference = read_reference(root, current.name)
     progress = open_progress()
     with progress.phase("history") as report:
-        found = compare(reference, fetch(settings, report, progress.note))
+        admit = admission_to_read(settings.training)
+        found = compare(reference, fetch(settings, report, progress.note, admit))
     export(settings.metrics, drift_registry(found, limit), progress.note)
     moved = [one for one in found if one.psi >= limit]
     if output is Output.json:

@@ -17,7 +17,7 @@ __all__ = ["disturbed", "fetch", "wanted_features"]
 def fetch(config: TrainConfig, report: Report, note: Note, admit: Admit = admit_any) -> History:
     """The history that the configuration asks for.
 
-    `admit` hears how many nodes, ticks and features it will have, where that is known before it is read.
+    `admit` hears how many nodes, ticks and features it will have, before memory is taken for them.
     Raises SourceError or ConfigError, and what `admit` raises.
     """
     # Each source is imported when it is asked for: pandas and an HTTP client are slow to load.
@@ -26,7 +26,11 @@ def fetch(config: TrainConfig, report: Report, note: Note, admit: Admit = admit_
     if source.type == "file":
         from node_anomaly_trainer.sources.file import read_file
 
-        history = read_file(source.file, known_features(config), interval_s, report, note)
+        def admit_chosen(nodes: int, ticks: int, columns: int) -> None:
+            admit(nodes, ticks, len(config.features) or columns)
+
+        known = known_features(config)
+        history = read_file(source.file, known, interval_s, report, note, admit=admit_chosen)
         return history.select_features(config.features) if config.features else history
     if source.type == "prometheus":
         from node_anomaly_trainer.sources.prometheus import read_prometheus
@@ -34,6 +38,7 @@ def fetch(config: TrainConfig, report: Report, note: Note, admit: Admit = admit_
         return read_prometheus(source.prometheus, features, interval_s, report, note, admit=admit)
     from node_anomaly_trainer.sources.synthetic import read_synthetic
 
+    admit(source.synthetic.nodes, int(source.synthetic.range // interval_s), len(features))
     return read_synthetic(source.synthetic, features, interval_s, config.training.seed, report)
 
 

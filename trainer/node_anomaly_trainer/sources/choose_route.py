@@ -55,7 +55,7 @@ def choose_route(
                 ) from error
             refused.append(error)
             continue
-        if len(by_api) == len(survey.wanted):
+        if by_api >= {one.feature.name for one in survey.wanted}:
             note("route: api; the server's raw samples do not give what its queries give")
             return api
         if by_api:

@@ -16,6 +16,7 @@ from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import FileConfig
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
 from node_anomaly_trainer.progress import Note, Report
+from node_anomaly_trainer.sources.admission import Admit, admit_any
 
 TIMESTAMP, NODE, LABEL = "timestamp", "node", "label"
 LABELS = (ANOMALOUS, NORMAL, UNKNOWN)
@@ -26,14 +27,21 @@ _GATHERED = 0.5  # of 1, were all rows at the same place within their interval
 
 
 def read_file(
-    config: FileConfig, features: Sequence[Feature], interval_s: float, report: Report, note: Note
+    config: FileConfig,
+    features: Sequence[Feature],
+    interval_s: float,
+    report: Report,
+    note: Note,
+    *,
+    admit: Admit = admit_any,
 ) -> History:
     """History on a grid of `interval_s`; the last sample of a tick counts, gaps stay missing.
 
     A row belongs to the tick that it is nearest to, as far as rows lie at one place within their interval.
 
     `features` are the known ones; a column of another name becomes a feature known only by its name. Values
-    that are not finite are missing. Raises SourceError with row (line of a CSV, header included) and column.
+    that are not finite are missing. `admit` hears how much it will be before the grid is made. Raises
+    SourceError with row (line of a CSV, header included) and column, and what `admit` raises.
     """
     path = Path(config.path)
     frame = read_frame(path)
@@ -51,6 +59,7 @@ def read_file(
     start, tick = _grid(times, node_of_row, interval_s, path)
     shape = (int(tick.max()) + 1, len(nodes))
     _check_size(shape, len(columns), times, path)
+    admit(shape[1], shape[0], len(columns))
     # numpy keeps the last of repeated indices only for sorted input of one kind: make it explicit.
     order = np.lexsort((times, tick, node_of_row))
     last = np.append((np.diff(tick[order]) != 0) | (np.diff(node_of_row[order]) != 0), True)
@@ -246,8 +255,14 @@ def _edge(within: NDArray[np.float64]) -> float:
 
 def _check_size(shape: tuple[int, int], features: int, times: NDArray[np.float64], path: Path) -> None:
     cells = shape[0] * shape[1]
-    if cells * features <= LARGEST_GRID and cells <= SPARSEST_GRID * len(times) + 100_000:
-        return
+    if cells <= SPARSEST_GRID * len(times) + 100_000:
+        if cells * features <= LARGEST_GRID:
+            return
+        raise SourceError(
+            f"{path}: {shape[0]:,} ticks of {shape[1]} nodes and {features} features are "
+            f"{cells * features:,} values, at most {LARGEST_GRID:,} are read from a file",
+            "train with a longer --interval, or write fewer nodes or a shorter time into it",
+        )
     row = int(np.argmax(np.abs(times - np.median(times))))
     raise SourceError(
         f"{path}: {len(times):,} rows spread over {shape[0]:,} ticks of {shape[1]} nodes; "

@@ -204,22 +204,22 @@ def _jobs(cache: Cache, found: Survey, span: Span, matchers: str, route: Route |
     stand beside each other; without a route any rules will do.
     """
     for day, first, stop in days(span.start, span.end, span.step):
-        alike: dict[tuple[int, int, tuple[str, ...]], list[str]] = {}
-        for node, origins_of in found.instances.items():
+        alike: dict[tuple[int, int, tuple[int, ...]], list[str]] = {}
+        for node in found.instances:
             known = cache.covered(node, day)
-            lacking: dict[tuple[int, int], list[str]] = {}
-            for one in found.wanted:
-                if one.source not in origins_of:
+            lacking: dict[tuple[int, int], list[int]] = {}
+            for number, one in enumerate(found.wanted):
+                if not found.reads(node, one):
                     continue
                 there = known.get(one.feature.name)
                 usable = there is not None and _same_query(there.query, one, span, matchers, route)
                 parts = there.missing(first, stop) if there is not None and usable else ((first, stop),)
                 for part in parts:
-                    lacking.setdefault(part, []).append(one.feature.name)
-            for part, names in lacking.items():
-                alike.setdefault((*part, tuple(names)), []).append(node)
-        for (begin, end, wanted_names), nodes in alike.items():
-            wanted = tuple(one for one in found.wanted if one.feature.name in set(wanted_names))
+                    lacking.setdefault(part, []).append(number)
+            for part, numbers in lacking.items():
+                alike.setdefault((*part, tuple(numbers)), []).append(node)
+        for (begin, end, numbers_of), nodes in alike.items():
+            wanted = tuple(found.wanted[number] for number in numbers_of)
             limit = min(max(CELLS_AT_ONCE // (len(wanted) * (end - begin)), 1), NODES_AT_ONCE)
             for at in range(0, len(nodes), limit):
                 yield Job(day, begin, end, wanted, tuple(nodes[at : at + limit]))
