@@ -32,7 +32,12 @@ from node_anomaly_agent.sampler import Sampler
 from node_anomaly_agent.scorer import Candidate, load_candidate
 from node_anomaly_agent.service_manager import ServiceManager
 from node_anomaly_agent.site import Site
-from node_anomaly_agent.state import SYSTEM_DIRECTORY, state_directories, writable_directory
+from node_anomaly_agent.state import (
+    SYSTEM_DIRECTORY,
+    is_read_only,
+    state_directories,
+    writable_directory,
+)
 from node_anomaly_agent.state_keeper import StateKeeper
 from node_anomaly_agent.suppression import Suppression
 from node_anomaly_agent.web import Application
@@ -66,6 +71,15 @@ def build_logs(config: AgentConfig, log: Log | None = None) -> LogMeter | None:
     return build_logs(config.logs, config.rootfs, log)
 
 
+def require_procfs(config: AgentConfig) -> None:
+    """Raises ConfigError where the host is to be read from a place that is no /proc: all would be missing."""
+    if config.source == "proc" and not (config.procfs / "stat").exists():
+        raise ConfigError(
+            f"path.procfs: {config.procfs} is no proc file system, it has no file stat",
+            "name where the host's /proc is; in a container, mount it there",
+        )
+
+
 def build_sampler(config: AgentConfig, logs: LogMeter | None = None) -> Sampler:
     """The sampler of this host for the whole catalogue, in its order, and then the user's own features."""
     collectors: list[Collector] = [] if logs is None else [logs]
@@ -94,10 +108,13 @@ def node_name(config: AgentConfig, environ: Mapping[str, str]) -> str:
 def choose_state_directory(config: AgentConfig, environ: Mapping[str, str]) -> Path | None:
     """Where to keep state, or None if nowhere is writable and nowhere was asked for.
 
-    Raises ConfigError if the configured directory cannot be written.
+    Raises ConfigError if the configured directory cannot be written. A file system that is read-only is the
+    host's trouble and none of the settings': the agent runs, and says that it cannot save.
     """
     chosen = writable_directory(state_directories(config.state_directory, environ))
     if chosen is None and config.state_directory is not None:
+        if is_read_only(config.state_directory):
+            return config.state_directory
         raise ConfigError(
             f"state.directory: {config.state_directory} cannot be written by this user",
             "change its owner, or choose another directory",
@@ -150,6 +167,7 @@ def run_daemon(config: AgentConfig, version: str, environ: MutableMapping[str, s
 
     Raises AnomalyError if a setting cannot be used or the address is taken, before anything else has started.
     """
+    require_procfs(config)
     map_large_blocks()
     sys.setswitchinterval(SWITCH_S)
     log = configure_logging(config.log_level, config.log_format)

@@ -53,12 +53,18 @@ class BundleUse:
     def check(self, deadline: float) -> None:
         """Take what the reloader has, if anything; at once if there is room before the next `deadline`."""
         result = self._parts.reloader.poll() or self._distribution.take()
-        if isinstance(result, BundleError):
+        if isinstance(result, BundleError) and result.reason == "missing" and self._on_starter():
+            self._log.info("no bundle yet", error=result.message, hint=result.hint, still_using="the starter")
+        elif isinstance(result, BundleError):
             self._refuse(result)
         elif result is not None:
             self._pending = result
             if deadline - self._clock.monotonic() >= SWAP_ROOM_S:
                 self.swap_pending()
+
+    def _on_starter(self) -> bool:
+        """Whether nothing was ever on offer here: nobody has taken anything away."""
+        return self.scorer is not None and self.scorer.info.origin == "starter"
 
     def swap_pending(self) -> None:
         """Put to use what waits for it: right after a tick there is room."""

@@ -17,6 +17,7 @@ from node_anomaly_agent.assembly import (
     choose_bundle_directory,
     choose_state_directory,
     collector_switches,
+    require_procfs,
     uses_exporter,
 )
 from node_anomaly_agent.config import KEYS, USUAL_FILE, AgentConfig, file_of, format_duration, load_config
@@ -226,6 +227,7 @@ def _run(parsed: Mapping[str, object]) -> int:
     if command == "bundle":
         return _bundle(config, str(parsed["action"]), Path(str(parsed["path"])))
     if command == "check-config":
+        require_procfs(config)
         print(_describe(config), end="")
         return 0
     if command == "features":
@@ -234,6 +236,7 @@ def _run(parsed: Mapping[str, object]) -> int:
         return _episodes(config, str(parsed["episode"]), as_json=bool(parsed["as_json"]))
     if command == "explain":
         return _explain(config, parsed)
+    require_procfs(config)
     if parsed["once"]:
         from node_anomaly_agent.clock import SystemClock
         from node_anomaly_agent.once import run_once

@@ -95,6 +95,7 @@ class Distribution:
         self._rollbacks = DistributionStatus().rollbacks
         self._worker: threading.Thread | None = None
         self._back: Candidate | BundleError | None = None
+        self._judged = ""  # the version that is to be gone back from
 
     def start(self) -> None:
         """Begin to fetch."""
@@ -152,8 +153,8 @@ class Distribution:
             self._count("no_previous" if back.reason == "missing" else "failed")
             self._log.error("cannot go back", reason=back.reason, error=back.message, hint=back.hint)
             return None
-        if self._info is None:
-            return None
+        if self._info is None or self._info.version != self._judged:
+            return None  # another one was put to use meanwhile, and nothing is known against that
         self._ledger.leave(self._info.version, back.info.version)
         self._count("done")
         self._log.error("bundle left", version=self._info.version, back_to=back.info.version)
@@ -178,6 +179,7 @@ class Distribution:
             hours=verdict.hours,
         )
         self._promise = None  # it is judged once
+        self._judged = self._info.version
         memory = self._ledger.read()
         earlier = [one for one in memory.history if one not in (self._info.version, *memory.left)]
         worker = threading.Thread(

@@ -6,14 +6,17 @@ import base64
 import http.client
 import json
 import math
+import signal
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from node_anomaly_agent.bounded_file import read_given
 from node_anomaly_agent.config_values import Address
 from node_anomaly_agent.units import UNKNOWN, format_value, printable
 from node_anomaly_core.errors import AnomalyError
@@ -22,6 +25,7 @@ NORMAL, ANOMALOUS, NOT_WARM = 0, 2, 3
 TIMEOUT_S = 10.0
 MOST_BYTES = 1 << 20
 MOST_OF_A_MODEL = 3
+MOST_OF_A_PASSWORD = 4096
 _ARROWS = {"above": "\N{UPWARDS ARROW}", "below": "\N{DOWNWARDS ARROW}"}
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  # recognised, not bound
 
@@ -53,7 +57,7 @@ def ask(access: Access) -> Mapping[str, Any]:
         raise ExplainError(f"{access.url} is no address of an agent", "--url http://HOST:9917")
     try:
         request = urllib.request.Request(url, headers=_headers(access))  # noqa: S310  # http or https, see above
-        with _opener(access).open(request, timeout=TIMEOUT_S) as answer:
+        with _within(TIMEOUT_S), _opener(access).open(request, timeout=TIMEOUT_S) as answer:
             content = answer.read(MOST_BYTES + 1)
     except urllib.error.HTTPError as error:
         error.close()
@@ -67,13 +71,35 @@ def ask(access: Access) -> Mapping[str, Any]:
     return _document(url, content)
 
 
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """TimeoutError if the block takes longer: a socket's own timeout begins anew at each byte.
+
+    By a signal, so only on the main thread, where commands run.
+    """
+
+    def over(*_: object) -> None:
+        raise TimeoutError(f"not within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _headers(access: Access) -> dict[str, str]:
     if not access.user:
         return {}
     if access.password_file is None:
         raise ExplainError("--user without a password", "--password-file FILE")
     try:
-        password = access.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        content = read_given(access.password_file, MOST_OF_A_PASSWORD)
+        if len(content) > MOST_OF_A_PASSWORD:
+            raise ValueError(f"more than {MOST_OF_A_PASSWORD} bytes")  # told as below
+        password = content.decode("utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:
         raise ExplainError(
             f"{access.password_file}: {error}", "name a file that this user can read"

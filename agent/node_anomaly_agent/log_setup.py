@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO, cast
 
@@ -21,23 +24,36 @@ finally:
     for _name in _hidden:
         del sys.modules[_name]
 
+_PIECE = select.PIPE_BUF // 4
+"""Characters, of four bytes at most: a pipe that is ready takes as many without a wait (pipe(7))."""
+
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Log = structlog.typing.FilteringBoundLogger
 
 
 class _Forgiving:
-    """A stream whose lines are lost where they cannot be written: a full disk, a reader that has gone.
+    """A stream that loses lines which cannot be written: a full disk, a reader that is gone or stuck.
 
-    A node whose disk is full is the one that must be watched; its agent does not end for want of a log.
+    A node whose disk is full is the one that must be watched; its agent does not end for want of a log, nor
+    does it wait for somebody to read it.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._poll: select.poll | None = None
+        with suppress(OSError, ValueError):  # what is no file never makes anybody wait
+            descriptor = stream.fileno()
+            self._poll = select.poll()
+            self._poll.register(descriptor, select.POLLOUT)
 
     def write(self, text: str) -> None:
         with suppress(OSError, ValueError):  # ValueError: it was closed
-            self._stream.write(text)
+            for at in range(0, len(text), _PIECE):
+                if self._poll is not None and not self._poll.poll(0):
+                    return
+                self._stream.write(text[at : at + _PIECE])
+                self._stream.flush()
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):
@@ -52,7 +68,7 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> Lo
         form: `json`, `console`, or `auto` (console on a terminal, else json).
         stream: where lines go; stderr if None.
     """
-    out = sys.stderr if stream is None else stream
+    out = stream or sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # for good
     console = form == "console" or (form == "auto" and out.isatty())
     render: Any = _render_console if console else structlog.processors.JSONRenderer()
     structlog.configure(

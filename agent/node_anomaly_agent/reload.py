@@ -3,7 +3,8 @@
 Three things lead here: file system events (fast, but lost on network file systems and by some symlink
 swaps), a poll of the manifest's digest (slow, but never fooled), and SIGHUP. Each only sets a flag. A
 worker thread then verifies the bundle, replays its golden vectors and builds its scorer; the loop takes
-the result between two ticks. Whatever goes wrong, the bundle in use stays in use.
+the result between two ticks. Whatever goes wrong, the bundle in use stays in use. Looking at the directory
+is a worker's task as well, because a network file system that does not answer would hold up every tick.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ from node_anomaly_core.errors import BundleError
 
 SETTLE_S = 0.5
 """Events come in bursts while a bundle is copied; look once they have stopped for this long."""
+
+START_PATIENCE_S = 5.0
+PATIENCE_S = 0.05
+"""The loop waits so long for a look; a directory that is there takes a hundredth of it."""
 
 _OWN_READS = frozenset({"opened", "closed_no_write"})  # verifying a bundle must not announce it again
 
@@ -82,9 +87,11 @@ class Reloader:
         poll_interval_s: float,
         clock: Clock,
         log: Log,
+        look: Callable[[Path], Offer] = look,
     ) -> None:
         self._directory = directory
         self._load = load
+        self._look = look
         self._poll_interval_s = poll_interval_s
         self._clock = clock
         self._log = log
@@ -94,6 +101,7 @@ class Reloader:
         self._next_poll = clock.monotonic() + poll_interval_s
         self._handled: tuple[object, ...] = ()
         self._unverified = False  # what was handled last, for want of a thread
+        self._looker: _Looker | None = None  # of a directory that has not answered yet
         self._worker: threading.Thread | None = None
         self._result: Candidate | BundleError | None = None
         self._watch = _Watch(directory, self._on_event, log)
@@ -107,8 +115,16 @@ class Reloader:
         self._watch.stop()
 
     def load_now(self) -> Candidate | BundleError | None:
-        """The bundle on offer, verified on this thread: for the start, when no tick can be late."""
-        offer = look(self._directory)
+        """The bundle on offer, verified on this thread: for the start, when no tick can be late.
+
+        A directory that does not answer is an error after a while, and looked at on.
+        """
+        looker = self._looker_for(forced=False)
+        if not looker.wait(START_PATIENCE_S):
+            self._looker = looker
+            looker.told = True
+            return self._no_answer()
+        offer = looker.answer()
         self._handled = offer.fingerprint
         if offer.path is None:
             return offer.error
@@ -117,7 +133,7 @@ class Reloader:
     @property
     def busy(self) -> bool:
         """Whether something asked for has not come to its end."""
-        return self._forced or self._worker is not None
+        return self._forced or self._worker is not None or self._looker is not None
 
     def request(self) -> None:
         """Look again, and load what is there even if it is nothing new. Safe in a signal handler."""
@@ -129,6 +145,9 @@ class Reloader:
         """When `poll` wants to be called next, in monotonic seconds."""
         if self._worker is not None:
             return self._clock.monotonic() + self._poll_interval_s  # its end wakes the loop
+        if self._looker is not None:
+            now = self._clock.monotonic()
+            return now if self._looker.over else max(self._next_poll, now + PATIENCE_S)
         if self._forced:
             return self._clock.monotonic()
         if self._event_at is not None:
@@ -136,18 +155,27 @@ class Reloader:
         return self._next_poll
 
     def poll(self) -> Candidate | BundleError | None:
-        """Do what is due. Returns a bundle that is ready, or why one was refused, or None; never waits."""
+        """Do what is due; waits PATIENCE_S at most.
+
+        Returns a bundle that is ready, or why one was refused, or None.
+        """
         if self._worker is not None:
             if self._result is None:
                 return None
             result, self._result, self._worker = self._result, None, None
             return result
-        if self.next_check() > self._clock.monotonic():
+        if self._looker is not None and not self._looker.over:
+            return self._unanswered()
+        if self._looker is None and self.next_check() > self._clock.monotonic():
             return None
-        forced, self._forced, self._event_at = self._forced, False, None
-        self._next_poll = self._clock.monotonic() + self._poll_interval_s
-        self._watch.renew()
-        offer = look(self._directory)
+        if self._looker is None:
+            forced, self._forced, self._event_at = self._forced, False, None
+            self._next_poll = self._clock.monotonic() + self._poll_interval_s
+            self._looker = self._looker_for(forced=forced)
+            if not self._looker.wait(PATIENCE_S):
+                return None
+        looker, self._looker = self._looker, None
+        offer, forced = looker.answer(), looker.forced
         again = offer.fingerprint == self._handled and not forced
         if again and not self._unverified:
             return None
@@ -161,6 +189,23 @@ class Reloader:
                 "missing", f"{self._directory} holds no bundle", "publish one, or correct bundle.directory"
             )
         return offer.error
+
+    def _unanswered(self) -> BundleError | None:
+        """What to say of a directory that does not answer, once, when the next look would be due."""
+        if self._looker is None or self._looker.told or self._clock.monotonic() < self._next_poll:
+            return None
+        self._looker.told = True
+        return self._no_answer()
+
+    def _looker_for(self, *, forced: bool) -> _Looker:
+        return _Looker(self._watch, self._look, self._directory, self._clock, forced=forced)
+
+    def _no_answer(self) -> BundleError:
+        return BundleError(
+            "io",
+            f"{self._directory} does not answer",
+            "is it on a network file system whose server is gone? The bundle in use stays in use",
+        )
 
     def _verify(self, path: Path) -> BundleError | None:
         """Begin to verify beside the loop. Without a thread it is refused, and due at the next poll."""
@@ -188,6 +233,57 @@ class Reloader:
     def _on_event(self) -> None:
         self._event_at = self._clock.monotonic()
         self._clock.wake()
+
+
+class _Looker:
+    """One look at the directory, on a thread of its own; on the caller's where there is none to be had."""
+
+    def __init__(
+        self,
+        watch: _Watch,
+        look: Callable[[Path], Offer],
+        directory: Path,
+        clock: Clock,
+        *,
+        forced: bool,
+    ) -> None:
+        self.forced = forced
+        self.told = False
+        self._offer = Offer(None, None, ())
+        self._failed: Exception | None = None
+        self._watch, self._look, self._directory, self._clock = watch, look, directory, clock
+        self._awaited = True
+        self._over = threading.Event()
+        if not started(threading.Thread(target=self._work, name="bundle-look", daemon=True)):
+            self._work()
+
+    @property
+    def over(self) -> bool:
+        """Whether the directory has answered."""
+        return self._over.is_set()
+
+    def answer(self) -> Offer:
+        """What was found, once it is over. Raises what the look raised."""
+        if self._failed is not None:
+            raise self._failed
+        return self._offer
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the answer; without one in this time the loop is woken when it comes."""
+        if self._over.wait(seconds):
+            return True
+        self._awaited = False
+        return self.over  # it may have come just now, and then nobody is woken
+
+    def _work(self) -> None:
+        try:
+            self._watch.renew()
+            self._offer = self._look(self._directory)
+        except Exception as error:  # noqa: BLE001  # it is raised where the loop takes the answer
+            self._failed = error
+        self._over.set()
+        if not self._awaited:
+            self._clock.wake()
 
 
 class _Watch:

@@ -181,6 +181,17 @@ def writable_directory(candidates: Sequence[Path]) -> Path | None:
     return None
 
 
+def is_read_only(directory: Path) -> bool:
+    """Whether it lies, or would lie, on a file system that nobody may write to now."""
+    nearest = directory
+    try:
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        return bool(os.statvfs(nearest).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def closed_directory(candidates: Sequence[Path]) -> Path | None:
     """The first candidate that is there and that this user may not enter."""
     for candidate in candidates:

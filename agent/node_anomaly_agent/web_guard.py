@@ -53,6 +53,14 @@ def load_in_force(path: Path) -> InForce:
     return InForce(settings, context, Users(settings.users) if settings.users else None)
 
 
+def named_files(path: Path) -> tuple[Path, ...]:
+    """What the file names besides, as far as it can be read."""
+    try:
+        return tuple(parse_web_settings(read_yaml(path, "web.config.file"), path).files)
+    except ConfigError:
+        return ()
+
+
 class WebGuard:
     """Who may connect, and who may ask. Any thread.
 
@@ -66,7 +74,8 @@ class WebGuard:
         self._looked = monotonic()
         self._lock = threading.Lock()
         self._in_force = load_in_force(path)
-        self._seen = self._fingerprint(self._in_force)
+        self._named = self._in_force.settings.files
+        self._seen = self._fingerprint()
         self.status = WebStatus(configured=True)
 
     def refuse(self, request: Request) -> Answer | None:
@@ -96,23 +105,25 @@ class WebGuard:
         return self._in_force
 
     def _look(self) -> None:
-        seen = self._fingerprint(self._in_force)
-        if seen == self._seen:
+        if self._fingerprint() == self._seen:
             return
-        self._seen = seen
+        # Of a version that is refused its files are watched, too: one of them may be about to appear.
+        self._named = tuple(dict.fromkeys((*self._in_force.settings.files, *named_files(self._path))))
+        self._seen = self._fingerprint()
         try:
             self._in_force = load_in_force(self._path)
         except ConfigError as error:
             self.status = WebStatus(configured=True, successful=False, failures=self.status.failures + 1)
             self._log.error("web config refused, the last stays", error=error.message, hint=error.hint)
             return
-        self._seen = self._fingerprint(self._in_force)
+        self._named = self._in_force.settings.files
+        self._seen = self._fingerprint()
         self.status = WebStatus(configured=True, failures=self.status.failures)
         self._log.info("web config loaded", path=str(self._path))
 
-    def _fingerprint(self, in_force: InForce) -> Fingerprint:
+    def _fingerprint(self) -> Fingerprint:
         found = []
-        for path in (self._path, *in_force.settings.files):
+        for path in (self._path, *self._named):
             try:
                 status = path.stat()
                 found.append((status.st_mtime_ns, status.st_size, status.st_ino))

@@ -41,11 +41,16 @@ NETWORK_EXCLUDE = (
 )
 """Loopback, container and tunnel ends, bridges, bonds and VLANs: their packets pass a real interface too."""
 
+REMOTE_FILESYSTEM = (
+    "(9p|afs|beegfs|ceph|cifs|coda|fuse|fuseblk|gfs2?|glusterfs|gpfs|lustre|ncpfs|nfs[0-9]*|ocfs2|smb[0-9]*"
+    "|smbfs|virtiofs)([.].*)?"
+)
+"""File system types whose files are on another machine, or in the hands of a process that may have gone."""
+
 FILESYSTEM_EXCLUDE = (
     "autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|efivarfs|erofs|fusectl|hugetlbfs|iso9660"
     "|mqueue|nsfs|overlay|proc|procfs|pstore|ramfs|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs|udf"
-    "|(9p|afs|beegfs|ceph|cifs|coda|fuse|fuseblk|gfs2?|glusterfs|gpfs|lustre|ncpfs|nfs[0-9]*|ocfs2|smb[0-9]*"
-    "|smbfs|virtiofs)([.].*)?"
+    f"|{REMOTE_FILESYSTEM}"
 )
 """File system types: node_exporter's own list, and everything remote, because asking a dead server how
 full it is hangs the caller."""

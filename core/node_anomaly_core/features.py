@@ -30,7 +30,7 @@ __all__ = [
     "SeriesKey",
 ]
 
-MAX_SERIES = 4096
+MAX_SERIES = 8192
 """Series kept at most. Above it whole metrics are left out, those with the most series first, and the
 features that need them are missing: a sum over some of the devices would look like a real number."""
 

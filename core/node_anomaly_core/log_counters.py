@@ -21,6 +21,10 @@ COUNTED = ("lines", "bytes", "errors", "warnings")
 HALF_LIFE_S = 86400.0
 """In which a source's longest gap is half forgotten."""
 
+LONGEST_TICK_S = 600.0
+"""Between two ticks that are further apart nobody looked: the agent was stopped, the host suspended, or its
+clock was set. That is neither silence nor a gap that a source usually has."""
+
 TALKS_AFTER = 20
 """Gaps between two ticks with lines after which a source is one that normally speaks."""
 
@@ -55,6 +59,10 @@ class Habit:
             self.longest = max(self.longest * 0.5 ** (gap / HALF_LIFE_S), gap)
             self.gaps = min(self.gaps + 1, TALKS_AFTER)
             self.spoke = now
+
+    def away(self, seconds: float) -> None:
+        """So long nobody looked; negative where the clock went back."""
+        self.spoke += seconds
 
     def silence(self, now: float) -> float:
         """Seconds of silence beyond the longest usual gap; NaN while it is not known to speak normally."""
@@ -100,6 +108,7 @@ class LogCounters:
         self.groups = {name: Stream() for name in groups}
         self.miner = TemplateMiner()
         self.unmined = 0
+        self._looked = math.nan
 
     def add(
         self,
@@ -146,8 +155,12 @@ class LogCounters:
 
     def tick(self, now: float) -> None:
         """All batches up to `now`, unix seconds, have been added: what is counted of them is whole."""
+        since = now - self._looked
+        self._looked = now
         for stream in (*self.sources.values(), *self.groups.values()):
             stream.settle()
+            if since < 0 or since > LONGEST_TICK_S:
+                stream.habit.away(since)
             stream.habit.look(now, stream.spoke)
             stream.spoke = False
 
@@ -174,6 +187,7 @@ class LogCounters:
             "groups": {name: _plain(stream) for name, stream in self.groups.items()},
             "miner": self.miner.state(),
             "unmined": self.unmined,
+            "looked": None if math.isnan(self._looked) else self._looked,
         }
 
     def restore(self, state: Mapping[str, object]) -> bool:
@@ -181,13 +195,17 @@ class LogCounters:
         try:
             saved = [_streams(state["sources"]), _streams(state["groups"])]
             miner, unmined = state["miner"], state["unmined"]
+            looked = state.get("looked")  # not of an older agent
             if not isinstance(miner, Mapping) or not isinstance(unmined, int):
+                return False
+            if looked is not None and not math.isfinite(float(looked)):  # type: ignore[arg-type]  # as below
                 return False
         except (KeyError, TypeError, ValueError):
             return False
         if not self.miner.restore(miner):
             return False
         self.unmined = unmined
+        self._looked = math.nan if looked is None else float(looked)  # type: ignore[arg-type]
         for ours, theirs in zip((self.sources, self.groups), saved, strict=True):
             ours.update({name: stream for name, stream in theirs.items() if name in ours})
         return True

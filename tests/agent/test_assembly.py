@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from node_anomaly_agent.assembly import (
     collector_switches,
     load_other,
     node_name,
+    require_procfs,
     run_daemon,
 )
 from node_anomaly_agent.config import AgentConfig, load_config
@@ -66,6 +68,24 @@ def test_a_state_directory_that_was_asked_for_must_be_writable(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"state\.directory"):
         choose_state_directory(config(state__directory=str(tmp_path / "file" / "x")), {})
+
+
+def test_a_file_system_that_became_read_only_stops_no_agent(tmp_path, monkeypatch):
+    """As the kernel makes one after an error: saving fails, and that is counted."""
+    place = tmp_path / "state"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ConfigError, match="cannot be written by this user"):
+        choose_state_directory(config(state__directory=str(place)), {})
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert choose_state_directory(config(state__directory=str(place)), {}) == place
+
+
+def test_a_place_that_is_no_proc_is_refused_before_anything_starts(tmp_path):
+    with pytest.raises(ConfigError, match=r"path\.procfs: .* is no proc file system"):
+        require_procfs(config(path__procfs=str(tmp_path)))
+    require_procfs(config(path__procfs=str(tmp_path), source="node_exporter"))
+    (tmp_path / "stat").touch()
+    require_procfs(config(path__procfs=str(tmp_path)))
 
 
 def test_bundles_arrive_beside_the_state_unless_told_otherwise(tmp_path):

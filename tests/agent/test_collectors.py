@@ -85,6 +85,11 @@ class TestHeldFile:
         with pytest.raises(ValueError, match="bytes"):
             HeldFile(str(path)).read()
 
+    def test_an_error_names_the_file(self, tmp_path: Path) -> None:
+        """A sick kernel file is told from its neighbours."""
+        with pytest.raises(OSError, match=str(tmp_path)):
+            HeldFile(str(tmp_path)).read()
+
     def test_what_is_not_there_is_missing(self, tmp_path: Path) -> None:
         """The message names the file."""
         with pytest.raises(CollectorMissing, match="nowhere"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from collections.abc import Callable
@@ -144,6 +145,16 @@ class TestTheInventedMachine:
             Mount("/tmp", read_only=False),
         )
 
+    def test_what_is_mounted_below_something_remote_is_not_asked_either(self) -> None:
+        """The way there leads through a server that may not answer; what lies over it is on this host."""
+        table = (
+            b"/dev/a / ext4 rw 0 0\ntmpfs /srv tmpfs rw 0 0\n/dev/u /srv/usb ext4 rw 0 0\n"
+            b"s:/x /nfs nfs4 rw 0 0\n/dev/b /nfs/local ext4 rw 0 0\n/dev/c /nfsnot ext4 rw 0 0\n"
+            b"h /ssh fuse.sshfs rw 0 0\n/dev/d /ssh ext4 rw 0 0\n/dev/e /ssh/deep xfs rw 0 0\n"
+        )
+        points = [mount.point for mount in parse_mounts(table)]
+        assert points == ["/", "/srv", "/srv/usb", "/nfsnot", "/ssh", "/ssh/deep"]
+
     def test_a_clock_offset_may_be_in_either_unit(self) -> None:
         """Nanoseconds with STA_NANO, microseconds without."""
         nano = struct.pack("@illlli", 0, -2_000_000, 0, 0, 0, STA_NANO)
@@ -185,3 +196,27 @@ class TestNeverBack:
         rises = [max(b - a, 0.0) for a, b in pairwise(values)]
         assert all(b >= a - 1e-6 for a, b in pairwise(seen))
         assert seen[-1] - seen[0] == pytest.approx(sum(rises), abs=1e-3)
+
+    @given(values=st.lists(st.floats(0, 1e9), min_size=2, max_size=30), at=st.integers(1, 29))
+    def test_a_restart_changes_nothing_of_it(self, values: list[float], at: int) -> None:
+        """The window that is saved beside it holds the raised counters."""
+
+        def lived(restarts: set[int]) -> list[float]:
+            keep, seen = NeverBack(), []
+            for number, value in enumerate(values):
+                if number in restarts:
+                    saved, keep = json.loads(json.dumps(keep.state())), NeverBack()
+                    assert keep.restore(saved)
+                reading: Reading = {("node_cpu_seconds_total", "iowait"): value}
+                keep.apply(reading)
+                seen.append(reading["node_cpu_seconds_total", "iowait"])
+            return seen
+
+        assert lived({at}) == lived(set())
+
+    @pytest.mark.parametrize("last", [None, [], {"idle": "x"}, {"x": 1.0}, {"idle": -1.0}])
+    def test_a_state_that_is_none_is_not_taken(self, last: object) -> None:
+        """Of a foreign file nothing is believed."""
+        keep = NeverBack()
+        assert not keep.restore({"last": last, "lost": {}})
+        assert keep.state() == {"last": {}, "lost": {}}

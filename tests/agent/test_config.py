@@ -252,3 +252,31 @@ class TestWhereAnInstalledAgentHasItsSettings:
             load_config(None, {}, COLLECTORS, {"HOST_PROC": "proc"})
         assert caught.value.message == "$HOST_PROC: expected an absolute path, got 'proc'"
         assert caught.value.hint == "correct HOST_PROC in the environment"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("url: http://bundles", "bundle.url: http:// lets anybody"),
+        ("url: http://localhost.example.org", "bundle.url: http:// lets anybody"),
+        (
+            "url: http://b, insecure-http: true, token-file: /t",
+            "bundle.token-file: would be sent unencrypted",
+        ),
+        ("tls-cert-file: /c", "bundle.tls-cert-file: goes with"),
+        ("tls-key-file: /k", "bundle.tls-cert-file: goes with"),
+        ("shadow-channel: candidate", "bundle.shadow-channel: has no bundle.url"),
+        ("url: https://b, shadow-channel: stable", "bundle.shadow-channel: is the channel that is in use"),
+    ],
+)
+def test_bundle_settings_that_do_not_fit_together_are_refused(tmp_path, keys, message):
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"bundle: {{{keys}}}")
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "keys", ["url: http://b, insecure-http: true", "url: http://localhost, token-file: /t"]
+)
+def test_plain_http_is_taken_where_it_is_asked_for_and_of_this_machine(tmp_path, keys):
+    assert load(tmp_path, f"bundle: {{{keys}}}").distribution.url.startswith("http://")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from agent_fakes import START, FakeScorer, Rig, make_candidate, make_rig
+from agent_fakes import START, FakeClock, FakeLog, FakeScorer, Rig, make_candidate, make_rig
+from node_anomaly_agent import state_keeper
 from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import TEXT
 from node_anomaly_agent.sampler import CollectorStatus
-from node_anomaly_agent.state import load_state
+from node_anomaly_agent.state import AgentState, StateError, load_state
+from node_anomaly_agent.state_keeper import StateKeeper
+from node_anomaly_agent.state_lock import StateLock
 from node_anomaly_core.errors import BundleError
 
 
@@ -361,3 +367,61 @@ def test_the_last_hours_of_the_score_survive_a_restart(tmp_path):
     peaks = rig.daemon.snapshot.history.peaks
     kept = before.daemon.snapshot.history.peaks
     assert (peaks == np.nanmax(kept)).sum() >= (kept == np.nanmax(kept)).sum() > 3
+
+
+def test_a_second_agent_does_not_write_over_the_state_of_the_first(tmp_path):
+    first, second = (make_rig(first=make_candidate(), state=tmp_path) for _ in range(2))
+    first.daemon.start()
+    first.run_for(60)
+    _written(first)
+    saved = (tmp_path / "agent.state").read_bytes()
+    second.daemon.start()
+    second.run_for(150)
+    _written(second)
+    assert (tmp_path / "agent.state").read_bytes() == saved
+
+
+def test_a_disk_that_hangs_is_tried_again_soon_and_keeps_the_lock(tmp_path, monkeypatch):
+    answers = threading.Event()
+    monkeypatch.setattr(state_keeper, "save_state", lambda *_: answers.wait(20))
+    clock = FakeClock()
+    keeper = StateKeeper(tmp_path, clock, FakeLog())
+    state = AgentState(START, 15.0, "a" * 16, {}, {})
+    for _ in range(2):
+        clock.advance(state_keeper.SAVE_EVERY_S)
+        keeper.save_if_due(lambda: state)
+    assert keeper.next_save - clock.monotonic() <= state_keeper.RETRY_S
+    keeper.finish(lambda: state)
+    with pytest.raises(StateError, match="another agent"):
+        StateLock(tmp_path).take()
+    answers.set()
+
+
+def test_waiting_for_the_lock_of_another_agent_costs_no_descriptors(tmp_path):
+    first, second = StateLock(tmp_path), StateLock(tmp_path)
+    first.take()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(StateError):
+            second.take()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_evaluation_that_fails_does_not_pass_for_a_recent_one():
+    scorer = FakeScorer()
+    rig = make_rig(first=make_candidate(scorer=scorer))
+    rig.daemon.start()
+    rig.run_for(60)
+    last = rig.daemon.snapshot.timestamp
+    scorer.error = RuntimeError("no")
+    rig.run_for(60)
+    assert rig.daemon.snapshot.timestamp == last
+
+
+def test_a_stop_ends_the_recording_of_episodes_too():
+    rig = make_rig(first=make_candidate())
+    stopped: list[str] = []
+    episodes = SimpleNamespace(stop=lambda: stopped.append("episodes"))
+    rig.daemon._parts = replace(rig.daemon._parts, episodes=episodes)
+    rig.daemon.stop()
+    assert stopped == ["episodes"]

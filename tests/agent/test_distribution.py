@@ -195,3 +195,63 @@ def test_a_candidate_that_fails_or_is_refused_disturbs_nothing():
     trial.run([0.4] * 2)
     assert trial.shadow.status.skipped["refused"] == 2
     assert trial.shadow.status.message == "damaged"
+
+
+def test_of_several_earlier_ones_the_latest_comes_back(tmp_path):
+    node = Node(tmp_path, versions=(A, B))
+    for trained_at, version in enumerate((A, B, "c" * 16)):
+        use(node, version, float(trained_at))
+    node.storm()
+    assert node.distribution.take().info.version == B
+
+
+def test_one_that_was_left_before_is_not_gone_back_to(tmp_path):
+    node = Node(tmp_path, versions=(A, B))
+    for trained_at, version in enumerate((A, B, "c" * 16)):
+        use(node, version, float(trained_at))
+    node.ledger.leave(B, A)
+    node.storm()
+    assert node.distribution.take().info.version == A
+
+
+def test_a_bundle_is_judged_once_also_where_it_is_loaded_again(tmp_path):
+    node = Node(tmp_path, versions=())
+    use(node, B, 20.0)
+    for _ in range(2):
+        node.woken = 0
+        node.storm()
+        node.distribution.take()
+        use(node, B, 20.0)  # SIGHUP
+    assert node.distribution.status().rollbacks["no_previous"] == 1
+
+
+def test_what_a_threshold_raises_on_noise_at_the_budget_breaks_no_promise(tmp_path):
+    node = Node(tmp_path)
+    use(node, A, 10.0)
+    use(node, B, 20.0)
+    for alarm in range(6):
+        for tick, value in enumerate((1.5, 1.5, 1.5, 0.1)):
+            at = START + 47 * 3600.0 + alarm * 60.0 + tick * 15.0
+            node.distribution.after_tick(at, VALUES, make_score(at, value), None)
+    assert node.log.events("error") == []
+
+
+def test_what_a_candidate_cost_is_not_held_against_the_next():
+    trial = Trial(cost_s=0.016)
+    trial.arrivals.append(make_candidate(A))
+    trial.run([0.4] * (COSTS_JUDGED + 1))
+    trial.cost_s = 0.001
+    trial.arrivals.append(make_candidate(B))
+    trial.run([0.4] * 5)
+    assert trial.shadow.status.skipped["cpu"] == 0
+
+
+def test_only_the_bundle_that_broke_its_promise_is_left(tmp_path):
+    """Another one was put to use between the verdict and its consequence."""
+    node = Node(tmp_path)
+    use(node, A, 10.0)
+    use(node, B, 20.0)
+    node.storm()
+    use(node, "c" * 16, 30.0)
+    assert node.distribution.take() is None
+    assert "c" * 16 not in node.ledger.read().left

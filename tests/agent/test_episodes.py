@@ -393,3 +393,59 @@ def test_a_quiet_window_holds_at_its_time_of_the_week(window, hours, quiet):
 def test_a_window_that_is_none_is_refused_with_what_one_looks_like(wrong):
     with pytest.raises(ValueError, match=r"expected|unknown time zone"):
         parse_window(wrong)
+
+
+def test_no_more_episodes_go_than_the_bytes_ask_for(tmp_path):
+    names = [f"2026010{day}T000000Z" for day in range(1, 6)]
+    for name in names:
+        write_episode(tmp_path, name, b"x" * 1000)
+    prune(tmp_path, 100, 3_500)
+    assert [path.stem for path in episode_files(tmp_path)] == names[2:]
+
+
+def test_names_of_processes_are_not_for_every_user(life):
+    life.tick(1.5, 1.5, 1.5)
+    life.store.finish()
+    (path,) = episode_files(life.directory)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_ticks_before_and_after_a_clock_that_was_set_back_are_not_in_a_row(life):
+    life.tick(2.0, 2.0)
+    life.now -= 3600.0
+    assert not life.tick(2.0, 2.0).ongoing
+
+
+def test_the_processes_of_an_earlier_episode_are_not_those_of_this_one(life):
+    life.tick(1.5, 1.5, 1.5, 1.5)
+    life.episodes._found = ("20200101T000000Z", (replace(USED[0], name="innocent"),))
+    life.tick(1.5)
+    life.episodes.stop()
+    assert [one.name for one in life.stored()[0].processes] == ["postgres"]
+
+
+def test_an_episode_ends_in_time_where_the_clock_was_set_back_in_it(life):
+    life.tick(1.5, 1.5, 1.5)
+    life.now -= 3600.0
+    assert not life.tick(*[0.5] * 6).ongoing
+
+
+def test_a_stop_writes_what_an_open_episode_has_become(life):
+    life.tick(1.5, 1.5, 1.5, 3.5)
+    life.episodes.stop()
+    assert life.stored()[0].peak == 3.5
+
+
+def test_a_pause_before_the_score_vanished_is_no_recovery(life):
+    life.tick(1.5, 1.5, 1.5, 0.5, 1.5, *[None] * 5)
+    assert life.stored()[0].ended == "no_score"
+
+
+def test_a_quiet_window_ends_with_its_last_minute_and_may_last_a_whole_day():
+    hours = {
+        "mon 22:00-06:00": (30, False),
+        "mon 22:00-22:00": (45.9, True),
+        "tue 22:00-22:00": (45.9, False),
+    }
+    for window, (after, quiet) in hours.items():
+        assert parse_window(window).holds(MONDAY + 3600 * after) is quiet

@@ -6,8 +6,10 @@ import http.server
 import json
 import math
 import shutil
+import socket
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 from agent_fakes import FakeLog, make_score, make_snapshot
+from node_anomaly_agent import explain_command
 from node_anomaly_agent.cli import main
 from node_anomaly_agent.config_values import Address
 from node_anomaly_agent.explain_command import (
@@ -161,6 +164,32 @@ def test_no_agent_is_one_line_and_a_thing_to_try(capsys):
 def test_an_answer_that_is_no_explanation_is_refused(status, body, told):
     with answering(status, body) as there, pytest.raises(ExplainError, match=told):
         ask(Access(there))
+
+
+def test_a_server_that_trickles_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(explain_command, "TIMEOUT_S", 0.5)
+
+    def trickle(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=trickle, args=(listener,), daemon=True).start()
+        begun = time.monotonic()
+        with pytest.raises(ExplainError, match=r"gives no answer: not within 0\.5 s"):
+            ask(Access(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+    assert time.monotonic() - begun < 5
+
+
+def test_a_password_without_end_is_no_password(tmp_path):
+    endless = tmp_path / "password"
+    endless.write_bytes(b"x" * 100_000)
+    with pytest.raises(ExplainError, match="more than 4096 bytes"):
+        ask(Access("http://127.0.0.1:1", user="ali", password_file=endless))
 
 
 def test_nobody_is_sent_elsewhere_with_a_password(tmp_path):

@@ -7,100 +7,22 @@ import json
 import os
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import agent_bundle
-from agent_fakes import FakeLog
 from bundle_server import TLS, BundleServer
+from fetch_world import KEY, NEW, NODE, OLD, STRANGER, Node
 from node_anomaly_agent import fetch_http
-from node_anomaly_agent.bundle_depot import Depot
-from node_anomaly_agent.fetch import MOST_BACKOFF, SPREAD, Fetcher
+from node_anomaly_agent.fetch import MOST_BACKOFF, SPREAD
 from node_anomaly_agent.fetch_http import Access, Client
-from node_anomaly_agent.fetch_sources import ChannelSource, MlflowSource
-from node_anomaly_agent.ledger import Ledger
-from node_anomaly_core.bundle import add_signature, resolve_current, verify_bundle
+from node_anomaly_agent.fetch_sources import MlflowSource
+from node_anomaly_core.bundle import verify_bundle
 from node_anomaly_core.channel import bucket
-from node_anomaly_core.signing import PrivateKey, sign
 
-KEY, STRANGER = PrivateKey(b"k" * 32), PrivateKey(b"s" * 32)
-OLD, NEW = 1_700_000_000.0, 1_700_100_000.0
-NODE = "web-1"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> dict[float, Path]:
-    """Two signed bundles by when they were trained."""
-    root = tmp_path_factory.mktemp("made")
-    found = {}
-    for trained_at in (OLD, NEW):
-        path = agent_bundle.make_bundle(root, trained_at=trained_at)
-        add_signature(path, sign((path / "manifest.json").read_bytes(), [KEY]))
-        found[trained_at] = path
-    return found
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., BundleServer]]:
-    running: list[BundleServer] = []
-
-    def start(**options: bool) -> BundleServer:
-        running.append(BundleServer(**options).start())
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.stop()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-
-
-class Node:
-    """One node's fetcher, looked with by hand."""
-
-    def __init__(
-        self, server: BundleServer, home: Path, *, trusted=(), access=None, channel="stable", source=None
-    ):
-        self.root = home / "bundles"
-        self.ledger = Ledger(home)
-        self.log = FakeLog()
-        self.client = Client(access or Access(ca_file=TLS / "ca.pem"))
-        keys = tuple(key.public for key in trusted)
-        self.fetcher = Fetcher(
-            "bundle",
-            source or ChannelSource(self.client, server.url, channel, keys),
-            self.client,
-            Depot(self.root, lambda path: verify_bundle(path, keys)),
-            self.ledger,
-            NODE,
-            interval_s=300.0,
-            log=self.log,
-            now=time.time,
-        )
-
-    def look(self) -> str:
-        """A result, or the reason of a failure."""
-        before = dict(self.fetcher.status.failures)
-        result = self.fetcher.look()
-        if result != "failed":
-            return result
-        after = self.fetcher.status.failures
-        return next(reason for reason in after if after[reason] != before[reason])
-
-    @property
-    def version(self) -> str:
-        found = resolve_current(self.root)
-        return "" if found is None else found.name
-
-    def uses(self, path: Path, trained_at: float) -> None:
-        """What the loop tells the ledger."""
-        self.ledger.accepted(path.name, trained_at, time.time())
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 def test_a_signed_bundle_comes_over_tls_and_is_asked_for_once(serve, made, tmp_path):

@@ -174,3 +174,18 @@ def test_the_newest_never_becomes_older(tmp_path):
     assert ledger.read().newest_trained_at == 20.0
     assert ledger.accepted(A, 10.0, 99.0).since == 6.0  # a restart with the same bundle is not its first use
     assert replace(Memory(), newest_trained_at=-math.inf) == Memory()
+
+
+def test_a_version_that_comes_back_is_the_latest_and_new_again(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.accepted(A, 10.0, 100.0)
+    ledger.accepted(B, 20.0, 200.0)
+    memory = ledger.accepted(A, 10.0, 300.0)
+    assert (memory.history, memory.since) == ((B, A), 300.0)
+
+
+def test_the_highest_sequence_of_a_source_stays(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.reached("x", 7)
+    ledger.reached("x", 3)
+    assert ledger.read().sequences == {"x": 7}

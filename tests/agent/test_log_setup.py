@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -60,6 +61,28 @@ class Lost(io.StringIO):
 )
 def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(error):
     configure_logging("info", "json", Lost(error)).info("bundle loaded")
+
+
+def test_a_reader_that_has_stopped_reading_makes_nobody_wait(tmp_path):
+    reading, writing = os.pipe()
+    try:
+        with os.fdopen(writing, "w", encoding="utf-8") as stream:
+            log = configure_logging("info", "json", stream)
+            begun = time.monotonic()
+            for number in range(200):
+                log.info("a line", number=number, text="\N{SNOWMAN}" * 3_000)
+            assert time.monotonic() - begun < 10
+            lost = len(os.read(reading, 1 << 20))
+            assert 0 < lost <= 1 << 16
+            log.info("heard again")
+            assert b"heard again" in os.read(reading, 1 << 20)
+    finally:
+        os.close(reading)
+
+
+def test_an_agent_without_standard_error_runs(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)  # as Python has it after `2>&-`
+    configure_logging("info", "auto").info("nobody hears this")
 
 
 def test_a_daemon_whose_log_fills_its_disk_goes_on_and_saves_its_state_at_the_end(tmp_path):

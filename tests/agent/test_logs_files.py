@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -51,6 +52,27 @@ STEPS = st.lists(
     ),
     max_size=25,
 )
+
+
+def test_a_copy_that_is_overwritten_by_the_next_one_counts_nothing_twice(tmp_path):
+    """`cp app.log app.log.1; : > app.log` twice within the minutes that a rotated file is followed."""
+    path, copy = tmp_path / "app.log", tmp_path / "app.log.1"
+    reader = Reader(lambda: follow(tmp_path))
+    reader.tick()
+    written = 0
+    for generation in range(6):
+        for piece in range(3):
+            lines = b"".join(b"%d %d %d\n" % (generation, piece, at) for at in range(50 + 7 * generation))
+            with path.open("ab") as file:
+                file.write(lines)
+            written += lines.count(b"\n")
+            if piece != 1:
+                reader.tick()
+        shutil.copyfile(path, copy)
+        os.truncate(path, 0)
+    reader.tick()
+    reader.tick()
+    assert reader.lines == written
 
 
 @given(STEPS)

@@ -183,3 +183,27 @@ def test_what_no_source_has_is_missing_and_not_0():
     logs = [value for feature, value in zip(CATALOGUE, sample.values, strict=True) if feature.group == "logs"]
     assert all(math.isnan(value) for value in logs)
     assert sample.collectors["logs"].missing
+
+
+def test_a_source_that_cannot_be_read_has_no_counts_in_a_scrape_either():
+    source = FakeSource(pending=[batch(b"x")])
+    one = meter(source, FakeSource("journald"))
+    one.read()
+    assert 'lines_total{source="files"} 1.0' in scrape(one)
+    source.found = SourceStatus(success=False, error="/var/log/syslog: join the group adm")
+    one.read()
+    assert 'lines_total{source="files"}' not in scrape(one)
+
+
+def test_what_was_dropped_is_counted_on_after_a_restart():
+    one, other = meter(FakeSource(pending=[batch(b"x", count=11)])), meter(FakeSource())
+    one.read()
+    assert other.restore(json.loads(json.dumps(one.state())))
+    assert other.status().dropped["unread"] == 10
+
+
+def test_a_source_that_this_host_does_not_have_is_no_warning():
+    log = FakeLog()
+    absent = FakeSource("journald", found=SourceStatus(success=False, error="no journal", missing=True))
+    meter(FakeSource(), absent, log=log).read()
+    assert log.lines == []

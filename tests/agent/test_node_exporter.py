@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import socket
 import subprocess
 import sys
@@ -90,6 +91,25 @@ class TestReduction:
         reading: Reading = {("node_load1", ""): 1.0}
         fold(reading)
         assert reading == {("node_load1", ""): 1.0}
+
+    def test_a_restart_changes_no_rate_of_cpus_that_came_and_went(self) -> None:
+        """The counters that are saved with it are the sums."""
+        collector = ExporterCollector("x", lambda: b"", node_exporter_wants(CATALOGUE), CpuFold())
+        fold = CpuFold()
+
+        def total(of: CpuFold, **cpus: float) -> float:
+            reading: Reading = {(CPU, f"user\0{cpu}"): value for cpu, value in cpus.items()}
+            of(reading)
+            return reading[CPU, "user"]
+
+        total(fold, a=100.0, b=1000.0)
+        assert total(fold, a=101.0) == 1101.0
+        other = CpuFold()
+        assert other.restore(json.loads(json.dumps(fold.state())))
+        assert total(other, a=102.5, b=9000.0) == 1102.5
+        assert collector.restore(fold.state())
+        assert collector.state() == fold.state()
+        assert not other.restore({"last": {"a": float("inf")}, "totals": {}})
 
     def test_devices_and_mounts_are_chosen_as_the_catalogue_says(self) -> None:
         """By labels that are kept and by those that are not."""

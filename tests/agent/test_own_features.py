@@ -203,7 +203,7 @@ class TestTextfile:
         sampler.close()
 
     def test_a_stale_file_is_missing_not_old_news(self, tmp_path: Path) -> None:
-        """After STALE_TICKS intervals, or what the feature allows; a future time is no age."""
+        """After STALE_TICKS intervals, or what the feature allows; a future time is no age for a day."""
         path = tmp_path / "backup.prom"
         path.write_text("backup_age_minutes 10\n")
         for features, longest in (
@@ -212,7 +212,12 @@ class TestTextfile:
         ):
             config = config_of(tmp_path, features.replace("PATH", str(path)))
             sampler = build_sampler(config)
-            for age, there in ((longest - 30.0, True), (longest + 30.0, False), (-900.0, True)):
+            for age, there in (
+                (longest - 30.0, True),
+                (longest + 30.0, False),
+                (-900.0, True),
+                (-1e5, False),
+            ):
                 os.utime(path, (time.time() - age,) * 2)
                 sample = sampler.sample(0.0)
                 assert math.isnan(values_of(sample, config)["backup_age_seconds"]) is not there

@@ -14,8 +14,9 @@ from watchdog.observers import Observer
 
 import agent_bundle
 from agent_fakes import FakeLog, make_candidate
+from node_anomaly_agent import reload
 from node_anomaly_agent.clock import SystemClock
-from node_anomaly_agent.reload import Reloader, look
+from node_anomaly_agent.reload import Offer, Reloader, look
 from node_anomaly_agent.scorer import Candidate, load_candidate
 from node_anomaly_core.bundle import activate
 from node_anomaly_core.errors import BundleError
@@ -31,10 +32,16 @@ def load(path: Path) -> Candidate:
 class Watched:
     """A reloader over a directory, polled by hand."""
 
-    def __init__(self, root: Path, load: Callable[[Path], Candidate] = load, poll_s: float = 3600.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        load: Callable[[Path], Candidate] = load,
+        poll_s: float = 3600.0,
+        look: Callable[[Path], Offer] = look,
+    ) -> None:
         self.clock = SystemClock()
         self.log = FakeLog()
-        self.reloader = Reloader(root, load, poll_s, self.clock, self.log)  # type: ignore[arg-type]
+        self.reloader = Reloader(root, load, poll_s, self.clock, self.log, look)  # type: ignore[arg-type]
 
     def wait(self, seconds: float = 5.0) -> Candidate | BundleError | None:
         """Poll as the loop does until something comes or the time is over."""
@@ -233,6 +240,68 @@ def test_the_verification_runs_beside_the_loop(root, watch):
     assert isinstance(watched.wait(), Candidate)
 
 
+class Stuck:
+    """A look at a directory whose server is gone until it is `released`."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+        self.looks = 0
+
+    def __call__(self, root: Path) -> Offer:
+        self.looks += 1
+        assert self.released.wait(30.0)
+        return look(root)
+
+
+@pytest.fixture
+def stuck() -> Iterator[Stuck]:
+    made = Stuck()
+    yield made
+    made.released.set()
+
+
+def test_a_directory_that_does_not_answer_holds_up_no_tick_and_is_told_once(root, watch, stuck):
+    agent_bundle.publish(root)
+    watched = watch(poll_s=POLL_S, look=stuck)
+    begun = time.monotonic()
+    told = []
+    while time.monotonic() < begun + 4 * POLL_S:
+        before = time.monotonic()
+        found = watched.reloader.poll()
+        assert time.monotonic() - before < 0.5
+        told += [found] if found is not None else []
+        watched.clock.wait(min(watched.reloader.next_check() - time.monotonic(), 0.05))
+    (error,) = told
+    assert isinstance(error, BundleError)
+    assert str(error).endswith("bundles does not answer")
+    assert error.reason == "io"
+    assert stuck.looks == 1, "one thread waits, not one for each poll"
+    assert watched.reloader.busy
+    stuck.released.set()
+    assert isinstance(watched.wait(), Candidate)
+
+
+def test_what_was_asked_for_while_the_directory_did_not_answer_is_done_when_it_does(root, watch, stuck):
+    agent_bundle.publish(root)
+    watched = watch(poll_s=POLL_S, look=stuck)
+    watched.reloader.request()
+    assert watched.reloader.poll() is None
+    stuck.released.set()
+    assert isinstance(watched.wait(), Candidate)
+    assert not watched.reloader.busy
+
+
+def test_an_agent_starts_without_a_directory_that_does_not_answer(root, watch, stuck, monkeypatch):
+    monkeypatch.setattr(reload, "START_PATIENCE_S", 0.05)
+    agent_bundle.publish(root)
+    watched = watch(look=stuck)
+    error = watched.reloader.load_now()
+    assert isinstance(error, BundleError)
+    assert "does not answer" in str(error)
+    stuck.released.set()
+    assert isinstance(watched.wait(), Candidate)
+
+
 def test_without_events_the_poll_remains(root, watch, monkeypatch):
     agent_bundle.publish(root)
     watched = watch(poll_s=POLL_S)
@@ -268,3 +337,24 @@ def test_a_digest_of_any_size_or_kind_does_not_hold_up_the_look(tmp_path):
     digest.unlink()
     os.mkfifo(digest)
     assert look(root).fingerprint[1] == b""
+
+
+def test_a_link_that_is_set_anew_to_the_same_version_asks_for_it_again(root, watch):
+    """So `bundle activate` brings back a version that the link has never left."""
+    version = agent_bundle.publish(root)
+    watched = watch(poll_s=POLL_S)
+    watched.reloader.load_now()
+    time.sleep(0.02)
+    activate(root, version)
+    assert isinstance(watched.wait(), Candidate)
+
+
+def test_bytes_that_are_put_right_in_place_are_looked_at_again(root, watch):
+    path = root / agent_bundle.publish(root) / "forest.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    watched = watch(poll_s=POLL_S)
+    assert watched.reloader.load_now().reason == "digest"
+    time.sleep(0.02)
+    path.write_bytes(whole)
+    assert isinstance(watched.wait(), Candidate)

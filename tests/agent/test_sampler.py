@@ -81,7 +81,7 @@ class TestSampler:
         for at in range(3):
             sample = sampler.sample(5.0 * at)
             assert not sample.collectors["many"].success
-            assert "node_forks_total: too many series, 4096 in all" in sample.collectors["many"].error
+            assert "node_forks_total: too many series, 8192 in all" in sample.collectors["many"].error
             assert sample.collectors["sockets"].success
         np.testing.assert_array_equal(sample.values, [np.nan, 4.0])
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import agent_bundle
-from agent_fakes import FEATURES
+from agent_fakes import FEATURES, START, make_candidate
 from node_anomaly_agent.scorer import AgentScorer, align, load_candidate
+from node_anomaly_agent.state import AgentState
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.features import CATALOGUE
 
@@ -61,3 +62,10 @@ def test_a_swap_keeps_the_scorer_warm(tmp_path):
     assert scorer.info.version == second.info.version
     assert scorer.warmup_done == scorer.warmup_ticks
     assert scorer.step(1.7e9 + 900, generator.normal(10, 1, len(CATALOGUE))).warm
+
+
+def test_a_history_of_another_interval_is_left_whichever_is_the_longer():
+    scorer = AgentScorer(make_candidate())
+    for saved, now in ((15.0, 30.0), (30.0, 15.0)):
+        state = AgentState(START, saved, scorer.info.version, {}, {"ticks": np.array([9])})
+        assert "recorded every" in scorer.resume(state, now, START)

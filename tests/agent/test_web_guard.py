@@ -301,3 +301,22 @@ def test_a_real_prometheus_scrapes_over_tls_with_a_certificate_and_a_user(home):
     ):
         (found,) = rig.wait_for_query(prometheus, 'anomaly_score{job="agent"}')
     assert found["value"][1] == "0.4"
+
+
+def test_a_wrong_password_is_as_wrong_when_it_is_remembered():
+    users = Users({"ali": HASH})
+    for _ in range(3):
+        assert users.refuse(header_of("ali", "guess")).status.startswith("401")
+
+
+def test_a_file_that_a_refused_change_names_is_looked_at_again(home):
+    now = [0.0]
+    guard = WebGuard(home / "web.yml", FakeLog(), lambda: now[0])
+    change(home / "web.yml", "tls_server_config: {cert_file: new.pem, key_file: new.pem}")
+    now[0] += 2.0
+    guard.current()
+    assert not guard.status.successful
+    shutil.copy(TLS / "server.pem", home / "new.pem")
+    now[0] += 2.0
+    guard.current()
+    assert guard.status.successful

@@ -50,3 +50,11 @@ def test_what_another_process_is_writing_and_files_of_others_stay(tmp_path):
     write_whole(tmp_path / "agent.state", b"x", 0o600)
     assert young.exists()
     assert others.exists()
+
+
+def test_the_bytes_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    done, sync, move = [], os.fsync, type(tmp_path).replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("sync"), sync(file)))
+    monkeypatch.setattr(type(tmp_path), "replace", lambda one, to: (done.append("move"), move(one, to)))
+    write_whole(tmp_path / "agent.state", b"x", 0o600)
+    assert done == ["sync", "move"]

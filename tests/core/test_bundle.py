@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import small_bundle
-from node_anomaly_core.bundle import GOLDEN_FILE, Bundle, golden_scores, starter_bundle, verify_bundle
+from node_anomaly_core.bundle import GOLDEN_FILE, Bundle, _agree, golden_scores, starter_bundle, verify_bundle
 from node_anomaly_core.errors import BUNDLE_REASONS, BundleError
 from node_anomaly_core.members import COHORT_FILE, Models
 from node_anomaly_core.tensors import read_tensors, write_tensors
@@ -178,3 +178,8 @@ def test_damage_under_a_good_digest_is_refused_or_harmless(copied: Path, data: s
     finally:
         small_bundle.refiled(copied, name, whole)
     assert reason in BUNDLE_REASONS
+
+
+def test_a_score_near_the_threshold_may_fall_on_its_other_side_on_another_processor() -> None:
+    assert _agree(np.array([[1.05]]), np.array([[0.93]]))
+    assert not _agree(np.array([[0.80]]), np.array([[0.92]]))

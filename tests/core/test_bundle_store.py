@@ -29,6 +29,7 @@ from node_anomaly_core.bundle_store import (
     write_bundle,
 )
 from node_anomaly_core.errors import BundleError
+from node_anomaly_core.signing import PrivateKey, sign
 
 FOREST = "isolation_forest.safetensors"
 
@@ -383,3 +384,12 @@ def test_the_digest_file_can_be_checked_by_hand(written: Path) -> None:
     assert digest.startswith(written.name)
     listed = json.loads((written / MANIFEST).read_bytes())["files"]
     assert set(listed) == {entry.name for entry in written.iterdir()} - {MANIFEST, DIGEST}
+
+
+def test_a_bundle_that_is_there_already_gets_the_signature(
+    written: Path, small: small_bundle.SmallBundle
+) -> None:
+    key = PrivateKey(b"k" * 32)
+    again = write_bundle(written.parent, small.manifest, small.files, lambda content: sign(content, [key]))
+    assert again == written
+    assert read_bundle(written, [key.public]).signed_by == key.public.id

@@ -79,8 +79,15 @@ class TestSilence:
         for gap in gaps:
             counted(counters)
             counters.tick(now)
-            now += gap
+            now = self.wait(counters, now, gap)
         return counters, now
+
+    def wait(self, counters: LogCounters, now: float, seconds: float) -> float:
+        """Ticks without a line."""
+        for _ in range(int(seconds // 60.0) - 1):
+            now, seconds = now + 60.0, seconds - 60.0
+            counters.tick(now)
+        return now + seconds
 
     def silence(self, counters: LogCounters, now: float) -> float | None:
         counters.tick(now)
@@ -88,7 +95,7 @@ class TestSilence:
 
     def test_a_source_that_has_not_spoken_often_is_not_known_to_speak(self):
         counters, now = self.run([15.0] * 10)
-        assert self.silence(counters, now + 3600) is None
+        assert self.silence(counters, self.wait(counters, now, 3600.0)) is None
 
     def test_what_lasts_longer_than_the_longest_usual_gap_is_silence(self):
         counters, now = self.run([15.0] * 20 + [120.0] + [15.0] * 5)
@@ -97,12 +104,26 @@ class TestSilence:
 
     def test_a_long_gap_is_forgotten_by_half_a_day(self):
         counters, now = self.run([3600.0] + [60.0] * 1440 + [60.0])
-        assert self.silence(counters, now + 3540) == pytest.approx(1800, abs=5)
+        assert self.silence(counters, self.wait(counters, now, 3540.0)) == pytest.approx(1800, abs=5)
 
-    def test_a_clock_that_goes_back_ends_the_silence(self):
-        counters, _ = self.run([15.0] * 30)
-        assert self.silence(counters, 0.0) is not None
-        assert self.silence(counters, 100.0) is not None
+    @pytest.mark.parametrize("jump", [10_800.0, -10_800.0, 1.8e9], ids=["on", "back", "from 1970"])
+    def test_time_in_which_nobody_looked_is_no_usual_gap_and_no_silence(self, jump):
+        """A clock that was set, a host that was suspended, an agent that was stopped."""
+        counters, now = self.run([15.0] * 30)
+        now += jump
+        assert self.silence(counters, now) == 0
+        for _ in range(5):
+            now += 15.0
+            counted(counters)
+            counters.tick(now)
+        assert self.silence(counters, self.wait(counters, now, 600.0)) == pytest.approx(585, abs=1)
+
+    def test_an_agent_that_was_away_for_hours_goes_on_where_it_was(self):
+        counters, now = self.run([15.0] * 30)
+        now = self.wait(counters, now, 120.0)
+        other = LogCounters(("files",))
+        assert other.restore(json.loads(json.dumps(counters.state())))
+        assert self.silence(other, now + 3 * 3600.0) == pytest.approx(105, abs=61)
 
 
 def test_all_of_it_survives_a_restart():

@@ -462,3 +462,22 @@ def test_a_score_is_one_exactly_when_the_evidence_reaches_the_level_in_force(tai
     scores = rolling_scores(tail, evidence, A_DAY, INTERVAL_S)
     np.testing.assert_array_equal(scores >= 1.0, evidence >= levels(part, evidence))
     assert (scores >= 1.0).any()
+
+
+def test_an_alarm_that_stands_goes_on_over_a_restart_and_a_reload_by_all_of_its_evidence() -> None:
+    old, restarted, reloaded = (threshold(2.0) for _ in range(3))
+    old.step(3.0)
+    restarted.restore(old.state())
+    reloaded.adopt(old)
+    for part in (restarted, reloaded):
+        part.step(1.0, 3.0)
+        assert part.reached
+
+
+def test_a_node_that_is_restarted_more_often_than_it_updates_learns_all_the_same() -> None:
+    part = threshold(2.0)
+    for restart in range(12):
+        before, part = part, threshold(2.0)
+        part.restore(before.state())
+        levels(part, 0.1 * noise(restart, TO_UPDATE // 3))
+    assert part.level < 2.0

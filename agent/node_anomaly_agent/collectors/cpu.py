@@ -5,6 +5,9 @@ https://docs.kernel.org/filesystems/proc.html#miscellaneous-kernel-statistics-in
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.collectors.procfile import WHOLE, HeldFiles, numbers, numbers_after
 from node_anomaly_core.expressions import Reading, SeriesKey
@@ -65,6 +68,31 @@ class NeverBack:
             if key in self._lost:
                 reading[key] = value + self._lost[key]
 
+    def state(self) -> dict[str, dict[str, float]]:
+        """What was seen last and what was lost so far, by mode: saved windows hold the raised counters."""
+        return {
+            name: {mode: value for (_, mode), value in kept.items()}
+            for name, kept in (("last", self._last), ("lost", self._lost))
+        }
+
+    def restore(self, state: Mapping[str, object]) -> bool:
+        """Take it over again; False if it is none."""
+        last, lost = (_seconds(state.get(name)) for name in ("last", "lost"))
+        if last is None or lost is None:
+            return False
+        self._last, self._lost = last, lost
+        return True
+
+
+def _seconds(value: object) -> dict[SeriesKey, float] | None:
+    """Saved counters by mode; None if they are none."""
+    if not isinstance(value, dict) or not all(
+        mode in MODES and isinstance(number, float | int) and 0 <= number < math.inf
+        for mode, number in value.items()
+    ):
+        return None
+    return {(_CPU, mode): float(number) for mode, number in value.items()}
+
 
 class CpuCollector(HeldFiles):
     """Reads /proc/stat."""
@@ -80,3 +108,11 @@ class CpuCollector(HeldFiles):
         reading = parse_stat(self._files[0].read())
         self._never_back.apply(reading)
         return reading
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """See NeverBack.state."""
+        return self._never_back.state()
+
+    def restore(self, state: Mapping[str, object]) -> bool:
+        """See NeverBack.restore."""
+        return self._never_back.restore(state)

@@ -22,7 +22,7 @@ class DeviceFilter:
         """The name as text if the device is to be read, else ""."""
         text = self._decided.get(name)
         if text is None:
-            text = "" if self._exclude.fullmatch(name) else name.decode("ascii", "replace")
+            text = "" if self._exclude.fullmatch(name) else name.decode("ascii", "backslashreplace")
             if len(self._decided) >= MAX_NAMES:
                 self._decided.clear()
             self._decided[name] = text

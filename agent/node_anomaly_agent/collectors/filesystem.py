@@ -1,7 +1,7 @@
 """Space, inodes and read-only state of local file systems: the mount table and statvfs(3).
 
-Types and mount points are excluded as the catalogue's PromQL excludes them. Nothing remote is ever asked:
-statvfs on a dead server does not return, and a tick must.
+Types and mount points are excluded as the catalogue's PromQL excludes them. Nothing remote is ever asked, nor
+what is mounted below something remote: the way there does not return from a dead server, and a tick must.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from node_anomaly_agent.collectors.mount_table import MountTable
 from node_anomaly_agent.collectors.paths import Paths
 from node_anomaly_agent.collectors.procfile import CollectorMissing
-from node_anomaly_core.catalogue import FILESYSTEM_EXCLUDE, MOUNT_EXCLUDE
+from node_anomaly_core.catalogue import FILESYSTEM_EXCLUDE, MOUNT_EXCLUDE, REMOTE_FILESYSTEM
 from node_anomaly_core.expressions import Reading
 
-MAX_MOUNTS = 128
+MAX_MOUNTS = 512
 """Mounts asked in one tick. With more, the collector reports an error rather than a partial answer."""
 
 READ_AGAIN = 4
@@ -25,6 +25,7 @@ READ_AGAIN = 4
 
 _TYPES = re.compile(FILESYSTEM_EXCLUDE)
 _POINTS = re.compile(MOUNT_EXCLUDE)
+_REMOTE = re.compile(REMOTE_FILESYSTEM)
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 Statvfs = Callable[[str], os.statvfs_result]
@@ -39,19 +40,35 @@ class Mount:
 
 
 def parse_mounts(data: bytes) -> tuple[Mount, ...]:
-    """The local mounts of a mount table, the last one for each mount point; odd lines are skipped."""
+    """The local mounts of a mount table, the last one for each mount point; odd lines are skipped.
+
+    So are mounts below a remote one.
+    """
     found: dict[str, Mount] = {}
+    remote: set[str] = set()
     for line in data.split(b"\n"):
         fields = line.split(b" ", 4)
         if len(fields) < 4:
             continue
-        if _TYPES.fullmatch(fields[2].decode("utf-8", "replace")):
+        kind = fields[2].decode("utf-8", "replace")
+        excluded, is_remote = _TYPES.fullmatch(kind), _REMOTE.fullmatch(kind)
+        if excluded and not is_remote and not remote:
             continue
         point = os.fsdecode(_ESCAPE.sub(lambda m: bytes([int(m[1], 8) & 0xFF]), fields[1]))
+        if is_remote:
+            remote.add(point)
+        else:
+            remote.discard(point)  # it lies over the other one
+        if excluded:
+            continue
         if "\0" in point or not point.startswith("/") or _POINTS.fullmatch(point):
             continue
         found[point] = Mount(point, b"ro" in fields[3].split(b","))
-    return tuple(found.values())
+    return tuple(mount for mount in found.values() if not any(_is_below(mount.point, one) for one in remote))
+
+
+def _is_below(point: str, other: str) -> bool:
+    return point.startswith(other.rstrip("/") + "/") and point != other
 
 
 class FilesystemCollector:

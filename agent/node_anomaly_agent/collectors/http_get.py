@@ -12,6 +12,7 @@ from http.client import HTTPConnection, HTTPException
 from time import monotonic
 from urllib.parse import urlsplit
 
+from node_anomaly_agent.collectors.names import Names
 from node_anomaly_core.errors import SourceError
 
 MAX_BYTES = 16 << 20
@@ -31,7 +32,7 @@ class HttpGet:
     def __init__(self, url: str, timeout_s: float) -> None:
         parts = urlsplit(url)
         self.url = shown_url(url)
-        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._names = Names(parts.hostname or "", parts.port or 80)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._timeout_s = timeout_s
 
@@ -40,7 +41,7 @@ class HttpGet:
 
         Raises SourceError if it is not there within the timeout, too large, cut off, or not 200.
         """
-        connection = _Connection(self._host, self._port, self._timeout_s)
+        connection = _Connection(self._names, self._timeout_s)
         try:
             return self._get(connection)
         except TimeoutError as error:
@@ -87,13 +88,28 @@ def shown_url(url: str) -> str:
 class _Connection(HTTPConnection):
     """An HTTPConnection whose answer is read against one deadline."""
 
-    def __init__(self, host: str, port: int, timeout_s: float) -> None:
-        super().__init__(host, port, timeout=timeout_s)
+    def __init__(self, names: Names, timeout_s: float) -> None:
+        super().__init__(names.host, names.port, timeout=timeout_s)
+        self._names = names
         self._deadline = monotonic() + timeout_s
 
     def connect(self) -> None:
-        super().connect()
-        self.sock = _Timed(self.sock, self._deadline)
+        """To the first address that accepts; each may have its share of the time that is left."""
+        addresses = self._names.addresses(_left(self._deadline))
+        failed: OSError = OSError("the name has no address")
+        for number, (family, kind, proto, _, address) in enumerate(addresses):
+            made = socket.socket(family, kind, proto)
+            try:
+                made.settimeout(_left(self._deadline) / (len(addresses) - number))
+                made.connect(address)
+            except OSError as error:
+                made.close()
+                failed = error
+                continue
+            self.sock = _Timed(made, self._deadline)
+            return
+        self._names.forget()
+        raise failed
 
 
 class _Timed(socket.socket):

@@ -6,9 +6,11 @@ matchers on labels that are not kept are applied here, CPUs are summed to modes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
-from node_anomaly_agent.collectors.prom_text import Want
+from node_anomaly_agent.collectors.prom_text import MAX_SERIES, Want
 from node_anomaly_core.catalogue import METRIC_LABEL, Feature
 from node_anomaly_core.expressions import Reading, Selector, SeriesKey
 
@@ -87,3 +89,23 @@ class CpuFold:
         for mode, total in self._totals.items():
             reading[_CPU, mode] = total
         reading[_CPU_COUNT] = float(sum(label.startswith(f"idle{_SEPARATOR}") for label in now))
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """Each CPU's latest counters and the sums so far: saved windows hold the sums."""
+        return {"last": dict(self._last), "totals": dict(self._totals)}
+
+    def restore(self, state: Mapping[str, object]) -> bool:
+        """Take it over again; False if it is none."""
+        last, totals = state.get("last"), state.get("totals")
+        if not _is_counters(last) or not _is_counters(totals):
+            return False
+        self._last, self._totals = dict(last), dict(totals)
+        return True
+
+
+def _is_counters(value: object) -> TypeGuard[dict[str, float]]:
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_SERIES
+        and all(isinstance(number, float | int) and 0 <= number < math.inf for number in value.values())
+    )

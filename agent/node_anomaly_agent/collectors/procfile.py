@@ -62,6 +62,7 @@ class HeldFile:
             return self._read()
         except OSError as error:
             self.close()
+            error.filename = self.path  # pread does not know it
             if error.errno in _ABSENT:
                 raise CollectorMissing(f"{self.path}: {os.strerror(error.errno)}") from error
             raise

@@ -14,6 +14,9 @@ from node_anomaly_agent.collectors.prom_text import TextReader, Want
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.expressions import Reading
 
+FUTURE_S = 86400.0
+"""A clock that is set moves what was written a moment ago; what is further off would be fresh for ever."""
+
 MAX_BYTES = 1 << 20
 
 STALE_TICKS = 20
@@ -61,9 +64,10 @@ class TextfileCollector:
         if not stat.S_ISREG(status.st_mode):
             raise SourceError(f"{self.name}: not a regular file")
         age = self._clock() - status.st_mtime
-        if age > self._max_age_s:
+        if age > self._max_age_s or age < -FUTURE_S:
+            when = f"{age:.0f} s ago" if age > 0 else f"{-age:.0f} s from now by this host's clock"
             raise SourceError(
-                f"{self.name}: stale, written {age:.0f} s ago and {self._max_age_s:.0f} s are allowed",
+                f"{self.name}: stale, written {when} and {self._max_age_s:.0f} s are allowed",
                 "see to the job that writes it, or set max_age_seconds",
             )
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)

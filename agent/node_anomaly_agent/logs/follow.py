@@ -90,7 +90,8 @@ class Follower:
         looking_at = time.time_ns()
         self._followed = set(self.tails)  # in this refresh: what has to make room meanwhile is no news
         replaced: dict[str, str] = {}
-        for tail in list(self.tails.values()):
+        # Those without a name first: what a copy is overwritten with is still in the file that it is made of.
+        for tail in sorted(self.tails.values(), key=lambda tail: not tail.adrift):
             if self.tails.get(tail.identity) is not tail:
                 continue  # one before it has a successor, for which this one had to make room: it is closed
             self._looking = tail
@@ -235,7 +236,7 @@ class Follower:
 
     def _refresh(self, tail: Tail, now: float, replaced: dict[str, str]) -> None:
         """Look at one file; adds its path and group to `replaced` if other content has the name now."""
-        seen = tail.seen
+        seen, was_adrift = tail.seen, tail.adrift
         status = None if tail.adrift else self._status_by_name(tail)
         if status is None and not tail.adrift:
             tail.adrift = True
@@ -243,6 +244,9 @@ class Follower:
                 return
             replaced[tail.path] = tail.group
         before = tail.refresh(status or os.fstat(tail.descriptor))
+        if before is not None and was_adrift:  # a copy that was overwritten by the next one
+            self._drop(tail)
+            return
         if before is not None:
             self.truncations += 1
             self._adopt(find_rotated(before, self._make_format(), self.tails), now)
