@@ -6,11 +6,12 @@ A subject with an endpoint of its own adds a row to `endpoints` and keeps the re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node_anomaly_agent import api
 from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import choose_format
+from node_anomaly_agent.forecast_status import ForecastStatus
 from node_anomaly_agent.page import render_page
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import Snapshot
@@ -63,7 +64,8 @@ class Sources:
 
 def endpoints(sources: Sources) -> tuple[Endpoint, ...]:
     """The table."""
-    snapshot = sources.snapshot
+    snapshot = Shown(sources.snapshot, sources.monotonic)
+    sources = replace(sources, snapshot=snapshot)
     table = [
         Endpoint("/", READ, lambda _request: _status(sources)),
         Endpoint(sources.site.telemetry_path, READ, _Metrics(sources)),
@@ -77,6 +79,33 @@ def endpoints(sources: Sources) -> tuple[Endpoint, ...]:
     if sources.predict is not None:
         table.append(Endpoint("/api/v1/predict", ("POST",), sources.predict))
     return tuple(table)
+
+
+class Shown:
+    """The last snapshot, without its score where the loop has stood still since. Any thread.
+
+    A score that is not renewed would pass for the present one, and page somebody for a node's past.
+    """
+
+    def __init__(self, last: Callable[[], Snapshot], monotonic: Callable[[], float]) -> None:
+        self._last = last
+        self._monotonic = monotonic
+        self._stalled: tuple[Snapshot, Snapshot] | None = None  # as it was, and what is shown of it
+
+    def __call__(self) -> Snapshot:
+        """The same object until there is something else to show."""
+        snapshot, stalled = self._last(), self._stalled
+        if not _silence(snapshot, self._monotonic()):
+            return snapshot
+        if stalled is None or stalled[0] is not snapshot:
+            stalled = self._stalled = (snapshot, replace(snapshot, score=None, forecast=ForecastStatus()))
+        return stalled[1]
+
+
+def _silence(snapshot: Snapshot, now: float) -> float:
+    """Seconds since the last tick where that is too long ago, else 0."""
+    silent = now - snapshot.heartbeat
+    return silent if silent > max(STALLED_TICKS * snapshot.interval_s, STALLED_FLOOR_S) else 0.0
 
 
 def _status(sources: Sources) -> Answer:
@@ -104,9 +133,7 @@ class _Metrics:
 
 
 def _healthy(sources: Sources) -> Answer:
-    snapshot = sources.snapshot()
-    silent = sources.monotonic() - snapshot.heartbeat
-    if silent > max(STALLED_TICKS * snapshot.interval_s, STALLED_FLOOR_S):
+    if silent := _silence(sources.snapshot(), sources.monotonic()):
         return text_answer(f"stalled: no tick for {silent:.0f} s", _UNAVAILABLE)
     return text_answer("healthy")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -95,6 +96,20 @@ def test_healthy_fails_when_the_loop_no_longer_comes_round(site):
     site.monotonic += 20
     status, _, body = site.ask("/-/healthy")
     assert (status, body) == (503, b"stalled: no tick for 160 s\n")
+
+
+def test_a_loop_that_stands_still_has_no_score_and_pages_nobody_for_the_past(site):
+    score = re.compile(rb"^anomaly_score [0-9.]+$", re.MULTILINE)
+    before = site.ask("/metrics")[2]
+    assert score.search(before)
+    site.monotonic += 160
+    for _ in range(2):
+        after = site.ask("/metrics")[2]
+        assert not score.search(after)
+        assert b"anomaly_agent_last_evaluation_timestamp_seconds" in after
+    assert json.loads(site.ask("/api/v1/score")[2])["score"] is None
+    site.monotonic -= 160
+    assert site.ask("/metrics")[2] == before
 
 
 def test_the_page_is_html_that_may_load_nothing(site):

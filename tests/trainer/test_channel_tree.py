@@ -28,6 +28,7 @@ from node_anomaly_trainer.deliver import available, deliver, promote, roll_back
 from node_anomaly_trainer.publish_lock import LOCK, publishing
 from node_anomaly_trainer.settings import InvalidValueError
 from node_anomaly_trainer.signing_keys import make_pair, read_keys
+from node_anomaly_trainer.whole_file import write_whole
 
 
 @pytest.fixture(scope="module")
@@ -323,3 +324,48 @@ def test_a_channel_that_offers_nothing_cannot_change_its_share(place):
         promote(config, "stable", source="candidate")
     assert channel_tree.channels(Path(config.tree)) == ()
     assert available(config) == ()
+
+
+def test_what_a_channel_offered_before_stays_to_go_back_to(place, small):
+    config, _ = place
+    config = replace(config, keep=1)
+    first = published(config, small, 1)
+    published(config, small, 2)
+    assert roll_back(config).version == first.version
+
+
+def test_publishing_the_same_bundle_again_does_not_forget_the_one_before(place, small):
+    config, _ = place
+    first = published(config, small, 1)
+    for _ in range(2):
+        published(config, small, 2)
+    assert roll_back(config).version == first.version
+
+
+def test_a_rollback_is_for_all_nodes_whatever_share_is_configured(place, small):
+    config, _ = place
+    config = replace(config, percent=10.0)
+    for number in range(2):
+        published(config, small, number, percent=10.0)
+    assert roll_back(config).channel.percent == 100.0
+
+
+def test_going_back_twice_without_a_tree_goes_back_two_versions(tmp_path, small):
+    config = PublishConfig(directory=str(tmp_path / "bundles"), wait=0.0)
+    versions = [published(config, small, number).version for number in range(3)]
+    assert [roll_back(config).version, roll_back(config).version] == versions[1::-1]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_so_is_its_name(tmp_path, monkeypatch):
+    done, sync, move = [], os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("sync"), sync(file)))
+    monkeypatch.setattr(Path, "replace", lambda one, to: (done.append("move"), move(one, to)))
+    write_whole(tmp_path / "current.json", b"{}")
+    assert done == ["sync", "move", "sync"]
+
+
+def test_an_unsigned_document_has_no_signature_of_an_earlier_one_beside_it(place, small):
+    config, _ = place
+    published(config, small, 1)
+    published(replace(config, key_file=""), small, 2)
+    assert [path.name for path in (Path(config.tree) / "stable").iterdir()] == ["current.json"]

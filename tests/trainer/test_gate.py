@@ -180,3 +180,14 @@ def test_baselines_may_be_left_out_of_the_verdict():
 @pytest.mark.parametrize(("expected", "limit"), [(0.0, 0), (0.05, 0), (1.0, 3), (10.0, 15), (1_400.0, 1_462)])
 def test_the_poisson_limit_is_the_95th_percentile(expected, limit):
     assert poisson_limit(expected) == limit
+
+
+def test_a_recall_of_just_the_minimum_is_enough():
+    assert judge(recalls(combined=0.3, pca=0.1, plain_kmeans=0.1), GateLimits(min_recall=0.3)) == ()
+
+
+def test_two_incidents_behind_production_refuse_unless_that_is_switched_off():
+    ours, old = IncidentFigures(10, 10, 0.9, 0.6, 0.6), IncidentFigures(10, 10, 0.9, 0.75, 0.75)
+    report = replace(Report(), incidents=ours, production=old)
+    assert len(judge(report, GateLimits())) == 1
+    assert judge(report, GateLimits(beat_production=False)) == ()

@@ -248,3 +248,8 @@ def test_if_nothing_normal_is_left_the_error_says_where_to_look(written, notes):
     with pytest.raises(TrainingError, match="leave none of 3 nodes") as caught:
         label(fleet_history(), config, notes.append)
     assert "exclusions.alert_matchers" in caught.value.hint
+
+
+def test_a_node_that_is_normal_only_after_the_part_to_fit_on_is_dropped(notes, written):
+    config = config_of(exclusions={"windows": written("w.yml", (100, 1_100, "db-1"))})
+    assert label(fleet_history(), config, notes.append).history.nodes == (KUBE, WEB)

@@ -8,6 +8,8 @@ import pytest
 from bench_data import EVENTS, INTERVAL_S, TEST, TRAIN, server, small_config, write_folder
 from bench_programs import program
 from node_anomaly_trainer.bench.data import read_manifest
+from node_anomaly_trainer.dataset import ANOMALOUS, UNKNOWN
+from node_anomaly_trainer.incident_figures import incident_figures
 
 HALF = TEST // 2
 
@@ -66,3 +68,11 @@ def test_each_way_of_knowing_trains_and_finds_what_is_plain_to_see(own, entries)
         assert summary.recall == 1.0, known
         assert summary.vus_pr > 0.7, known
         assert own.line_of(known, summary).startswith(f"| {known} | {summary.vus_pr:.3f} |")
+
+
+def test_an_alarm_where_nobody_knows_is_neither_right_nor_false():
+    score, label = np.zeros(400), np.zeros(400, dtype=np.int8)
+    score[100:110], label[90:120] = 2.0, UNKNOWN
+    score[300:310], label[300:320] = 2.0, ANOMALOUS
+    figures = incident_figures([score], [label], 15.0)
+    assert (figures.alarms, figures.precision, figures.recall) == (1, 1.0, 1.0)

@@ -18,6 +18,7 @@ from node_anomaly_core.members import judge
 from node_anomaly_core.steady import peak_held
 from node_anomaly_core.threshold import raised_on_noise, rolling_scores
 from node_anomaly_trainer import evaluate
+from node_anomaly_trainer.arrays import Empty, in_memory
 from node_anomaly_trainer.calibrate import calibrate_fresh, calibrate_known, comparison_budget, within
 from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_of
 from node_anomaly_trainer.dataset import ANOMALOUS, UNKNOWN
@@ -73,6 +74,7 @@ def assess(
     report: Report,
     questions: Questions | None = None,
     note: Note = lambda _line: None,
+    empty: Empty = in_memory,
 ) -> Assessed:
     """Calibrate the candidate and answer everything the gate asks.
 
@@ -101,7 +103,7 @@ def assess(
         clean[baseline.name], faulted[baseline.name] = _baseline(baseline, parts, candidate, compared, seed)
     old = None
     if questions.production is not None:
-        old = rival(questions.production, parts, compared, within(report, 0.4, 0.1), note)
+        old = rival(questions.production, parts, compared, within(report, 0.4, 0.1), note, empty)
     late = _late(parts)
     clean, faulted = equalised(clean, faulted, late, alarms_in(compared, late, interval))
     held_to_old = faulted[COMBINED]

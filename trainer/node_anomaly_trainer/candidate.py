@@ -17,6 +17,7 @@ from node_anomaly_core.members import Models, judge
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.steady import half_smoothed
 from node_anomaly_core.tensors import write_tensors
+from node_anomaly_trainer.arrays import Empty, in_memory
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import NORMAL, History
 from node_anomaly_trainer.faults import Fault, inject_faults
@@ -54,7 +55,12 @@ class Parts:
         return np.asarray(self.clean.labels == NORMAL)
 
 
-def split(history: History, config: TrainConfig, staged: tuple[History, list[Fault]] | None = None) -> Parts:
+def split(
+    history: History,
+    config: TrainConfig,
+    staged: tuple[History, list[Fault]] | None = None,
+    empty: Empty = in_memory,
+) -> Parts:
     """Time-ordered: fit first, then calibrate, then judge on the latest; faults go into a copy of all three.
 
     `staged` is the same history with incidents in it, where somebody can stage such a thing: then half of the
@@ -62,9 +68,9 @@ def split(history: History, config: TrainConfig, staged: tuple[History, list[Fau
     """
     rate, seed = config.training.faults_per_node_day, config.training.seed
     if staged is None:
-        faulted, faults = inject_faults(history, rate, seed)
+        faulted, faults = inject_faults(history, rate, seed, empty)
     else:
-        faulted, faults = inject_faults(staged[0], rate / 2, seed)
+        faulted, faults = inject_faults(staged[0], rate / 2, seed, empty)
         faults = sorted([*staged[1], *faults], key=lambda fault: (fault.node, fault.start))
     fit_end = int(history.ticks * config.training.fit_fraction)
     calibration_end = fit_end + (history.ticks - fit_end) // 2

@@ -18,13 +18,13 @@ from node_anomaly_trainer.bench.range_pr import average_precision, vus_pr
 from node_anomaly_trainer.candidate import Candidate
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import ANOMALOUS, MINIMUM_TICKS, History, require_trainable
-from node_anomaly_trainer.memory import admission
 from node_anomaly_trainer.models.baselines import BASELINES
 from node_anomaly_trainer.pipeline import build, labelled_history
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.scenarios import SCENARIOS
 from node_anomaly_trainer.settings import nearest
 from node_anomaly_trainer.sources import fetch
+from node_anomaly_trainer.workspace import Workspace
 
 MOST_RANKED = 60_000  # rows, whole nodes; the surface costs a hundred passes over them
 COST_TICKS = 200
@@ -87,30 +87,32 @@ class Comparator:
                     f"scenarios: there is no {name}{nearest(name, tuple(SCENARIOS))}",
                     f"one or more of {', '.join(SCENARIOS)}",
                 )
-        base = history if history is not None else self._history(progress)
+        workspace = Workspace(self.config.training, progress.note)
+        base = history if history is not None else self._history(progress, workspace)
         rows: list[Compared] = []
         faults = {}
         for name in dict.fromkeys(scenarios):
             progress.note(f"scenario {name}: {SCENARIOS[name].words}")
-            assessed = self._assessed(name, base, progress)
+            assessed = self._assessed(name, base, progress, workspace)
             faults[name] = assessed.evaluation.faults
             rows += compared(name, assessed)
         recommended, why = recommend(rows)
         return Comparison(tuple(rows), recommended, why, faults, time.monotonic() - begun)
 
-    def _history(self, progress: Progress) -> History:
+    def _history(self, progress: Progress, workspace: Workspace) -> History:
         with progress.phase("history") as report:
-            history = fetch(self.config, report, progress.note, admission(self.config.training))
+            history = fetch(self.config, report, progress.note, workspace.admit)
         require_trainable(history, MINIMUM_TICKS)
         return labelled_history(history, self.config, progress).history
 
-    def _assessed(self, name: str, base: History, progress: Progress) -> Assessed:
+    def _assessed(self, name: str, base: History, progress: Progress, workspace: Workspace) -> Assessed:
         scenario, training = SCENARIOS[name], self.config.training
         rate = min(training.faults_per_node_day * scenario.faults, 100.0)
         config = replace(self.config, training=replace(training, faults_per_node_day=rate))
         # Judged as known nodes, whatever the source: a comparison wants the same ticks for every detector.
         history = replace(base, origin={**base.origin, "source": f"scenario {name}"})
-        return build(scenario.change(history, self.config, training.seed), config, progress)
+        changed = scenario.change(history, self.config, training.seed)
+        return build(changed, config, progress, empty=workspace.empty)
 
 
 def compared(scenario: str, assessed: Assessed) -> list[Compared]:

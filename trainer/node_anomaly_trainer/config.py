@@ -118,6 +118,8 @@ class TrainingConfig:
     """How many faults are injected into a copy of the history, to label ticks for the Random Forest."""
     check_memory: bool = True
     """Whether a history that is too large for this machine's memory is refused before it is read."""
+    scratch: str = ""
+    """Directory on a disk for what memory does not hold while a run lasts; empty if nothing may go there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ COMMENTS: Mapping[str, str] = {
     "training.seed": "the same seed and history give the same models",
     "training.faults_per_node_day": "injected into a copy of the history: lessons and exam",
     "training.check_memory": "refuse what this machine's memory cannot hold before it is read",
+    "training.scratch": "a directory on a disk for what memory does not hold, while a run lasts",
     "labels": "what is known about real incidents",
     "labels.incidents": "YAML or CSV file: from, to, nodes, note",
     "labels.guard": "this close to an incident a tick is neither normal nor anomalous",

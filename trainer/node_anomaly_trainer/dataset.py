@@ -157,11 +157,15 @@ class Coverage:
 
 def coverage(history: History) -> Coverage:
     """Share missing and constant columns per node and feature; an empty history is missing everything."""
-    observed = ~np.isnan(history.values)
-    lowest = np.where(observed, history.values, np.inf).min(axis=0, initial=np.inf)
-    highest = np.where(observed, history.values, -np.inf).max(axis=0, initial=-np.inf)
-    missing = 1.0 - observed.mean(axis=0) if history.ticks else np.ones(history.values.shape[1:])
-    return Coverage(history.nodes, history.feature_names, missing, lowest == highest)
+    missing = np.ones(history.values.shape[1:])
+    constant = np.zeros(missing.shape, dtype=bool)
+    for node in range(len(history.nodes) if history.ticks else 0):  # one by one: copies of all would not fit
+        values = history.values[:, node]
+        observed = ~np.isnan(values)
+        missing[node] = 1.0 - observed.mean(axis=0)
+        lowest = np.where(observed, values, np.inf).min(axis=0)
+        constant[node] = lowest == np.where(observed, values, -np.inf).max(axis=0)
+    return Coverage(history.nodes, history.feature_names, missing, constant)
 
 
 def least_ticks(nodes: int, fit_fraction: float) -> int:

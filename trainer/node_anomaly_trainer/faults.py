@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.baseline import robust_scale
+from node_anomaly_trainer.arrays import Empty, in_memory
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, History
 
 DAY_S = 86400.0
@@ -61,14 +62,17 @@ class _Target:
 Shape = Callable[[_Target, np.random.Generator], Floats]
 
 
-def inject_faults(history: History, rate_per_node_day: float, seed: int) -> tuple[History, list[Fault]]:
+def inject_faults(
+    history: History, rate_per_node_day: float, seed: int, empty: Empty = in_memory
+) -> tuple[History, list[Fault]]:
     """A copy of the history with faults in it, labelled 1, and the list of them in time order per node.
 
     The number per node is Poisson with mean `rate_per_node_day` times the days of history, as far as they fit
     with SEPARATION_TICKS between them; none is put on ticks that are not normal. Missing values stay
     missing, values stay within what the unit allows. Pure and seeded.
     """
-    values, labels = history.values.copy(), history.labels.copy()
+    values, labels = empty(history.values.shape, np.float64), history.labels.copy()
+    values[...] = history.values
     faults: list[Fault] = []
     for at, node in enumerate(history.nodes):
         rng = np.random.default_rng([seed, at])

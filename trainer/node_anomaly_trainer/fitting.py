@@ -21,6 +21,7 @@ from node_anomaly_core.members import COHORT_FILE, Models
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_core.threshold import tight
 from node_anomaly_core.witnesses import Witness
+from node_anomaly_trainer.arrays import Empty, in_memory
 from node_anomaly_trainer.calibrate import PLACEHOLDER_SCALE, PLACEHOLDER_TAIL
 from node_anomaly_trainer.candidate import Candidate, Parts, part_of
 from node_anomaly_trainer.config import TrainConfig
@@ -34,6 +35,9 @@ BURN_IN_TICKS = 120
 """Windows that are still filling say little about normal; but a short history gives up a quarter at most."""
 
 MOST_FOREST_ROWS = 40_000
+MOST_FAULTY_ROWS = 200_000
+"""More than fifty nodes have in two weeks; a larger fleet's forest would take hours to learn no more."""
+
 FORECAST_SCALE_TICKS = 4_000
 LEAST_HEARD = 480
 """Normal node-ticks with log features, in each part that is held back: less calibrates nothing."""
@@ -74,7 +78,11 @@ class LabelledRows:
 
 
 def fit(
-    parts: Parts, config: TrainConfig, progress: Progress, borrowed: LabelledRows | None = None
+    parts: Parts,
+    config: TrainConfig,
+    progress: Progress,
+    borrowed: LabelledRows | None = None,
+    empty: Empty = in_memory,
 ) -> Candidate:
     """Everything but the calibration. Raises TrainingError where a member cannot be fitted."""
     early = part_of(parts, parts.fit)
@@ -82,13 +90,13 @@ def fit(
         cohort = fit_cohort(early, report)
     with progress.phase("replay history") as report:
         clean, cohort = with_summary(
-            replay_residuals(parts.clean, cohort, report),
+            replay_residuals(parts.clean, cohort, report, empty=empty),
             cohort,
             parts.normal[parts.fit],
             parts.clean.interval_s,
         )
     with progress.phase("replay faults") as report:
-        faulted = replay_residuals(parts.faulted, cohort, report, learn_faults=False)
+        faulted = replay_residuals(parts.faulted, cohort, report, learn_faults=False, empty=empty)
     guard = round(config.labels.guard / parts.clean.interval_s)
     events = count_events(parts.clean.labels[parts.fit] == ANOMALOUS, guard)
     usable = events >= config.labels.least_events
@@ -199,10 +207,14 @@ def training_set(
     chosen.sort()
     width = clean.summary.shape[-1]
     compressed = clean.compressed[parts.fit]
+    mask = np.isfinite(compressed)
+    mask &= parts.normal[parts.fit][:, :, None]
     anomalous = parts.faulted.labels == ANOMALOUS
     if not real_labels:
         anomalous &= parts.clean.labels != ANOMALOUS
     faulty = np.flatnonzero(anomalous[rows].ravel())
+    if len(faulty) > MOST_FAULTY_ROWS:
+        faulty = np.sort(np.random.default_rng(seed).choice(faulty, MOST_FAULTY_ROWS, replace=False))
     quiet, loud = (
         (replayed.summary[rows].reshape(-1, width), replayed.normalised[rows].reshape(-1, width))
         for replayed in (clean, faulted)
@@ -214,7 +226,7 @@ def training_set(
         fault_normalised=np.concatenate([loud[1][faulty], quiet[1][chosen]]),
         fault_labels=np.repeat(np.array([ANOMALOUS, NORMAL], np.int8), [len(faulty), len(chosen)]),
         compressed=compressed,
-        mask=np.isfinite(compressed) & parts.normal[parts.fit][:, :, None],
+        mask=mask,
         interval_s=parts.clean.interval_s,
     )
 
@@ -226,8 +238,9 @@ def own_incidents(parts: Parts, clean: Replayed, data: TrainingSet) -> LabelledR
     """
     rows = fitted_rows(parts)
     width = clean.summary.shape[-1]
-    seen = np.isfinite(clean.summary[rows]).any(axis=-1)
-    struck = np.flatnonzero(((parts.clean.labels[rows] == ANOMALOUS) & seen).ravel())
+    struck = np.flatnonzero((parts.clean.labels[rows] == ANOMALOUS).ravel())
+    seen = np.isfinite(clean.summary[rows].reshape(-1, width)[struck]).any(axis=-1)
+    struck = struck[seen]
     summary, normalised = (
         np.concatenate([table[rows].reshape(-1, width)[struck], normal])
         for table, normal in ((clean.summary, data.summary), (clean.normalised, data.normalised))

@@ -173,12 +173,12 @@ def errors(trial: Trial, exam: Exam, steps: int) -> dict[str, Array]:
 
     Yesterday counts only where the history goes that far back.
     """
-    values, nodes = exam.compressed[:, trial.nodes], trial.nodes
-    target, last = values[trial.moments + steps], values[trial.moments]
+    nodes = trial.nodes
+    target, last = (exam.compressed[np.ix_(at, nodes)] for at in (trial.moments + steps, trial.moments))
     said = {FORECASTER: trial.ahead[steps], PERSISTENCE: last, USUAL: np.zeros_like(target)}
     yesterday = trial.moments + steps - round(DAY_S / exam.interval_s)
     if yesterday.min() >= 0:
-        said[SEASONAL] = values[yesterday]
+        said[SEASONAL] = exam.compressed[np.ix_(yesterday, nodes)]
     known = np.isfinite(target) & (trial.usable & exam.normal[trial.moments + steps][:, nodes])[:, :, None]
     for forecast in said.values():
         known &= np.isfinite(forecast)
@@ -226,8 +226,10 @@ def normal_ranges(
     exam: Exam, features: Sequence[Feature], wanted: set[str]
 ) -> dict[str, tuple[float, float]]:
     """Low and high, in compressed units, that all but a few normal values of the fitted part lie between."""
-    rows = exam.compressed[exam.fitted][exam.normal[exam.fitted]]
-    rows = rows[:: max(1, len(rows) // MOST_RANGE_ROWS)].astype(np.float64)
+    normal = np.flatnonzero(exam.normal[exam.fitted])
+    some = normal[:: max(1, len(normal) // MOST_RANGE_ROWS)]
+    table = exam.compressed[exam.fitted].reshape(-1, exam.compressed.shape[2])
+    rows = table[some].astype(np.float64)
     ranges = {}
     for at, feature in enumerate(features):
         known = rows[np.isfinite(rows[:, at]), at]

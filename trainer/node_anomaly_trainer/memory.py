@@ -14,16 +14,21 @@ from node_anomaly_core.summary import SUMMARY_WIDTH
 from node_anomaly_trainer.config import TrainingConfig
 from node_anomaly_trainer.sources.admission import Admit, admit_any
 
-BASE_BYTES = 1.25 * 2**30
+BASE_BYTES = 1.6 * 2**30
 """Of the libraries and of what does not grow with the history (bench/README.md, Pipeline)."""
 
 TWICE = 2  # once as it was and once with faults in it
 _VALUE, _SHOWN = 8, 4  # bytes of a value of the history, and of what the members are fed
-COPIES = 1.45
+COPIES = 1.07
 """What a run takes of its history's arrays at its highest, measured on 0.2 and 1.0 million node-ticks."""
 
-RIVAL_COPIES = 1.2
-"""The same of the last part of the history, for a bundle in production that is replayed beside it."""
+RIVAL_COPIES = 0.7
+"""Of the last part of the history, for a bundle in production that is replayed beside the candidate: less than
+all of it, because what fitting takes is given back by then."""
+
+COPIES_LEFT = 1.5
+"""Of the values of a history, what stays in memory where what members are fed goes to disk: the values
+themselves, and scores of every member for each tick."""
 
 TOLERANCE = 1.1
 """The estimate may be so much too high before a run is refused that would have gone well."""
@@ -36,32 +41,31 @@ ROOT = Path("/")
 _WAYS = "a shorter range or some of the nodes by matchers (a bundle scores nodes that it does not know, too)"
 
 
-def admission(config: TrainingConfig, *, rival: bool = False) -> Admit:
-    """What refuses a history that cannot be trained on here, by the memory that there is now.
-
-    `rival` where the candidate will be held against a bundle in production.
-    """
-    if not config.check_memory:
-        return admit_any
-    return partial(require_memory, allowed=allowed_bytes(), judged=_judged(config) if rival else 0.0)
-
-
 def admission_to_read(config: TrainingConfig) -> Admit:
     """What refuses a history that would not even lie in memory: for what reads one and does not train."""
     return partial(_require_room, allowed=allowed_bytes()) if config.check_memory else admit_any
 
 
-def _judged(config: TrainingConfig) -> float:
-    return 1.0 - config.fit_fraction
-
-
-def needed_bytes(nodes: int, ticks: int, features: int, judged: float = 0.0) -> float:
+def needed_bytes(
+    nodes: int, ticks: int, features: int, judged: float = 0.0, *, on_disk: bool = False
+) -> float:
     """What training on so much history takes at its highest.
 
-    `judged` is the share of it through which a bundle in production is replayed, 0 without one.
+    `judged` is the share of it through which a bundle in production is replayed, 0 without one; `on_disk`
+    where what members are fed lies there.
     """
-    tick = TWICE * (features * (_VALUE + _SHOWN) + 2 * SUMMARY_WIDTH * _SHOWN)
-    return BASE_BYTES + (COPIES + RIVAL_COPIES * judged) * tick * nodes * ticks
+    tick = COPIES_LEFT * features * _VALUE if on_disk else (COPIES + RIVAL_COPIES * judged) * _fed(features)
+    return BASE_BYTES + tick * nodes * ticks
+
+
+def disk_bytes(nodes: int, ticks: int, features: int, judged: float = 0.0) -> float:
+    """What of it goes to disk, where it may."""
+    return (1.0 + judged) * _fed(features) * nodes * ticks
+
+
+def _fed(features: int) -> float:
+    """Of a tick of one node: its values and what members are fed, as it was and with faults in it."""
+    return float(TWICE * (features * (_VALUE + _SHOWN) + 2 * SUMMARY_WIDTH * _SHOWN))
 
 
 def allowed_bytes(root: Path = ROOT) -> float:
@@ -72,15 +76,29 @@ def allowed_bytes(root: Path = ROOT) -> float:
     return min((*_host(root), *_cgroups(root)), default=math.inf)
 
 
-def require_memory(nodes: int, ticks: int, features: int, allowed: float, judged: float = 0.0) -> None:
+def tried(needed: float, allowed: float) -> bool:
+    """Whether a run is begun that is thought to need so much."""
+    return needed <= max(TOLERANCE * allowed, BASE_BYTES + SMALL_BYTES)
+
+
+def require_memory(
+    nodes: int,
+    ticks: int,
+    features: int,
+    allowed: float,
+    judged: float = 0.0,
+    *,
+    on_disk: bool = False,
+) -> None:
     """Raises TrainingError where so much history cannot be trained on with so many bytes."""
-    needed = needed_bytes(nodes, ticks, features, judged)
-    if needed <= max(TOLERANCE * allowed, BASE_BYTES + SMALL_BYTES):
+    needed = needed_bytes(nodes, ticks, features, judged, on_disk=on_disk)
+    if tried(needed, allowed):
         return
     fit = max((allowed - BASE_BYTES) / (needed - BASE_BYTES), 0.0)
     raise TrainingError(
         f"memory: {nodes:,} nodes, {ticks:,} ticks and {features} features take about "
-        f"{needed / 2**30:.1f} GiB to train on, and there are {allowed / 2**30:.1f}",
+        f"{needed / 2**30:.1f} GiB to train on{', the rest on disk' if on_disk else ''}, and there are "
+        f"{allowed / 2**30:.1f}",
         (f"read {100 * fit:.2g} % of it, {_WAYS}; or " if fit > 0 else "")
         + "give it more memory; training.check_memory: false tries all the same",
     )

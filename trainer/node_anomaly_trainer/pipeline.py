@@ -12,6 +12,7 @@ import numpy as np
 from node_anomaly_core.calibration import ENOUGH_TICKS
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer import gate, registry
+from node_anomaly_trainer.arrays import Empty, in_memory
 from node_anomaly_trainer.assess import Assessed, Questions, assess
 from node_anomaly_trainer.blas import one_blas_thread
 from node_anomaly_trainer.calibrate import calibrate_known
@@ -25,13 +26,13 @@ from node_anomaly_trainer.fitting import LabelledRows, fit
 from node_anomaly_trainer.forecast_figures import ForecastFigures, forecast_figures
 from node_anomaly_trainer.forecast_skill import with_forecast
 from node_anomaly_trainer.labelling import Labelled, label
-from node_anomaly_trainer.memory import admission
 from node_anomaly_trainer.moment import moment
 from node_anomaly_trainer.production import in_production
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.report.run import Artifacts, write_run
 from node_anomaly_trainer.run_metrics import TimedProgress, tell, told_when_it_fails
 from node_anomaly_trainer.sources import disturbed, fetch
+from node_anomaly_trainer.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +83,19 @@ def _run(config: TrainConfig, progress: Progress, *, deploy: bool) -> TrainingRe
     begun = time.monotonic()
     require(config)
     production = in_production(Path(config.publish.directory), config.interval, progress.note)
-    admit = admission(config.training, rival=production is not None)
+    workspace = Workspace(config.training, progress.note, rival=production is not None)
     with progress.phase("history") as report:
-        history = fetch(config, report, progress.note, admit)
+        history = fetch(config, report, progress.note, workspace.admit)
     notes = require_trainable(history, MINIMUM_TICKS).lines()
     labelled = labelled_history(history, config, progress)
+    samples = int(np.isfinite(history.values).sum())
+    del history  # what is left of it may be a copy, and two would not fit where one does
     notes += labelled.lines
     for line in notes:
         progress.note(line)
     staged = disturbed(config, config.training.faults_per_node_day / 2)
-    assessed = build(labelled.history, config, progress, staged, Questions(production, labelled.false_alarms))
+    questions = Questions(production, labelled.false_alarms)
+    assessed = build(labelled.history, config, progress, staged, questions, workspace.empty)
     reasons = gate.judge(assessed.evaluation, config.limits)
     sealed = seal(config, assessed)
     done = TrainingReport(
@@ -105,7 +109,7 @@ def _run(config: TrainConfig, progress: Progress, *, deploy: bool) -> TrainingRe
         events=labelled.events,
         seconds=time.monotonic() - begun,
         allowances=gate.allowances(assessed.evaluation, config.limits),
-        samples=int(np.isfinite(history.values).sum()),
+        samples=samples,
         trained_at=sealed.archived.trained_at,
         forecast=forecast_figures(assessed.candidate.manifest),
     )
@@ -152,13 +156,17 @@ def build(
     progress: Progress,
     staged: tuple[History, list[Fault]] | None = None,
     questions: Questions | None = None,
+    empty: Empty = in_memory,
 ) -> Assessed:
-    """Fit, calibrate and judge a candidate on one history; publishes nothing."""
-    parts = split(history, config, staged)
+    """Fit, calibrate and judge a candidate on one history; publishes nothing.
+
+    `empty` makes the arrays that grow with the history.
+    """
+    parts = split(history, config, staged, empty)
     _require_calibration(parts)
-    candidate = fit(parts, config, progress)
+    candidate = fit(parts, config, progress, empty=empty)
     with progress.phase("calibrate and judge") as report:
-        assessed = assess(parts, candidate, config.training.seed, report, questions, progress.note)
+        assessed = assess(parts, candidate, config.training.seed, report, questions, progress.note, empty)
     with progress.phase("forecast") as report:
         final = with_forecast(parts, assessed.candidate, config.forecast, report, progress.note)
     golden = golden_vectors(final, history)

@@ -14,6 +14,7 @@ from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.errors import BundleError
 from node_anomaly_core.members import Models, judge
 from node_anomaly_core.residuals import longest_window
+from node_anomaly_trainer.arrays import Empty, in_memory
 from node_anomaly_trainer.calibrate import calibrate_known
 from node_anomaly_trainer.candidate import LEAD_IN_TICKS, Candidate, Parts, raw_scores, scores_of
 from node_anomaly_trainer.dataset import History
@@ -64,7 +65,12 @@ def in_production(root: Path, interval_s: float, note: Callable[[str], None]) ->
 
 
 def rival(
-    bundle: Bundle, parts: Parts, budget: float, report: Report, note: Callable[[str], None]
+    bundle: Bundle,
+    parts: Parts,
+    budget: float,
+    report: Report,
+    note: Callable[[str], None],
+    empty: Empty = in_memory,
 ) -> Rival | None:
     """Replay both histories through the bundle and calibrate it on the same part for the same budget.
 
@@ -80,7 +86,9 @@ def rival(
         return None
     start = max(0, parts.late.start - longest_window(parts.clean.interval_s) - LEAD_IN_TICKS)
     late = slice(parts.late.start - start, parts.late.stop - start)
-    clean, faulted = (_as_it_sees(history, bundle, known, start) for history in (parts.clean, parts.faulted))
+    clean, faulted = (
+        _as_it_sees(history, bundle, known, start, empty) for history in (parts.clean, parts.faulted)
+    )
     cohort = Models(bundle).cohort
     at = [bundle.manifest.nodes.index(node) for node in known]
     cohort = replace(
@@ -90,9 +98,13 @@ def rival(
         node_residual_centre=cohort.node_residual_centre[at],
         node_residual=cohort.node_residual[at],
     )
-    quiet = replay_residuals(clean, cohort, lambda done, words: report(0.45 * done, words))
+    quiet = replay_residuals(clean, cohort, lambda done, words: report(0.45 * done, words), empty=empty)
     loud = replay_residuals(
-        faulted, cohort, lambda done, words: report(0.45 + 0.45 * done, words), learn_faults=False
+        faulted,
+        cohort,
+        lambda done, words: report(0.45 + 0.45 * done, words),
+        learn_faults=False,
+        empty=empty,
     )
     theirs = Candidate(
         {}, cohort, quiet, loud, replace(bundle.manifest, budget_per_week=budget), bundle.files
@@ -129,22 +141,17 @@ def at_equal_alarms(
     return faulted["ours"], clean[NAME], faulted[NAME]
 
 
-def _as_it_sees(history: History, bundle: Bundle, nodes: list[str], start: int) -> History:
+def _as_it_sees(history: History, bundle: Bundle, nodes: list[str], start: int, empty: Empty) -> History:
     """The late history with the bundle's features in its order, missing where the history has none."""
-    late = history.select_nodes(nodes)
+    late = history.between(start / history.ticks, 1.0).select_nodes(nodes)
     features = bundle.manifest.features
-    values = np.full((history.ticks - start, len(nodes), len(features)), np.nan)
+    values = empty((late.ticks, len(nodes), len(features)), np.float64)
+    values[...] = np.nan
     have = {name: column for column, name in enumerate(history.feature_names)}
     for column, feature in enumerate(features):
         if feature.name in have:
-            values[:, :, column] = late.values[start:, :, have[feature.name]]
-    return replace(
-        late,
-        features=features,
-        timestamps=late.timestamps[start:],
-        values=values,
-        labels=late.labels[start:],
-    )
+            values[:, :, column] = late.values[:, :, have[feature.name]]
+    return replace(late, features=features, values=values)
 
 
 def _widened(scores: Array, parts: Parts, nodes: list[str], start: int) -> Array:

@@ -26,6 +26,7 @@ from node_anomaly_core.log_errors import complaint_columns
 from node_anomaly_core.relations import Moments
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.summary import SUMMARY_WIDTH, OnlineNormaliser
+from node_anomaly_trainer.arrays import Empty, in_memory
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, History
 
 Array = NDArray[np.float64]
@@ -35,6 +36,7 @@ _RESIDUAL_ROWS = 200_000  # ticks that residual sizes are measured on, over all 
 _RESIDUAL_ROWS_PER_NODE = (6_000, 20_000)
 _NODES_AT_ONCE = 4  # whose residuals are held while they are measured: up to 70 MB a node
 _MOST_RELATED_TICKS = 20_000  # that relations are learnt from
+_TICKS_AT_ONCE = 1_000  # of all nodes, whose summaries are held in float64
 _REPORT_EVERY = 500
 
 
@@ -56,13 +58,16 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     """
     floor = np.array([feature.floor for feature in history.features])
     nodes = range(len(history.nodes))
-    normal = np.where((history.labels == NORMAL)[:, :, None], history.values, np.nan)
-    levels = [fit_level(normal[:, node], floor, None) for node in nodes]
+    normal = history.labels == NORMAL
+    levels = [fit_level(_only(normal[:, node], history.values[:, node]), floor, None) for node in nodes]
     late = slice(max(0, history.ticks - _MOST_RELATED_TICKS), history.ticks)
     moments = Moments(len(history.features))
     moments.add(
-        (np.stack([compress(row[node], *levels[node]) for node in nodes]) for row in normal[late]),
-        history.labels[late] == NORMAL,
+        (
+            np.stack([compress(row[node], *levels[node]) for node in nodes])
+            for row in map(_only, normal[late], history.values[late])
+        ),
+        normal[late],
         history.interval_s,
     )
     relations = moments.fit()
@@ -72,9 +77,8 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     for first in range(0, len(levels), _NODES_AT_ONCE):
         group = slice(first, first + _NODES_AT_ONCE)
         centre, scale = (np.stack(part) for part in zip(*levels[group], strict=True))
-        measured = measure_residuals(
-            normal[-rows:, group], (centre, scale), sides, history.interval_s, relations, rows
-        )
+        latest = _only(normal[-rows:, group], history.values[-rows:, group])
+        measured = measure_residuals(latest, (centre, scale), sides, history.interval_s, relations, rows)
         baselines += [Baseline(*level, *usual) for level, usual in zip(levels[group], measured, strict=True)]
         report(len(baselines) / len(levels), history.nodes[len(baselines) - 1])
     prior = fit_prior(baselines, floor)
@@ -95,6 +99,11 @@ def fit_cohort(history: History, report: Report) -> Cohort:
     )
 
 
+def _only(chosen: NDArray[np.bool_], values: Array) -> Array:
+    """The values (..., f) where chosen (...), NaN elsewhere."""
+    return np.where(chosen[..., None], values, np.nan)
+
+
 def _filled(own: Array, prior: Array) -> Array:
     """A feature this node never had gets the cohort's usual residual (b, f).
 
@@ -104,7 +113,12 @@ def _filled(own: Array, prior: Array) -> Array:
 
 
 def replay_residuals(
-    history: History, cohort: Cohort, report: Report, *, learn_faults: bool = True
+    history: History,
+    cohort: Cohort,
+    report: Report,
+    *,
+    learn_faults: bool = True,
+    empty: Empty = in_memory,
 ) -> Replayed:
     """The residual path over the whole history, all nodes at once.
 
@@ -121,9 +135,9 @@ def replay_residuals(
         complaint_columns(history.features),
     )
     shape = (history.ticks, nodes)
-    compressed = np.empty((*shape, len(history.features)), dtype=np.float32)
-    summary = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
-    normalised = np.empty((*shape, SUMMARY_WIDTH), dtype=np.float32)
+    compressed = empty((*shape, len(history.features)), np.float32)
+    summary = empty((*shape, SUMMARY_WIDTH), np.float32)
+    normalised = empty((*shape, SUMMARY_WIDTH), np.float32)
     unpredicted = np.empty(shape, dtype=np.float32)
     errors = np.empty(shape, dtype=np.float32)
     for tick, values in enumerate(history.values):
@@ -139,20 +153,32 @@ def replay_residuals(
 def with_summary(
     replayed: Replayed, cohort: Cohort, normal: NDArray[np.bool_], interval_s: float
 ) -> tuple[Replayed, Cohort]:
-    """Learn the summary's mean and scale from the fit part, and normalise the whole replay online.
+    """Learn the summary's mean and scale from the fit part, and normalise the whole replay online, in place.
 
     `normal` (k, m) says what of the first k ticks, the fit part, is normal.
     """
-    rows = replayed.summary[: len(normal)][normal].astype(np.float64)
-    rows = rows[np.isfinite(rows).all(axis=1)]
-    mean = rows.mean(axis=0)
-    scale = np.maximum(1.25 * np.abs(rows - mean).mean(axis=0), 1e-3)
+    mean = _mean_of(replayed.summary, normal, lambda rows: rows)
+    scale = np.maximum(1.25 * _mean_of(replayed.summary, normal, lambda rows: np.abs(rows - mean)), 1e-3)
     learnt = replace(cohort, summary_mean=mean, summary_scale=scale)
     normaliser = OnlineNormaliser(replayed.summary.shape[1], mean, scale, interval_s)
-    normalised = np.stack(
-        [normaliser.step(row.astype(np.float64)).astype(np.float32) for row in replayed.summary]
-    )
-    return replace(replayed, normalised=normalised), learnt
+    for tick, row in enumerate(replayed.summary):
+        replayed.normalised[tick] = normaliser.step(row.astype(np.float64))
+    return replayed, learnt
+
+
+def _mean_of(
+    table: NDArray[np.float32], chosen: NDArray[np.bool_], change: Callable[[Array], Array]
+) -> Array:
+    """Mean (w,) of what is made of the chosen (k, m) rows of (t, m, w) that are known throughout."""
+    total, count = np.zeros((1, table.shape[-1])), 0
+    for first in range(0, len(chosen), _TICKS_AT_ONCE):
+        part = slice(first, min(first + _TICKS_AT_ONCE, len(chosen)))
+        rows = table[part][chosen[part]].astype(np.float64)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        # One row after the other, so that the sum is the same to the bit however it is cut.
+        total = np.concatenate([total, change(rows)]).sum(axis=0, keepdims=True)
+        count += len(rows)
+    return np.asarray(total[0] / count if count else np.full(table.shape[-1], np.nan))
 
 
 def replay_forecasts(path: ForecastPath, compressed: NDArray[np.float32], report: Report) -> Array:

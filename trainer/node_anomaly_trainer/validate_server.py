@@ -5,20 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from node_anomaly_core.errors import AnomalyError, SourceError, TrainingError
 from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import MINIMUM_TICKS, least_ticks
 from node_anomaly_trainer.exclusions import selector
-from node_anomaly_trainer.memory import allowed_bytes, needed_bytes, require_memory
+from node_anomaly_trainer.memory import needed_bytes
 from node_anomaly_trainer.node_names import host_of
+from node_anomaly_trainer.production import in_production
 from node_anomaly_trainer.sources import wanted_features
 from node_anomaly_trainer.sources.duplicates import doubled, single_metrics
 from node_anomaly_trainer.sources.matchers import joined, one_of
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi, Series
 from node_anomaly_trainer.sources.wanted import AGENT_METRIC, RATE_WINDOW_INTERVALS
 from node_anomaly_trainer.validate import NOTE, OK, PROBLEM, Check
+from node_anomaly_trainer.workspace import Workspace
 
 TOLERATED_SKEW_S = 5.0
 RANGE_POINTS = 200
@@ -183,12 +186,20 @@ class _Server:
     def _memory(self, nodes: int, features: int) -> Check:
         """Whether as many nodes as are there now could be trained on here."""
         ticks = int(self._prometheus.range // self._config.interval)
+        notes: list[str] = []
+        workspace = Workspace(self._config.training, notes.append, rival=self._rival())
         try:
-            require_memory(nodes, ticks, features, allowed_bytes())
+            workspace.admit(nodes, ticks, features)
         except TrainingError as error:
             return Check("memory", PROBLEM, error.message.removeprefix("memory: "), error.hint)
         needed = needed_bytes(nodes, ticks, features) / 2**30
-        return Check("memory", OK, f"{nodes} nodes and {ticks:,} ticks take about {needed:.1f} GiB")
+        told = f"{nodes} nodes and {ticks:,} ticks take about {needed:.1f} GiB"
+        return Check("memory", OK, "; ".join([told, *(note.removeprefix("memory: ") for note in notes)]))
+
+    def _rival(self) -> bool:
+        """Whether a bundle in production would be replayed beside the candidate."""
+        directory = Path(self._config.publish.directory)
+        return in_production(directory, self._config.interval, lambda _line: None) is not None
 
     def _reach(self, query: str, ticks: int) -> Check:
         start = self._end - self._prometheus.range

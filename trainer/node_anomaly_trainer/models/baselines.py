@@ -16,6 +16,8 @@ from sklearn.decomposition import PCA
 from node_anomaly_core.errors import TrainingError
 
 _CHUNK_ROWS = 2048
+_ROWS_AT_ONCE = 200_000
+"""Of all nodes together, that are held in float64 or decomposed: a fleet has millions."""
 
 
 class Baseline(Protocol):
@@ -34,17 +36,31 @@ class _Standardiser:
     """Mean 0 and deviation 1 per feature over what was observed; what was not becomes the mean."""
 
     def __init__(self, compressed: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
-        features = compressed.shape[-1]
-        values = np.where(mask, compressed, 0.0).reshape(-1, features)
-        count = np.maximum(mask.reshape(-1, features).sum(axis=0), 1)
-        self._mean = values.sum(axis=0) / count
-        squares = (np.where(mask.reshape(-1, features), values - self._mean, 0.0) ** 2).sum(axis=0)
+        ticks, nodes, features = compressed.shape
+        step = max(1, _ROWS_AT_ONCE // nodes)
+        count, total, squares = (np.zeros(features) for _ in range(3))
+        parts = [slice(first, first + step) for first in range(0, ticks, step)]
+        for part in parts:
+            seen = mask[part].reshape(-1, features)
+            count += seen.sum(axis=0)
+            total += _known(compressed[part], mask[part]).sum(axis=0)
+        count = np.maximum(count, 1.0)
+        self._mean = total / count
+        for part in parts:
+            seen = mask[part].reshape(-1, features)
+            away = _known(compressed[part], mask[part]) - self._mean
+            squares += (np.where(seen, away, 0.0) ** 2).sum(axis=0)
         deviation = np.sqrt(squares / count)
         self._scale = np.where(deviation > 1e-6, deviation, 1.0)
 
     def __call__(self, compressed: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         z = (np.where(mask, compressed, self._mean) - self._mean) / self._scale
         return np.asarray(z, dtype=np.float32)
+
+
+def _known(compressed: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Rows (n, f) with 0 for what was not observed."""
+    return np.where(mask, compressed, np.float32(0.0)).reshape(-1, compressed.shape[-1])
 
 
 class PCABaseline:
@@ -57,11 +73,12 @@ class PCABaseline:
 
     def fit(self, compressed: NDArray[np.float32], mask: NDArray[np.bool_], seed: int) -> None:
         """See Baseline.fit; the decomposition is exact, so the seed changes nothing."""
-        observed = mask.any(axis=-1)
+        observed = np.asarray(mask.any(axis=-1))
         if int(observed.sum()) < 2:
             raise TrainingError("pca baseline: fewer than 2 ticks with values", "give it a longer history")
         self._standardise = _Standardiser(compressed, mask)
-        rows = self._standardise(compressed, mask)[observed]
+        some = slice(None, None, -(-observed.size // _ROWS_AT_ONCE))
+        rows = self._standardise(compressed[some], mask[some])[observed[some]]
         with np.errstate(invalid="ignore"):  # of what never moved every share of the variance is unknown
             self._pca = PCA(n_components=self._variance, svd_solver="full").fit(rows)
 
@@ -69,8 +86,9 @@ class PCABaseline:
         """See Baseline.score; NaN where nothing of a node was observed."""
         scores = np.full(mask.shape[:2], np.nan)
         components = self._pca.components_.astype(np.float32)
-        for start in range(0, len(compressed), _CHUNK_ROWS):
-            part = slice(start, start + _CHUNK_ROWS)
+        step = max(1, min(_CHUNK_ROWS, _ROWS_AT_ONCE // compressed.shape[1]))
+        for start in range(0, len(compressed), step):
+            part = slice(start, start + step)
             z = self._standardise(compressed[part], mask[part]) - self._pca.mean_.astype(np.float32)
             residual = z - z @ components.T @ components
             seen = mask[part].sum(axis=-1)

@@ -53,8 +53,7 @@ def read_file(
     columns = [name for name in names if name not in (TIMESTAMP, NODE, LABEL)]
     if not columns:
         raise SourceError(f"{path}: no feature column", "add one column per feature beside timestamp")
-    report(0.6, "checking numbers")
-    table = np.stack([numbers_of(frame, name, path) for name in columns], axis=1)
+    report(0.6, "reading numbers")
     labels = _labels(frame, path)
     start, tick = _grid(times, node_of_row, interval_s, path)
     shape = (int(tick.max()) + 1, len(nodes))
@@ -65,7 +64,9 @@ def read_file(
     last = np.append((np.diff(tick[order]) != 0) | (np.diff(node_of_row[order]) != 0), True)
     chosen = order[last]
     values = np.full((*shape, len(columns)), np.nan)
-    values[tick[chosen], node_of_row[chosen]] = table[chosen]
+    for column, name in enumerate(columns):
+        values[tick[chosen], node_of_row[chosen], column] = numbers_of(frame, name, path)[chosen]
+        del frame[name]  # or the history would be held twice
     grid_labels = np.full(shape, UNKNOWN, dtype=np.int8)
     grid_labels[tick[chosen], node_of_row[chosen]] = labels[chosen]
     if len(chosen) < len(frame):

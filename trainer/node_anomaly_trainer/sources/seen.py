@@ -15,7 +15,8 @@ from node_anomaly_trainer.sources.wanted import AGENT_METRIC, Span
 
 INSTANTS = 24
 INSTANCES_AT_ONCE = 64
-"""Their names are spelt out in each query, and proxies limit the length of a URL."""
+NAMES_AT_ONCE = 1_500
+"""Characters of them: they are spelt out in each query beside the metrics, and proxies limit URLs."""
 
 
 @dataclass(slots=True)
@@ -111,5 +112,11 @@ def counted(
 
 def _pieces(instances: Sequence[str]) -> Iterable[str]:
     """Matchers that choose some of the instances each."""
-    for at in range(0, len(instances), INSTANCES_AT_ONCE):
-        yield str(one_of("instance", instances[at : at + INSTANCES_AT_ONCE]))
+    some: list[str] = []
+    for instance in instances:
+        if some and (len(some) == INSTANCES_AT_ONCE or sum(map(len, some)) + len(instance) > NAMES_AT_ONCE):
+            yield str(one_of("instance", some))
+            some = []
+        some.append(instance)
+    if some:
+        yield str(one_of("instance", some))
