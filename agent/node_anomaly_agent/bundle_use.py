@@ -43,7 +43,9 @@ class BundleUse:
         if isinstance(found, Candidate):
             self._accept(found, reloaded=False)
         else:
-            self._fall_back(version_before)
+            # What the directory holds besides is not asked for where it could not even be looked at.
+            unread = isinstance(found, BundleError) and found.reason == "io"
+            self._fall_back("" if unread else version_before)
 
     @property
     def waiting(self) -> bool:
@@ -52,7 +54,9 @@ class BundleUse:
 
     def check(self, deadline: float) -> None:
         """Take what the reloader has, if anything; at once if there is room before the next `deadline`."""
-        result = self._parts.reloader.poll() or self._distribution.take()
+        result = self._parts.reloader.poll()
+        if result is None and self._pending is None:  # what waits is newer than what one would go back to
+            result = self._distribution.take()
         if isinstance(result, BundleError) and result.reason == "missing" and self._on_starter():
             self._log.info("no bundle yet", error=result.message, hint=result.hint, still_using="the starter")
         elif isinstance(result, BundleError):

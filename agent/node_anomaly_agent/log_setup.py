@@ -42,18 +42,27 @@ class _Forgiving:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._poll: select.poll | None = None
+        self._cut = False
         with suppress(OSError, ValueError):  # what is no file never makes anybody wait
             descriptor = stream.fileno()
+            if (
+                stream.isatty()
+            ):  # ready says little of a terminal; the file that others write to stays as it is
+                descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+                self._stream = open(descriptor, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123
             self._poll = select.poll()
             self._poll.register(descriptor, select.POLLOUT)
 
     def write(self, text: str) -> None:
         with suppress(OSError, ValueError):  # ValueError: it was closed
-            for at in range(0, len(text), _PIECE):
+            whole = f"\n{text}" if self._cut else text
+            for at in range(0, len(whole), _PIECE):
                 if self._poll is not None and not self._poll.poll(0):
+                    self._cut = self._cut or at > 0
                     return
-                self._stream.write(text[at : at + _PIECE])
+                self._stream.write(whole[at : at + _PIECE])
                 self._stream.flush()
+            self._cut = False
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):

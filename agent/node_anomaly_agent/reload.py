@@ -107,12 +107,13 @@ class Reloader:
         self._watch = _Watch(directory, self._on_event, log)
 
     def start(self) -> None:
-        """Watch the directory, as soon as it exists."""
-        self._watch.renew()
+        """Watch the directory, as soon as it exists; one that does not answer is watched when it does."""
+        if self._looker is None:
+            self._watch.renew()
 
     def stop(self) -> None:
-        """Stop watching. A verification that still runs is left to end by itself."""
-        self._watch.stop()
+        """Stop watching for good. A verification or a look that still runs is left to end by itself."""
+        self._watch.end()
 
     def load_now(self) -> Candidate | BundleError | None:
         """The bundle on offer, verified on this thread: for the start, when no tick can be late.
@@ -122,8 +123,7 @@ class Reloader:
         looker = self._looker_for(forced=False)
         if not looker.wait(START_PATIENCE_S):
             self._looker = looker
-            looker.told = True
-            return self._no_answer()
+            return self._no_answer(looker)
         offer = looker.answer()
         self._handled = offer.fingerprint
         if offer.path is None:
@@ -147,7 +147,9 @@ class Reloader:
             return self._clock.monotonic() + self._poll_interval_s  # its end wakes the loop
         if self._looker is not None:
             now = self._clock.monotonic()
-            return now if self._looker.over else max(self._next_poll, now + PATIENCE_S)
+            if self._looker.over:
+                return now
+            return now + self._poll_interval_s if self._looker.told else max(self._next_poll, now)
         if self._forced:
             return self._clock.monotonic()
         if self._event_at is not None:
@@ -194,13 +196,14 @@ class Reloader:
         """What to say of a directory that does not answer, once, when the next look would be due."""
         if self._looker is None or self._looker.told or self._clock.monotonic() < self._next_poll:
             return None
-        self._looker.told = True
-        return self._no_answer()
+        return self._no_answer(self._looker)
 
     def _looker_for(self, *, forced: bool) -> _Looker:
         return _Looker(self._watch, self._look, self._directory, self._clock, forced=forced)
 
-    def _no_answer(self) -> BundleError:
+    def _no_answer(self, looker: _Looker) -> BundleError:
+        looker.told = True
+        self._handled = ("error", "io", "no answer")  # what it offers then is new, though it be the same
         return BundleError(
             "io",
             f"{self._directory} does not answer",
@@ -296,9 +299,12 @@ class _Watch:
         self._observer: Any = None  # watchdog's Observer is chosen per platform and has no static type
         self._identity: tuple[int, int] | None = None
         self._complained = False
+        self._over = False
 
     def renew(self) -> None:
         """Watch what the path means now, if it is not what is watched already."""
+        if self._over:
+            return
         try:
             status = self._directory.stat()
         except OSError:
@@ -317,6 +323,11 @@ class _Watch:
             # Not tried again in this directory: each watch that lacks a thread leaves descriptors behind.
             self._identity = identity
             self._complain(NO_THREAD)
+
+    def end(self) -> None:
+        """Stop watching, whatever a look that comes back wants."""
+        self._over = True
+        self.stop()
 
     def stop(self) -> None:
         """Stop watching."""

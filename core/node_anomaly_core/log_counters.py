@@ -21,9 +21,9 @@ COUNTED = ("lines", "bytes", "errors", "warnings")
 HALF_LIFE_S = 86400.0
 """In which a source's longest gap is half forgotten."""
 
-LONGEST_TICK_S = 600.0
-"""Between two ticks that are further apart nobody looked: the agent was stopped, the host suspended, or its
-clock was set. That is neither silence nor a gap that a source usually has."""
+LONGEST_TICK_S, LONGER = 600.0, 3.0
+"""Between two ticks that are further apart, and so many times as far as the two before, nobody looked: the
+agent was stopped, the host suspended, or its clock was set. That is neither silence nor a usual gap."""
 
 TALKS_AFTER = 20
 """Gaps between two ticks with lines after which a source is one that normally speaks."""
@@ -109,6 +109,7 @@ class LogCounters:
         self.miner = TemplateMiner()
         self.unmined = 0
         self._looked = math.nan
+        self._step = 0.0
 
     def add(
         self,
@@ -159,10 +160,11 @@ class LogCounters:
         self._looked = now
         for stream in (*self.sources.values(), *self.groups.values()):
             stream.settle()
-            if since < 0 or since > LONGEST_TICK_S:
+            if since < 0 or since > max(LONGEST_TICK_S, LONGER * self._step):
                 stream.habit.away(since)
             stream.habit.look(now, stream.spoke)
             stream.spoke = False
+        self._step = 0.0 if math.isnan(since) else since
 
     def reading(self, now: float, absent: frozenset[str] = frozenset()) -> Reading:
         """The counters under the agent's own metric names; sources named in `absent` are left out."""

@@ -151,9 +151,15 @@ class TestTheInventedMachine:
             b"/dev/a / ext4 rw 0 0\ntmpfs /srv tmpfs rw 0 0\n/dev/u /srv/usb ext4 rw 0 0\n"
             b"s:/x /nfs nfs4 rw 0 0\n/dev/b /nfs/local ext4 rw 0 0\n/dev/c /nfsnot ext4 rw 0 0\n"
             b"h /ssh fuse.sshfs rw 0 0\n/dev/d /ssh ext4 rw 0 0\n/dev/e /ssh/deep xfs rw 0 0\n"
+            b"/dev/f /home ext4 rw 0 0\ns:/home /home nfs4 rw 0 0\n"
         )
         points = [mount.point for mount in parse_mounts(table)]
         assert points == ["/", "/srv", "/srv/usb", "/nfsnot", "/ssh", "/ssh/deep"]
+
+    def test_on_a_remote_root_the_local_mounts_are_still_asked(self) -> None:
+        """A node without a disk of its own; were its root gone, so would be this process."""
+        table = b"s:/root / nfs4 rw 0 0\n/dev/a /scratch ext4 rw 0 0\n"
+        assert parse_mounts(table) == (Mount("/scratch", read_only=False),)
 
     def test_a_clock_offset_may_be_in_either_unit(self) -> None:
         """Nanoseconds with STA_NANO, microseconds without."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -76,6 +77,35 @@ def test_a_reader_that_has_stopped_reading_makes_nobody_wait(tmp_path):
             assert 0 < lost <= 1 << 16
             log.info("heard again")
             assert b"heard again" in os.read(reading, 1 << 20)
+    finally:
+        os.close(reading)
+
+
+def test_a_terminal_that_is_stopped_makes_nobody_wait():
+    """Ctrl-S, or the window of a session that hangs: it is ready, and takes next to nothing."""
+    main, side = os.openpty()
+    try:
+        with os.fdopen(side, "w", encoding="utf-8") as stream:
+            log = configure_logging("info", "json", stream)
+            begun = time.monotonic()
+            for number in range(300):
+                log.info("a line", number=number, text="x" * 300)
+            assert time.monotonic() - begun < 10
+            assert os.get_blocking(stream.fileno()), "the shell's own view of it is left alone"
+    finally:
+        os.close(main)
+
+
+def test_a_line_that_was_cut_does_not_glue_the_next_one_to_it(tmp_path):
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
+    try:
+        with os.fdopen(writing, "w", encoding="utf-8") as stream:
+            log = configure_logging("info", "json", stream)
+            log.info("long", text="x" * 20_000)
+            os.read(reading, 1 << 20)
+            log.info("next")
+            assert json.loads(os.read(reading, 1 << 20).splitlines()[-1])["event"] == "next"
     finally:
         os.close(reading)
 

@@ -84,8 +84,9 @@ class TestSilence:
 
     def wait(self, counters: LogCounters, now: float, seconds: float) -> float:
         """Ticks without a line."""
-        for _ in range(int(seconds // 60.0) - 1):
-            now, seconds = now + 60.0, seconds - 60.0
+        step = max(60.0, min(seconds, 900.0)) if seconds == 900.0 else 60.0
+        while seconds > step:
+            now, seconds = now + step, seconds - step
             counters.tick(now)
         return now + seconds
 
@@ -117,6 +118,13 @@ class TestSilence:
             counted(counters)
             counters.tick(now)
         assert self.silence(counters, self.wait(counters, now, 600.0)) == pytest.approx(585, abs=1)
+
+    def test_at_an_interval_of_a_quarter_of_an_hour_silence_is_still_heard(self):
+        counters, now = self.run([900.0] * 30)
+        for _ in range(20):
+            counters.tick(now)
+            now += 900.0
+        assert self.silence(counters, now) == pytest.approx(20 * 900, abs=900)
 
     def test_an_agent_that_was_away_for_hours_goes_on_where_it_was(self):
         counters, now = self.run([15.0] * 30)

@@ -138,7 +138,7 @@ def test_a_node_that_is_scraped_twice_is_refused_with_what_would_choose_one(flee
         fill_cache(config, features, STEP, tmp_path, ignore_report, print)
     assert str(caught.value).startswith("scraped more than once: db-1:9100: ")
     assert "has 2 series that differ in job (node, other)" in str(caught.value)
-    assert caught.value.hint.endswith('for example: job!="anomaly-agent",job="node"')
+    assert caught.value.hint.endswith('for example: job!="anomaly-agent",job!="other"')
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
@@ -210,7 +210,7 @@ def test_two_exporters_on_one_host_cannot_be_joined_with_its_agent_and_stay_node
 ):
     done, notes = filled(others, tmp_path, "clash")
     assert tuple(done.survey.instances) == ("c-1:9100", "c-1:9200", "c-1:9917")
-    assert any(line.startswith("several instances share a host, so agents") for line in notes)
+    assert any(line.startswith("several instances of one kind share a host (c-1)") for line in notes)
 
 
 def test_a_second_run_reads_nothing_and_a_longer_one_only_the_rest(fetched, fleet):

@@ -50,7 +50,7 @@ def test_what_does_not_fit_goes_to_disk_and_leaves_no_name_there(tmp_path):
     assert (array == 2.5).all()
     assert list(tmp_path.iterdir()) == []
     (said,) = notes
-    assert said.startswith("memory: about 2.2 GiB where there are 1.5, so 0.5 go to ")
+    assert said.startswith("memory: about 2.2 GiB are more than there are, so 0.5 go to ")
 
 
 def test_without_a_scratch_directory_the_refusal_names_it_and_how_much_room_it_takes():
@@ -60,6 +60,16 @@ def test_without_a_scratch_directory_the_refusal_names_it_and_how_much_room_it_t
     ) as caught:
         here.admit(*FLEET)
     assert "training.scratch to a directory on a disk with 52 GiB free" in caught.value.hint
+
+
+def test_without_the_check_the_disk_is_used_all_the_same(tmp_path):
+    here = Workspace(
+        replace(TrainingConfig(), scratch=str(tmp_path), check_memory=False), print, allowed=1.5 * GIB
+    )
+    here.admit(4, 40_000, 60)
+    assert here.on_disk
+    here.admit(1, 1_000, 60)
+    assert not here.on_disk
 
 
 def test_what_does_not_even_fit_with_it_is_refused(tmp_path):

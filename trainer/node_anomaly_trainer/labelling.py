@@ -72,8 +72,8 @@ class Labelled:
     """Where a person said that nothing was wrong: the next bundle must not alarm there."""
 
 
-def label(history: History, config: TrainConfig, note: Note) -> Labelled:
-    """Label and exclude as configured.
+def label(history: History, config: TrainConfig, note: Note, *, fitted: bool = True) -> Labelled:
+    """Label and exclude as configured; of what will be `fitted`, nodes with too little for that are left out.
 
     Raises SourceError if a file or the server cannot be read, TrainingError if nothing normal is left.
     """
@@ -116,7 +116,9 @@ def label(history: History, config: TrainConfig, note: Note) -> Labelled:
         if (count := count_events(mask & (labels == ANOMALOUS), guard))
     }
     lines = (_excluded_line(excluded, known[ALERTS].hours, history), _events_line(events, config))
-    kept = _with_something_left(replace(history, labels=guarded), config, note)
+    kept = replace(history, labels=guarded)
+    if fitted:
+        kept = _with_something_left(kept, config, note)
     return Labelled(
         kept, excluded, events, lines, tuple(one for one in verdicts if one.verdict == FALSE_ALARM)
     )

@@ -23,8 +23,8 @@ COPIES = 1.07
 """What a run takes of its history's arrays at its highest, measured on 0.2 and 1.0 million node-ticks."""
 
 RIVAL_COPIES = 0.7
-"""Of the last part of the history, for a bundle in production that is replayed beside the candidate: less than
-all of it, because what fitting takes is given back by then."""
+"""Of the last part of the history, for a bundle in production that is replayed beside the candidate: not all
+of it, because what fitting takes is given back by then."""
 
 COPIES_LEFT = 1.5
 """Of the values of a history, what stays in memory where what members are fed goes to disk: the values

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,6 +68,24 @@ def check_skew(skew: float, tolerated: float) -> Check:
     return Check("clock", PROBLEM, where, "let both hosts keep time with NTP; ranges end at the wrong moment")
 
 
+@dataclass(frozen=True, slots=True)
+class _Hosts:
+    """Which hosts have an agent, and the names of those that have an exporter, by its instance."""
+
+    agents: frozenset[str]
+    exporters: Mapping[str, str]
+
+    def has_agent(self, instance: str) -> bool:
+        """Whether the exporter's host has one, by its address or by its name."""
+        return bool({host_of(instance), self.exporters.get(instance, "")} & self.agents)
+
+    @property
+    def number(self) -> int:
+        """How many hosts there are."""
+        alone = {host_of(instance) for instance in self.exporters if not self.has_agent(instance)}
+        return len(self.agents) + len(alone)
+
+
 class _Server:
     """The questions whose answers depend on the range's end."""
 
@@ -115,7 +134,8 @@ class _Server:
             told += f", on up to {by_exporters} nodes"
         elif found:
             told += ": all from agents, none from node_exporter"
-        most = max(by_exporters, self._hosts()) if found else 0
+        hosts = self._hosts() if found else _Hosts(frozenset(), {})
+        most = max(by_exporters, hosts.number)
         if not found:
             jobs = self._jobs()
             yield Check("features", PROBLEM, told, f"{jobs}; check source.prometheus.matchers and end")
@@ -135,7 +155,7 @@ class _Server:
                     f"its query gives nothing: {self._query(query)}",
                     "run the query in the server's own page and correct promql, or remove the feature",
                 )
-        yield from self._duplicates(features)
+        yield from self._duplicates(features, hosts)
         if most and self._config.training.check_memory:
             yield self._memory(most, len(features))
         first = next((feature for feature in features if nodes[feature.name]), None)
@@ -160,23 +180,28 @@ class _Server:
             told += f"; not in the range: {', '.join(lacks)}, which excludes nothing"
         yield Check("exclusions", OK, told)
 
-    def _hosts(self) -> int:
-        """How many there are with an agent, node_exporter, or both."""
+    def _hosts(self) -> _Hosts:
+        """Those with an agent, node_exporter, or both."""
         matchers = self._prometheus.matchers
-        instances = set[str]()
-        for metric in (AGENT_METRIC, "node_uname_info"):
-            found = self._api.query(f"count by (instance) ({selector(metric, matchers)})", self._end)
-            instances |= {str(series["metric"].get("instance", "")) for series in found}
-        return len({host_of(instance) for instance in instances})
+        agents = self._api.query(f"count by (instance) ({selector(AGENT_METRIC, matchers)})", self._end)
+        uname = f"count by (instance, nodename) ({selector('node_uname_info', matchers)})"
+        return _Hosts(
+            frozenset(host_of(str(series["metric"].get("instance", ""))) for series in agents),
+            {
+                str(series["metric"].get("instance", "")): str(series["metric"].get("nodename", ""))
+                for series in self._api.query(uname, self._end)
+            },
+        )
 
-    def _duplicates(self, features: Sequence[Feature]) -> Iterator[Check]:
-        """Whether node_exporter's series are there once."""
+    def _duplicates(self, features: Sequence[Feature], hosts: _Hosts) -> Iterator[Check]:
+        """Whether node_exporter's series are there once, on nodes without an agent to take them from."""
         metrics = sorted(single_metrics(features))
         selected = joined(self._prometheus.matchers, str(one_of("__name__", metrics)))
         query = f"count by (instance, __name__) ({{{selected}}}) > 1"
         twice = {
-            str(series["metric"].get("instance", "")): str(series["metric"].get("__name__", ""))
+            instance: str(series["metric"].get("__name__", ""))
             for series in (self._api.query(query, self._end) if metrics else ())
+            if not hosts.has_agent(instance := str(series["metric"].get("instance", "")))
         }
         if twice:
             example = min(twice)

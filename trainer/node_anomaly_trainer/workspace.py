@@ -7,6 +7,7 @@ memory as there is room for. A file is gone with its array, and with the process
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 import shutil
@@ -51,14 +52,16 @@ class Workspace:
     def admit(self, nodes: int, ticks: int, features: int) -> None:
         """Decide where it will be done. Raises TrainingError where it can be done nowhere."""
         self.on_disk = False
-        if not self._config.check_memory:
-            return
         allowed = allowed_bytes() if self._allowed is None else self._allowed
         needed = needed_bytes(nodes, ticks, features, self._judged)
         if tried(needed, allowed):
             return
         scratch = self._config.scratch
         disk = disk_bytes(nodes, ticks, features, self._judged)
+        if not self._config.check_memory:
+            if not scratch:
+                return
+            allowed = math.inf
         try:
             require_memory(nodes, ticks, features, allowed, self._judged, on_disk=bool(scratch))
         except TrainingError as error:
@@ -73,8 +76,8 @@ class Workspace:
         self.on_disk = True
         left = needed_bytes(nodes, ticks, features, self._judged, on_disk=True)
         self._note(
-            f"memory: about {needed / GIB:.1f} GiB where there are {allowed / GIB:.1f}, so {disk / GIB:.1f} "
-            f"go to {scratch} and {left / GIB:.1f} stay; that is slower"
+            f"memory: about {needed / GIB:.1f} GiB are more than there are, so {disk / GIB:.1f} go to "
+            f"{scratch} and {left / GIB:.1f} stay; that is slower"
         )
 
     def empty(self, shape: tuple[int, ...], kind: DTypeLike) -> NDArray[Any]:

@@ -57,6 +57,7 @@ def parse_mounts(data: bytes) -> tuple[Mount, ...]:
         point = os.fsdecode(_ESCAPE.sub(lambda m: bytes([int(m[1], 8) & 0xFF]), fields[1]))
         if is_remote:
             remote.add(point)
+            found.pop(point, None)  # what it lies over is out of sight
         else:
             remote.discard(point)  # it lies over the other one
         if excluded:
@@ -64,11 +65,10 @@ def parse_mounts(data: bytes) -> tuple[Mount, ...]:
         if "\0" in point or not point.startswith("/") or _POINTS.fullmatch(point):
             continue
         found[point] = Mount(point, b"ro" in fields[3].split(b","))
-    return tuple(mount for mount in found.values() if not any(_is_below(mount.point, one) for one in remote))
-
-
-def _is_below(point: str, other: str) -> bool:
-    return point.startswith(other.rstrip("/") + "/") and point != other
+    ways = tuple(
+        f"{point}/" for point in remote if point != "/"
+    )  # below a remote root lies this process, too
+    return tuple(mount for mount in found.values() if not mount.point.startswith(ways))
 
 
 class FilesystemCollector:

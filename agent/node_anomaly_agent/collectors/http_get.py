@@ -98,7 +98,11 @@ class _Connection(HTTPConnection):
         addresses = self._names.addresses(_left(self._deadline))
         failed: OSError = OSError("the name has no address")
         for number, (family, kind, proto, _, address) in enumerate(addresses):
-            made = socket.socket(family, kind, proto)
+            try:
+                made = socket.socket(family, kind, proto)
+            except OSError as error:  # this host has no such family
+                failed = error
+                continue
             try:
                 made.settimeout(_left(self._deadline) / (len(addresses) - number))
                 made.connect(address)

@@ -11,6 +11,7 @@ from typing import Any
 
 from node_anomaly_agent.threads import NO_THREAD, started
 
+PATIENCE_S = 0.1
 KEPT_S = 60.0
 """So long an answer is taken for true; an address that does not accept is looked up anew."""
 
@@ -31,7 +32,7 @@ class Names:
         """Those known, or those that are found within the time. Raises OSError, TimeoutError among them."""
         try:
             return self._resolve(socket.AI_NUMERICHOST)
-        except socket.gaierror:
+        except (socket.gaierror, UnicodeError):
             pass  # it is a name
         if self._known and monotonic() < self._until:
             return self._known
@@ -40,7 +41,8 @@ class Names:
             if not started(threading.Thread(target=self._lookup.run, name="name-lookup", daemon=True)):
                 self._lookup = None
                 raise OSError(f"{NO_THREAD} to look {self.host} up")
-        if not self._lookup.over.wait(wait_s):
+        # An address that was true a minute ago is to have the time that is left.
+        if not self._lookup.over.wait(min(wait_s, PATIENCE_S) if self._known else wait_s):
             if self._known:
                 return self._known
             raise TimeoutError(f"no name server says where {self.host} is")

@@ -106,7 +106,7 @@ def _backtest(
         history = fetch(settings, told, progress.note, admission_to_read(settings.training))
     if seconds is not None and seconds < history.duration_s:
         history = history.between(1.0 - seconds / history.duration_s, 1.0)
-    history = label(history, settings, progress.note).history
+    history = label(history, settings, progress.note, fitted=False).history
     result, lived = run(chosen, history, wanted, program, jobs, progress)
     root = report or Path(settings.report.directory) / "backtests"
     with progress.phase("report"):

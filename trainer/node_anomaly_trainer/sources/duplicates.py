@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import CATALOGUE, Feature
-from node_anomaly_trainer.sources.matchers import joined, one_of
+from node_anomaly_trainer.sources.matchers import joined, none_of, one_of
 from node_anomaly_trainer.sources.origins import shown
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi
 
@@ -52,7 +52,9 @@ def doubled(
         if values
         else ""
     )
-    chooser = str(one_of(label, (_likeliest(values[label]),))) if label else 'job="node"'
+    # Without the others, and not with this one alone: agents are another job, and are to stay.
+    others = [value for value in values.get(label, ()) if value != _likeliest(values[label])]
+    chooser = str(none_of(label, others)) if label else 'job="node"'
     return SourceError(
         f"scraped more than once: {shown(sorted(instances))}{example}; sums over devices would count double",
         f"choose one with source.prometheus.matchers, for example: {joined(matchers, chooser)}",

@@ -46,6 +46,12 @@ def one_of(label: str, values: Sequence[str]) -> Match:
     return Match(label, "=~", "|".join(re.escape(value) for value in values))
 
 
+def none_of(label: str, values: Sequence[str]) -> Match:
+    """The matcher of a label that has none of these values."""
+    chosen = one_of(label, values)
+    return Match(label, "!=" if chosen.op == "=" else "!~", chosen.value)
+
+
 def _unescaped(found: re.Match[str]) -> str:
     code = found[1]
     if code[0] in "xuU":

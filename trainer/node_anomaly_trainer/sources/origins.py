@@ -30,6 +30,8 @@ class Sides:
     agents: Instants
     of_agents: frozenset[str]
     """Features that any agent has."""
+    living: frozenset[str]
+    """Instances of agents of which any instant shows anything."""
     exporters: Instants
     computable: frozenset[str]
     """Features whose metrics are there on any node."""
@@ -59,19 +61,9 @@ def nodes_of(
     of one host are one node, named without port; where one origin is in use, a node is its instance.
     """
     names = [feature.name for feature in features]
-    joined = _joined(agents, exporters, nodenames)
-    if joined is None:
-        note(
-            "several instances share a host, so agents and node_exporter cannot be joined by host: each "
-            "instance is a node of its own, and a feature is read from where more of it is"
-        )
-        fleet = _for_all(agents, exporters, names, sides)
-        apart = [(value, {AGENT: value}) for value in agents]
-        apart += [(value, {EXPORTER: value}) for value in exporters]
-        return _settled({key: (found, fleet) for key, found in apart})
     decided = {}
     young: dict[str, list[str]] = {}
-    for host, found in joined.items():
+    for host, found in _joined(agents, exporters, nodenames, note).items():
         choice = {name: _origin(found, name, sides) for name in names}
         decided[host] = found, choice
         for name, origin in choice.items():
@@ -82,26 +74,37 @@ def nodes_of(
 
 
 def _joined(
-    agents: Sequence[str], exporters: Sequence[str], nodenames: Iterable[tuple[str, str]]
-) -> dict[str, dict[str, str]] | None:
-    """Host -> origin -> instance; None where two origins are there and a host has two instances of one."""
-    hosts: dict[str, dict[str, str]] = {}
+    agents: Sequence[str], exporters: Sequence[str], nodenames: Iterable[tuple[str, str]], note: Note
+) -> dict[str, dict[str, str]]:
+    """Node -> origin -> instance. Where a host has several of one origin, each of its instances is a node."""
     if not agents or not exporters:
         origin = AGENT if agents else EXPORTER
         return {value: {origin: value} for value in (*agents, *exporters)}
-    by_host = {host_of(value): value for value in agents}
-    if len(by_host) < len(agents):
-        return None
-    named = {instance: name for instance, name in nodenames if name in by_host}
-    for value in exporters:
-        host = host_of(value)
-        found = hosts.setdefault(host if host in by_host else named.get(value, host), {})
-        if EXPORTER in found:
-            return None
-        found[EXPORTER] = value
-    for host, value in by_host.items():
-        hosts.setdefault(host, {})[AGENT] = value
-    return hosts
+    of_agents = {host_of(value) for value in agents}
+    named = {instance: name for instance, name in nodenames if name in of_agents}
+    hosts: dict[str, dict[str, list[str]]] = {}
+    for origin, values in ((AGENT, agents), (EXPORTER, exporters)):
+        for value in values:
+            host = host_of(value)
+            if origin == EXPORTER and host not in of_agents:
+                host = named.get(value, host)
+            hosts.setdefault(host, {}).setdefault(origin, []).append(value)
+    nodes: dict[str, dict[str, str]] = {}
+    crowded = []
+    for host, found in hosts.items():
+        if max(map(len, found.values())) == 1:
+            nodes[host] = {origin: value for origin, (value,) in found.items()}
+            continue
+        crowded.append(host)
+        for origin, values in found.items():
+            for value in values:
+                nodes.setdefault(value, {})[origin] = value
+    if crowded:
+        note(
+            f"several instances of one kind share a host ({shown(sorted(crowded))}), so agents and "
+            "node_exporter cannot be joined there: each instance is a node of its own"
+        )
+    return nodes
 
 
 def _origin(found: Mapping[str, str], name: str, sides: Sides) -> str:
@@ -110,24 +113,10 @@ def _origin(found: Mapping[str, str], name: str, sides: Sides) -> str:
     computable = exporter is not None and name in sides.computable
     if not computable:
         return AGENT if agent is not None and name in sides.of_agents else ""
-    seen = sides.agents(agent, name)
-    # What no instant happens to show is still to be asked for: the index has its metrics.
-    return AGENT if seen and seen >= ENOUGH * sides.exporters(exporter, name) else EXPORTER
-
-
-def _for_all(
-    agents: Sequence[str], exporters: Sequence[str], names: Sequence[str], sides: Sides
-) -> dict[str, str]:
-    """One origin for each feature, by how much of it there is on all nodes together."""
-    chosen = {}
-    for name in names:
-        seen = sum(sides.agents(agent, name) for agent in agents)
-        computed = sum(sides.exporters(exporter, name) for exporter in exporters)
-        if name in sides.computable:
-            chosen[name] = AGENT if seen and seen >= ENOUGH * computed else EXPORTER
-        else:
-            chosen[name] = AGENT if name in sides.of_agents else ""
-    return chosen
+    seen, computed = sides.agents(agent, name), sides.exporters(exporter, name)
+    if not seen and not computed:  # no instant shows it, and it is still to be asked for
+        return AGENT if agent in sides.living and name in sides.of_agents else EXPORTER
+    return AGENT if seen and seen >= ENOUGH * computed else EXPORTER
 
 
 def _tell(

@@ -110,6 +110,7 @@ def survey(
     sides = Sides(
         agents=by_agents.of,
         of_agents=by_agents.keys,
+        living=frozenset(by_agents.instants),
         exporters=computed,
         computable=frozenset(by_queries.keys | (in_index - set(own))),
     )
