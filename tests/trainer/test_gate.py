@@ -9,6 +9,7 @@ import pytest
 
 from node_anomaly_trainer.evaluate import Duel, RegressionSet
 from node_anomaly_trainer.gate import GateLimits, allowances, judge, poisson_limit
+from node_anomaly_trainer.held_back import NodeAlarms
 from node_anomaly_trainer.incident_figures import IncidentFigures
 
 
@@ -28,6 +29,7 @@ class Report:
     incidents: IncidentFigures | None = None
     production: IncidentFigures | None = None
     regression: RegressionSet | None = None
+    by_node: tuple = ()
 
 
 def recalls(**values):
@@ -191,3 +193,45 @@ def test_two_incidents_behind_production_refuse_unless_that_is_switched_off():
     report = replace(Report(), incidents=ours, production=old)
     assert len(judge(report, GateLimits())) == 1
     assert judge(report, GateLimits(beat_production=False)) == ()
+
+
+def fleet(*alarms, weeks=0.3):
+    """A report of so many alarms on nodes n0, n1, ..., one a week asked for."""
+    nodes = [NodeAlarms(f"n{at}", count, weeks) for at, count in enumerate(alarms)]
+    return replace(
+        Report(),
+        false_alarms_per_node_week=sum(alarms) / (weeks * len(alarms)),
+        node_weeks=weeks * len(alarms),
+        false_alarms_on_noise=3.6,
+        by_node=tuple(sorted(nodes, key=lambda one: -one.alarms)),
+    )
+
+
+def test_a_fifth_of_the_nodes_may_have_lived_through_what_nobody_labelled():
+    """Machines of SMD: 26 alarms in two days of ten nodes, half of them on two."""
+    report = fleet(8, 5, 4, 3, 2, 2, 1, 1, 0, 0)
+    assert judge(report, GateLimits()) == ()
+    disturbed, rest = allowances(report, GateLimits())
+    assert disturbed.startswith(
+        "false alarms: 8.67 per node-week, most of them on n0 (8), n1 (5), where more"
+    )
+    assert disturbed.endswith("The other nodes had 13 in 2.40 node-weeks")
+    assert rest.startswith("false alarms: 13 in 2.40 node-weeks are above the budget of 1 a week")
+
+
+def test_a_fleet_that_alarms_everywhere_is_refused_with_the_worst_nodes_named():
+    (reason,) = judge(fleet(8, 6, 5, 4, 4, 4, 4, 3, 3, 3), GateLimits())
+    assert (
+        "(without n0 (8), n1 (6): 30 in 2.40 node-weeks; threshold and chance alone explain up to 14" in reason
+    )
+    assert "most on n0 (8), n1 (6), n2 (5) and 7 more, and the report has them one by one" in reason
+
+
+def test_nodes_that_chance_explains_are_not_left_out():
+    (reason,) = judge(fleet(*[3] * 10), GateLimits())
+    assert "without" not in reason
+
+
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_of_fewer_than_five_nodes_none_is_left_out(nodes):
+    assert len(judge(fleet(9, *[0] * (nodes - 1), weeks=0.3), GateLimits())) == 1

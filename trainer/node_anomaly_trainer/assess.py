@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,13 @@ from node_anomaly_core.threshold import raised_on_noise, rolling_scores
 from node_anomaly_trainer import evaluate
 from node_anomaly_trainer.arrays import Empty, in_memory
 from node_anomaly_trainer.calibrate import calibrate_fresh, calibrate_known, comparison_budget, within
-from node_anomaly_trainer.candidate import Candidate, Parts, raw_scores, scores_of
+from node_anomaly_trainer.candidate import Candidate, Parts, part_of, raw_scores, scores_of
 from node_anomaly_trainer.dataset import ANOMALOUS, UNKNOWN
 from node_anomaly_trainer.equal_alarms import alarms_in, equalised
 from node_anomaly_trainer.evaluate import Evaluation
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.feedback import Verdict
+from node_anomaly_trainer.held_back import HeldBackAlarm, NodeAlarms, by_node, held_back_alarms
 from node_anomaly_trainer.incident_figures import incident_figures
 from node_anomaly_trainer.models.baselines import BASELINES, Baseline
 from node_anomaly_trainer.parity import forest_parity, lstm_parity
@@ -170,8 +172,25 @@ def assess(
         if old is None
         else incident_figures(_shown(old.bundle.manifest, old.evidence, parts, old.whole), labels, interval),
         regression=regression,
+        **_alarms(parts, candidate, judged),
     )
     return Assessed(parts, final, evaluation, clean, faulted, tuple(judged))
+
+
+def _alarms(parts: Parts, candidate: Candidate, judged: Sequence[Array]) -> _Alarms:
+    """What there is to see of the false alarms; nothing for stretches of a simulated fleet."""
+    if parts.clean.origin.get("source") == "synthetic":
+        return {"by_node": (), "held_back": ()}
+    late, compressed = part_of(parts, parts.judged), candidate.clean.compressed[parts.judged]
+    return {
+        "by_node": by_node(late.nodes, judged, late.interval_s),
+        "held_back": held_back_alarms(late, judged, compressed),
+    }
+
+
+class _Alarms(TypedDict):
+    by_node: tuple[NodeAlarms, ...]
+    held_back: tuple[HeldBackAlarm, ...]
 
 
 def _late(parts: Parts) -> NDArray[np.bool_]:

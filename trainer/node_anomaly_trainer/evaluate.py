@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_trainer.dataset import History
 from node_anomaly_trainer.faults import Fault
 from node_anomaly_trainer.incident_figures import IncidentFigures
+
+if TYPE_CHECKING:
+    from node_anomaly_trainer.held_back import HeldBackAlarm, NodeAlarms
 
 COST_GROUP = 25
 """Consecutive ticks of which a cost is the median."""
@@ -91,6 +95,10 @@ class Evaluation:
     """The same of the bundle in production."""
     regression: RegressionSet | None = None
     """On the labelled false alarms; None without any."""
+    by_node: tuple[NodeAlarms, ...] = ()
+    """False alarms of each node on held-back normal data; empty for a fleet that is simulated."""
+    held_back: tuple[HeldBackAlarm, ...] = ()
+    """The highest of them, one by one."""
 
 
 def raised(score: Array) -> NDArray[np.intp]:

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the configuration reads the limits here, and must not bring numpy and scikit-learn
     from node_anomaly_trainer.evaluate import Duel, RegressionSet
+    from node_anomaly_trainer.held_back import NodeAlarms
     from node_anomaly_trainer.incident_figures import IncidentFigures
 
 SIGNIFICANCE = 0.05
+DISTURBED_SHARE = 0.2
+"""Of the nodes may have lived through something in their held-back part that nobody has labelled."""
+
+MOST_NAMED = 3
 BASELINES = ("pca", "plain_kmeans")
 PRODUCTION = "production"
 
@@ -34,6 +39,10 @@ class Evaluation(Protocol):
     @property
     def false_alarms_on_noise(self) -> float:
         """The most per node-week that the threshold in force raises at this budget where nothing happens."""
+
+    @property
+    def by_node(self) -> tuple[NodeAlarms, ...]:
+        """False alarms and held-back normal data of each node, most alarms first; empty where unknown."""
 
     @property
     def fault_recall(self) -> Mapping[str, float]:
@@ -115,19 +124,8 @@ def judge(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
 def allowances(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
     """What was let pass because it is no fault of the bundle or this data cannot tell, one line each."""
     lines = []
-    count = round(report.false_alarms_per_node_week * report.node_weeks) if report.node_weeks > 0 else 0
-    if count > report.budget * report.node_weeks and not _false_alarms(report):
-        above = f"false alarms: {count} in {report.node_weeks:.2f} node-weeks are above the budget of "
-        if count <= poisson_limit(report.budget * report.node_weeks):
-            lines.append(
-                f"{above}{report.budget:g} a week, and no more than chance explains on so little data"
-            )
-        else:
-            lines.append(
-                f"{above}{report.budget:g} a week (that is {report.false_alarms_per_node_week:.2f}), but a "
-                f"node's own threshold raises up to {report.false_alarms_on_noise:.2f} a week at this budget "
-                "where nothing happens, whatever the models"
-            )
+    if report.node_weeks > 0 and not _false_alarms(report):
+        lines += _let_pass(report)
     for name in _rivals(report, limits):
         duel = report.duels.get(name)
         if duel is not None and duel.lost > duel.won and by_chance(duel) >= SIGNIFICANCE:
@@ -141,6 +139,67 @@ def allowances(report: Evaluation, limits: GateLimits) -> tuple[str, ...]:
             f"{report.regression.untested} labelled false alarms are not in this history and were not tested"
         )
     return tuple(lines)
+
+
+def _let_pass(report: Evaluation) -> list[str]:
+    """Why false alarms above the budget are no reason."""
+    lines = []
+    counted = _counted(report)
+    if counted.disturbed:
+        lines.append(
+            f"false alarms: {report.false_alarms_per_node_week:.2f} per node-week, most of them on "
+            f"{_named(counted.disturbed)}, where more happened than threshold and chance explain: look at "
+            "these in the report, and write what was wrong there into labels.incidents. The other nodes had "
+            f"{counted.alarms} in {counted.weeks:.2f} node-weeks"
+        )
+    if counted.alarms > report.budget * counted.weeks:
+        above = f"false alarms: {counted.alarms} in {counted.weeks:.2f} node-weeks are above the budget of "
+        if counted.alarms <= poisson_limit(report.budget * counted.weeks):
+            lines.append(
+                f"{above}{report.budget:g} a week, and no more than chance explains on so little data"
+            )
+        else:
+            lines.append(
+                f"{above}{report.budget:g} a week (that is {counted.alarms / counted.weeks:.2f}), but a "
+                f"node's own threshold raises up to {report.false_alarms_on_noise:.2f} a week at this budget "
+                "where nothing happens, whatever the models"
+            )
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """What is held against the budget: of all nodes, or of all but a few that are `disturbed`."""
+
+    alarms: int
+    weeks: float
+    allowed: int
+    disturbed: tuple[NodeAlarms, ...] = ()
+
+
+def _counted(report: Evaluation) -> _Count:
+    """All alarms, as long as there are not too many of them.
+
+    Else those of all nodes but the worst few, at most DISTURBED_SHARE of them, and only such as raise more
+    than threshold and chance explain on one node: history that nobody has labelled holds incidents, and a
+    node whose bundle does not suit it goes back to the one before by itself.
+    """
+    rate = max(report.budget, report.false_alarms_on_noise)
+    weeks = report.node_weeks
+    whole = _Count(round(report.false_alarms_per_node_week * weeks), weeks, poisson_limit(rate * weeks))
+    if whole.alarms <= whole.allowed:
+        return whole
+    odd = tuple(one for one in report.by_node if one.alarms > poisson_limit(rate * one.weeks))
+    odd = odd[: int(DISTURBED_SHARE * len(report.by_node))]
+    alarms = whole.alarms - sum(one.alarms for one in odd)
+    weeks -= sum(one.weeks for one in odd)
+    return _Count(alarms, weeks, poisson_limit(rate * weeks), odd)
+
+
+def _named(nodes: tuple[NodeAlarms, ...]) -> str:
+    more = len(nodes) - MOST_NAMED
+    names = ", ".join(f"{one.node} ({one.alarms})" for one in nodes[:MOST_NAMED])
+    return names + (f" and {more} more" if more > 0 else "")
 
 
 def poisson_limit(expected: float, significance: float = SIGNIFICANCE) -> int:
@@ -171,13 +230,21 @@ def _false_alarms(report: Evaluation) -> str:
     rate, weeks = report.false_alarms_per_node_week, report.node_weeks
     if not weeks > 0 or math.isnan(rate):
         return "false alarms were not measured: there was no held-back normal data"
-    count = round(rate * weeks)
-    allowed = poisson_limit(max(report.budget, report.false_alarms_on_noise) * weeks)
-    if count <= allowed:
+    counted = _counted(report)
+    if counted.alarms <= counted.allowed:
         return ""
+    without = f"without {_named(counted.disturbed)}: " if counted.disturbed else ""
+    worst = tuple(one for one in report.by_node if one.alarms)
+    where = (
+        f"; most on {_named(worst)}, and the report has them one by one: what was wrong there belongs into "
+        "labels.incidents, what is normal and new needs a longer range"
+        if worst
+        else ""
+    )
     return (
         f"false alarms: {rate:.2f} per node-week on held-back normal data, the budget is {report.budget:g} "
-        f"({count} in {weeks:.2f} node-weeks; threshold and chance alone explain up to {allowed})"
+        f"({without}{counted.alarms} in {counted.weeks:.2f} node-weeks; threshold and chance alone explain "
+        f"up to {counted.allowed}{where})"
     )
 
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.forecast_figures import duration
+from node_anomaly_trainer.moment import moment
 from node_anomaly_trainer.report import pictures
 from node_anomaly_trainer.report.record import RunRecord
 
@@ -123,6 +124,7 @@ def _environment(*, html: bool) -> Environment:
         "share": share,
         "figure": figure,
         "duration": duration,
+        "moment": moment,
         "small": lambda value: f"{value:.1g}",
     }
     return made
