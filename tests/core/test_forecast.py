@@ -18,7 +18,7 @@ from node_anomaly_core.baseline import compress
 from node_anomaly_core.bundle import starter_bundle, verify_bundle, write_bundle
 from node_anomaly_core.calibration import Tail
 from node_anomaly_core.errors import BundleError
-from node_anomaly_core.forecast import CONTEXT_TICKS, Forecaster, NormalRange, roll_out
+from node_anomaly_core.forecast import CONTEXT_TICKS, Forecaster, NormalRange, horizon_label, roll_out
 from node_anomaly_core.forecast_entry import ForecastEntry, HorizonEntry
 from node_anomaly_core.manifest import parse_manifest
 from node_anomaly_core.members import Models
@@ -191,6 +191,46 @@ def test_nothing_is_said_from_too_little_past_after_a_gap_or_at_another_rhythm(m
     state = at_centre()
     state["times"][:60] -= 600.0
     assert forecaster.look(state, 15.0) is None
+
+
+def test_two_missed_scrapes_are_a_gap_and_one_is_none(models: Models) -> None:
+    forecaster = Forecaster(models, Steps(), ENTRY)
+    state = at_centre()
+    state["times"][:60] -= 15.0
+    assert forecaster.look(state, 15.0) is not None
+    state["times"][:60] -= 15.0
+    assert forecaster.look(state, 15.0) is None, "twenty ticks after it are too few"
+
+
+def test_the_forecaster_lives_through_as_long_a_past_as_in_training_and_no_longer(models: Models) -> None:
+    lstm = Steps()
+    Forecaster(models, lstm, ENTRY).look(at_centre(ticks=CONTEXT_TICKS + 20), 15.0)
+    assert len(lstm.fed) == CONTEXT_TICKS + 10 - 1, "and then its own forecasts, up to the last horizon"
+
+
+def test_what_leaves_first_is_named_first(models: Models) -> None:
+    lstm = Steps({column(CPU): 0.3, column(MEMORY): -0.9})
+    forecast = Forecaster(models, lstm, ENTRY).look(at_centre(), 15.0)
+    assert forecast is not None
+    assert [one.feature.name for one in forecast.leaving] == [MEMORY, CPU]
+
+
+def test_what_was_never_below_zero_is_not_expected_there(models: Models) -> None:
+    lstm, state = Steps({column(MEMORY): -3.0}), at_centre()
+    forecast = Forecaster(models, lstm, ENTRY).look(state, 15.0)
+    assert forecast is not None
+    assert [one.expected for one in forecast.leaving] == [0.0]
+    state["rows"][50] = -0.1
+    forecast = Forecaster(models, lstm, ENTRY).look(state, 15.0)
+    assert forecast is not None
+    assert forecast.leaving[0].expected == pytest.approx(10.0 - math.expm1(3.0), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "label"), [(15, "15s"), (60, "1m"), (90, "90s"), (900, "15m"), (3600, "1h"), (5400, "90m")]
+)
+def test_a_horizon_is_called_as_promql_writes_it(seconds: float, label: str) -> None:
+    assert horizon_label(seconds) == label
 
 
 def test_the_level_is_that_of_the_features_farthest_on_their_way_out() -> None:

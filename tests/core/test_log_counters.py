@@ -38,6 +38,24 @@ def test_of_lines_that_were_only_counted_the_others_severities_stand_for_all():
     assert counters.unmined == 990
 
 
+def test_a_batch_that_is_judged_in_pieces_is_judged_line_by_line():
+    """What the records said goes with their lines, and examples are as many as were asked for."""
+    lines = [b"word " * (number // 8 + 1) + b"x" * 4_500 + b"\n" for number in range(40)]
+    severities = bytes([6] * 30 + [3] * 10)
+    counters, data = LogCounters(("files",)), b"".join(lines)
+    new = counters.add("files", "", len(lines), len(data), data, severities, examples=1)
+    assert counters.reading(0.0)["anomaly_agent_log_errors_total", "files"] == 10
+    assert new == [lines[0].rstrip(b"\n")]
+
+
+def test_lines_whose_patterns_nobody_looked_for_are_counted_as_such():
+    counters = LogCounters(("files",))
+    counters.add("files", "", 10, len(LINES), LINES, None, mine=False)
+    assert counters.unmined == 10
+    assert counters.reading(0.0)["anomaly_agent_log_errors_total", "files"] == 1
+    assert counters.reading(0.0)["anomaly_agent_log_new_templates_total", ""] == 0
+
+
 def test_of_batches_that_were_only_counted_the_tick_s_others_stand_for_all_but_for_late_ones():
     counters = LogCounters(("files",), ("db",))
     counters.add("files", "db", 900, 9000, b"", None)
@@ -142,6 +160,15 @@ def test_all_of_it_survives_a_restart():
     other = LogCounters(("files",), ("db",))
     assert other.restore(json.loads(json.dumps(counters.state())))
     assert other.reading(600.0) == counters.reading(600.0)
+
+
+def test_a_source_that_is_no_longer_configured_does_not_come_back_with_the_state():
+    counters = LogCounters(("files", "journald"), ("db", "web"))
+    counted(counters, group="db")
+    fewer = LogCounters(("files",), ("web",))
+    assert fewer.restore(json.loads(json.dumps(counters.state())))
+    assert (set(fewer.sources), set(fewer.groups)) == ({"files"}, {"web"})
+    assert fewer.reading(0.0)["anomaly_agent_log_lines_total", "files"] == 10
 
 
 def saved(**changes: object) -> dict[str, object]:

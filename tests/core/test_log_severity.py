@@ -27,6 +27,8 @@ SAID = [
     (b"FATAL: the database system is starting up", 2),
     (b"PANIC!", 0),
     (b"DEBUG tokens=3", 7),
+    (b'{"level":8,"msg":"ERROR is what it says else"}', 3),  # neither one of syslog's nor one of pino's
+    (b"<200>ERROR after what is no priority", 3),
 ]
 TOLD = [
     (b"java.lang.IllegalStateException: closed", 3),
@@ -52,7 +54,7 @@ def test_a_line_alone(line, level):
 def test_a_block_gives_each_line_what_it_gets_alone():
     block = b"".join(line + b"\n" for line, _ in SAID + TOLD)
     assert line_severities(block).tolist() == [level for _, level in SAID + TOLD]
-    assert count_severities(line_severities(block)) == (12, 7)
+    assert count_severities(line_severities(block)) == (14, 7)
 
 
 def test_what_the_record_said_counts_and_the_text_tells_the_rest():

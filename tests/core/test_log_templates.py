@@ -50,6 +50,19 @@ def test_it_never_holds_more_than_its_bound():
     assert miner.created == 401
 
 
+def test_a_pattern_that_other_words_show_again_is_not_the_one_that_makes_room():
+    miner = TemplateMiner(max_templates=2)
+    miner.mine(b"user alice logged in\n")
+    miner.mine(b"disk sda is failing\n")
+    miner.mine(b"user bob logged in\n")
+    miner.mine(b"kernel: oops\n")
+    assert miner.created == 3
+    miner.mine(b"user carol logged in\n")
+    assert miner.created == 3
+    miner.mine(b"disk sda is failing\n")
+    assert miner.created == 4
+
+
 def test_after_a_restart_known_patterns_are_known_and_no_word_was_saved():
     miner = TemplateMiner()
     lines = b"session opened for user alice\nsession opened for user bob\nhunter is the password of root\n"

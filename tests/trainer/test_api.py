@@ -100,6 +100,10 @@ def test_the_best_on_average_is_recommended_and_a_baseline_never_is():
     best, why = recommend([*rows, row("standard", "pca", 0.9)])
     assert best == "combined"
     assert "the baseline pca finds more (90%)" in why
+    as_good = recommend([*rows, row("standard", "pca", 0.6)])[1]
+    assert "baseline" not in as_good
+    unmeasured = [row("drift", "combined", float("nan")), row("drift", "lstm", 0.1)]
+    assert recommend([rows[0], row("standard", "lstm", 0.5), *unmeasured])[0] == "combined"
     even = [row("standard", "combined", 0.6, vus=0.4), row("standard", "lstm", 0.6, vus=0.6)]
     assert recommend(even)[0] == "lstm"
 
@@ -116,6 +120,22 @@ def test_a_scenario_keeps_what_values_can_be_and_the_history_it_was_given(name):
     assert np.nanmin(changed.values) >= 0.0
     assert np.nanmax(changed.values[:, :, ratios]) <= 1.0
     assert (name == "standard") == np.array_equal(changed.values, before, equal_nan=True)
+
+
+def test_faults_that_nobody_labelled_are_in_the_fitted_part_alone():
+    history, config = small_bundle.history(), parse_config({"training": {"faults_per_node_day": 100}})
+    changed = SCENARIOS["high_anomaly"].change(history, config, 3)
+    stop = int(history.ticks * config.training.fit_fraction)
+    assert (changed.values[:stop] != history.values[:stop]).any()
+    np.testing.assert_array_equal(changed.values[stop:], history.values[stop:])
+    np.testing.assert_array_equal(changed.labels, history.labels)
+
+
+def test_where_a_node_does_not_answer_nothing_of_it_is_known():
+    history = small_bundle.history()
+    missing = np.isnan(SCENARIOS["gaps"].change(history, TrainConfig(), 3).values)
+    np.testing.assert_array_equal(missing.any(axis=2), missing.all(axis=2))
+    assert 0.05 < missing.mean() < 0.25
 
 
 def test_a_drift_begins_after_the_fitted_part():

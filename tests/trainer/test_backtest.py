@@ -20,7 +20,7 @@ import rig
 from node_anomaly_core.bundle import starter_bundle, verify_bundle
 from node_anomaly_core.calibration import held
 from node_anomaly_core.errors import ConfigError, TrainingError
-from node_anomaly_trainer.backtest import outcome, promtool
+from node_anomaly_trainer.backtest import outcome, promtool, run
 from node_anomaly_trainer.backtest.promtool import (
     Firing,
     Line,
@@ -202,6 +202,25 @@ def test_an_alert_is_right_at_an_incident_or_shortly_before_and_an_incident_may_
     assert sum(outcome.by_hour(alerts)) == 4
 
 
+def test_an_alert_about_several_nodes_may_be_the_first_at_an_incident_and_has_no_rate_per_node():
+    labels = np.full(200, NORMAL)
+    labels[100:130] = ANOMALOUS
+    past = history(labels)
+    both = [lived(node, np.full(200, 0.1)) for node in "ab"]
+    firings = [
+        Firing("Fleet", (), 105 * 60.0, 190 * 60.0),
+        Firing("Node", (("instance", "a"),), 110 * 60.0, 120 * 60.0),
+    ]
+    alerts = outcome.alerts_of(firings, past, both, {"Fleet": "", "Node": ""})
+    assert [one.incident for one in alerts] == [True, True]
+    (incident,) = outcome.incidents_of(past, alerts)
+    assert (incident.first_alert, incident.after_s) == ("Fleet", 300.0)
+    assert incident.stop - incident.start == 30 * 60
+    fleet, node = outcome.rates_of(alerts, {"Fleet": "", "Node": ""}, 2.0)
+    assert math.isnan(fleet.per_node_week)
+    assert (fleet.nodes, node.nodes, node.per_node_week) == (0, 1, 0.5)
+
+
 # ------------------------------------------------------------------------------------------------ the whole
 
 
@@ -222,6 +241,51 @@ def test_the_replay_is_what_an_agent_says_with_one_process_and_with_two(fleet):
         assert one.reasons == other.reasons
         assert not one.known
         assert np.isfinite(one.scores[-10:]).all()
+
+
+@pytest.fixture(scope="module")
+def with_a_gap(fleet):
+    """The same, and nothing of the first node for forty minutes."""
+    values = np.array(fleet.values)
+    values[200:240, 0] = NAN
+    return replace(fleet, values=values)
+
+
+def test_while_nothing_was_sampled_there_was_no_agent_that_could_say_anything(with_a_gap):
+    one, other = replay(starter_bundle(), with_a_gap, 1, lambda *_: None)
+    for said in (one.scores, one.threshold_ratio):
+        np.testing.assert_array_equal(np.isnan(said[190:250]), [False] * 10 + [True] * 40 + [False] * 10)
+    assert np.isfinite(other.threshold_ratio[190:250]).all()
+
+
+def test_rules_see_a_node_as_up_only_while_something_of_it_was_sampled(with_a_gap, shipped, monkeypatch):
+    given = []
+    monkeypatch.setattr(promtool, "fired", lambda _tool, _rules, lines, *_: given.extend(lines) or [])
+    backtest(verify_bundle(starter_bundle()), with_a_gap, shipped, "promtool", 1, SilentProgress())
+    up, other = (line.values for line in given if line.metric == "up")
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(up)), np.arange(200, 240))
+    assert (other == 1.0).all()
+
+
+def test_an_alert_over_the_seams_of_pieces_is_one_and_keeps_its_times(shipped, monkeypatch):
+    scores = np.full(600, 0.1)
+    scores[90:110] = scores[299:301] = scores[350:550] = 2.0  # a piece has 100 ticks
+
+    def says(_tool, _rules, lines, interval_s, ticks, lead_in):
+        (line,) = (one for one in lines if (one.metric, one.labels["instance"]) == ("anomaly_score", "a"))
+        assert len(line.values) == ticks
+        high = (at for at in range(lead_in, ticks) if line.values[at] > 1)
+        return [(interval_s * at, "High", (("instance", "a"),)) for at in high]
+
+    monkeypatch.setattr(run, "PIECE_S", 6_000.0)
+    monkeypatch.setattr(run, "replay", lambda *_: [lived("a", scores, {}), lived("b", np.full(600, 0.1), {})])
+    monkeypatch.setattr(promtool, "fired", says)
+    past = history(np.full(600, NORMAL))
+    result, _ = backtest(verify_bundle(starter_bundle()), past, shipped, "promtool", 1, SilentProgress())
+    begin = past.timestamps[0]
+    assert [((one.start - begin) / 60, (one.stop - begin) / 60) for one in result.alerts] == [
+        (90, 110), (299, 301), (350, 550),
+    ]  # fmt: skip
 
 
 def test_what_fires_is_where_scores_were_held_and_the_page_names_every_alert(fleet, shipped, tool):

@@ -116,6 +116,8 @@ def test_the_interval_may_be_in_the_manifest(tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps([manifest[0] | {"interval_s": 300}]))
     assert load(read_manifest(folder)[0])[0].interval_s == 300.0
+    np.savez(read_manifest(folder)[0].path, **(server(1) | {"interval_s": np.array(60)}))
+    assert load(read_manifest(folder)[0])[0].interval_s == 60.0, "what the file says itself counts"
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,18 @@ def test_another_query_replaces_what_the_old_one_gave(cache):
     assert np.isnan(cache.read("a", DAY, ["x"])["x"][[0, 4, 7, 95]]).all()
 
 
+def test_what_was_read_far_before_or_after_the_rest_leaves_no_hole_that_passes_for_read(cache):
+    for node, first, then in (("a", 50, 10), ("b", 10, 50)):
+        cache.extend(node, DAY, first, {"x": ("q", np.ones(5))})
+        cache.extend(node, DAY, then, {"x": ("q", np.ones(5))})
+        assert cache.covered(node, DAY)["x"] == Covered("q", then, then + 5, 5)
+
+
+def test_ticks_that_will_be_read_again_are_not_counted_as_present(cache):
+    cache.extend("a", DAY, 0, {"x": ("q", np.arange(10.0))}, settled=6)
+    assert cache.covered("a", DAY)["x"] == Covered("q", 0, 6, 6)
+
+
 def test_young_ticks_are_kept_but_will_be_read_again(cache):
     cache.extend("a", DAY, 0, {"x": ("q", np.arange(20.0))}, settled=15)
     assert cache.covered("a", DAY)["x"].missing(0, 20) == ((15, 20),)

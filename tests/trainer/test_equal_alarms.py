@@ -37,6 +37,19 @@ def test_one_that_seldom_holds_any_level_sets_the_number_for_all():
     assert 1 <= alarms_at(scaled["one"], 1.0) <= 2
 
 
+def test_one_that_raises_no_alarm_at_any_level_does_not_silence_the_others():
+    """It holds nothing for three ticks: there is no number that all could be held to."""
+    never = np.zeros((TICKS, 2))
+    never[::50] = 1.0
+    scaled, _ = equalised({"never": never, "one": smooth(1, 5)}, {}, np.ones((TICKS, 2), dtype=bool), 12)
+    assert alarms_at(scaled["never"], 1.0) == 0
+    assert 10 <= alarms_at(scaled["one"], 1.0) <= 12
+
+
+def test_on_a_short_history_one_alarm_is_allowed():
+    assert alarms_in(1.0, np.ones((100, 1), dtype=bool), 60.0) == 1
+
+
 @pytest.mark.parametrize("scores", [np.full((50, 2), np.nan), np.zeros((50, 2))])
 def test_where_nothing_is_known_or_moves_the_threshold_stays(scores):
     assert level_for(scores, 5) == (1.0, 0)

@@ -143,6 +143,30 @@ def test_a_long_range_is_asked_for_in_pieces_that_share_no_second(notes):
     assert all((end - start) // step < 11_000 for start, end, step in pieces)
 
 
+def test_an_alert_of_a_host_takes_the_hours_of_all_its_nodes(notes):
+    api = FakeApi(ALERTS=[firing("DiskFull", "db-1", range(0, 240, 4))])
+    history = fleet_history(("db-1:9100", "db-1:9256", WEB))
+    found = ServerHistory(api, history, "", notes.append).firing(ExclusionConfig())
+    assert found.mask[:240, :2].all()
+    assert found.mask.sum() == 2 * 240
+    assert found.hours == {"DiskFull": pytest.approx(2 * 240 * STEP / 3600)}
+
+
+def test_points_from_before_the_range_mark_nothing_at_its_end(notes):
+    """A server that aligns a range to its step answers with some."""
+    api = FakeApi(ALERTS=[firing("DiskFull", DB, range(-8, 4, 4))])
+    found = ServerHistory(api, fleet_history(), "", notes.append).firing(ExclusionConfig())
+    np.testing.assert_array_equal(found.mask, only(db=slice(0, 4)))
+    assert found.hours == {"DiskFull": pytest.approx(4 * STEP / 3600)}
+
+
+def test_of_many_alerts_of_no_node_eight_are_named_and_the_others_are_counted(notes):
+    api = FakeApi(ALERTS=[firing(f"Alert{number}", "gone:9100", range(4)) for number in range(11)])
+    ServerHistory(api, fleet_history(), "", notes.append).firing(ExclusionConfig())
+    told = ", ".join(f"Alert{number} (gone:9100)" for number in range(8))
+    assert notes[-1] == f"exclusions: alert of no node in the history: {told} and 3 more"
+
+
 def test_samples_that_cannot_be_read_are_an_error(notes):
     api = FakeApi(ALERTS=[{"metric": {"instance": DB}, "values": [[None, "1"]]}])
     with pytest.raises(SourceError, match="cannot be read"):

@@ -16,6 +16,7 @@ import small_bundle
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.residuals import longest_window
 from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_trainer import regression
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.evaluate import raised
 from node_anomaly_trainer.feedback import (
@@ -69,6 +70,17 @@ def test_whatever_node_and_note_a_person_writes_comes_back(
     (read,) = read_feedback(path)
     assert (read.node, read.verdict, read.note) == (node.strip(), verdict, " ".join(note.split()))
     assert read.start == pytest.approx(start, abs=0.001)
+
+
+def test_a_note_of_several_lines_is_kept_as_one():
+    assert parse_verdict("1", "61", "db-1", INCIDENT, "  disk\n  full \t again ").note == "disk full again"
+
+
+def test_a_verdict_may_last_for_a_whole_week():
+    week = 7 * 86_400
+    assert parse_verdict("0", str(week), "db-1", INCIDENT, "").stop == week
+    with pytest.raises(SourceError, match="7 are the most"):
+        parse_verdict("0", str(week + 1), "db-1", INCIDENT, "")
 
 
 def test_two_who_label_at_once_lose_nothing(tmp_path):
@@ -179,6 +191,30 @@ def test_a_candidate_that_alarms_where_there_was_nothing_is_found_out():
     assert found.alarmed == (str(loud),)
 
 
+def test_of_too_many_false_alarms_the_latest_are_lived_through(monkeypatch):
+    monkeypatch.setattr(regression, "MOST_REPLAYED", 1)
+    made = small_bundle.build()
+    values = np.array(made.history.values)
+    values[300:320, 0] *= 4.0
+    history = replace(made.history, values=values)
+    quiet, loud = (at(history, start, start + 20, "alpha", FALSE_ALARM) for start in (200, 300))
+    found = replay_false_alarms(made.bundle(), history, [quiet, loud], ignore_report)
+    assert (found.tested, found.alarmed, found.untested) == (1, (str(loud),), 1)
+
+
+def test_an_alarm_at_a_real_incident_is_not_held_against_a_candidate():
+    made = small_bundle.build()
+    values, labels = np.array(made.history.values), np.array(made.history.labels)
+    values[300:320, 0] *= 4.0
+    verdict = at(made.history, 290, 330, "alpha", FALSE_ALARM)
+    alarmed = {}
+    for label_there in (0, 1):
+        labels[300:330, 0] = label_there
+        history = replace(made.history, values=values, labels=labels)
+        alarmed[label_there] = replay_false_alarms(made.bundle(), history, [verdict], ignore_report).alarmed
+    assert alarmed == {0: (str(verdict),), 1: ()}
+
+
 @pytest.mark.parametrize("before", [0.0, 0.4], ids=["calm before", "restless before"])
 def test_a_false_alarm_is_judged_by_the_trained_threshold_whatever_came_before(before):
     """Hours of lead-in would move the node's own: the verdict is that of a scorer whose threshold stands."""
@@ -201,3 +237,11 @@ def test_a_false_alarm_is_judged_by_the_trained_threshold_whatever_came_before(b
         verdicts[spike] = (bool(found.alarmed), bool((raised(np.array(scores)) >= 1500 - first).any()))
     assert all(ours == trained for ours, trained in verdicts.values()), verdicts
     assert {ours for ours, _ in verdicts.values()} == {True, False}, "some are forgiven, some are not"
+
+
+def test_a_verdict_with_parts_of_a_millisecond_is_the_same_when_it_is_read_back(tmp_path):
+    path = tmp_path / "labels.yml"
+    verdict = parse_verdict("1750000000.12345", "1750000060.98765", "db-1", "incident", "")
+    assert add_verdict(path, verdict) == add_verdict(path, verdict) == read_feedback(path) == (verdict,)
+    with pytest.raises(SourceError, match="ends before it starts"):
+        parse_verdict("1750000000.0001", "1750000000.0002", "db-1", "incident", "")

@@ -23,6 +23,7 @@ from fleet_server import (
     fleet_server,
 )
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_trainer import labelling
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.labelling import LEAST_NORMAL_TICKS, label
 from node_anomaly_trainer.node_names import host_of
@@ -151,7 +152,78 @@ def test_alerts_can_be_left_out_without_being_incidents_or_ignored_altogether(se
     assert labelled.lines[0] == "excluded from normal history: nothing"
 
 
+class LongLives:
+    """Answers any query with one alert that fired on web-1 for so many ticks, and remembers the queries."""
+
+    def __init__(self, ticks: int) -> None:
+        self.ticks, self.asked = ticks, []
+
+    def query_range(self, query, start, end, step):
+        self.asked.append(query)
+        times = range(max(start, START + 400 * STEP), min(end, START + (399 + self.ticks) * STEP) + 1, step)
+        labels = {"alertname": "Slow", "instance": WEB}
+        return [{"metric": labels, "values": [[at, "1"] for at in times]}] if "ALERTS" in query else []
+
+
+@pytest.mark.parametrize(("hours", "events"), [(23, {"alerts": 1}), (25, {})], ids=str)
+def test_an_alert_teaches_what_an_incident_is_unless_it_fired_for_more_than_a_day(
+    hours, events, notes, monkeypatch
+):
+    monkeypatch.setattr(labelling, "PrometheusApi", lambda _config: LongLives(hours * 240))
+    source = {"type": "prometheus", "prometheus": {"url": "http://127.0.0.1:9"}}
+    labelled = label(fleet_history(ticks=9_600), parse_config({"source": source}), notes.append)
+    assert labelled.events == events
+    assert (column(labelled, WEB)[400 : 400 + hours * 240] == (ANOMALOUS if events else UNKNOWN)).all()
+    assert labelled.excluded["alerts"] == pytest.approx(hours)
+
+
+def test_a_server_is_not_asked_for_reboots_that_nobody_wants_to_leave_out(notes, monkeypatch):
+    api = LongLives(100)
+    monkeypatch.setattr(labelling, "PrometheusApi", lambda _config: api)
+    source = {"type": "prometheus", "prometheus": {"url": "http://127.0.0.1:9"}}
+    config = parse_config({"source": source, "exclusions": {"after_reboot": 0}})
+    label(fleet_history(), config, notes.append)
+    assert any("ALERTS" in query for query in api.asked)
+    assert not any("boot" in line for line in (*api.asked, *notes))
+
+
+def test_what_a_person_cleared_is_not_counted_as_excluded(server, notes, tmp_path):
+    start, stop = (START + STEP * tick for tick in (DISK_FULL.start, DISK_FULL.start + 40))
+    feedback = tmp_path / "labels.yml"
+    feedback.write_text(f"- {{from: {start}, to: {stop}, node: db-1, verdict: false-alarm}}\n")
+    config = on(server, labels={"guard": "0s", "feedback": str(feedback)})
+    labelled = label(fleet_history(), config, notes.append)
+    assert (column(labelled, DB)[DISK_FULL][:40] == NORMAL).all()
+    assert labelled.excluded["alerts"] == pytest.approx((140 - 40) * STEP / 3600)
+
+
+def test_an_incident_in_an_excluded_window_is_not_told_again_as_the_alert_that_fired_at_it(
+    server, notes, written
+):
+    where = (DISK_FULL.start, DISK_FULL.stop + LOOKBACK, "db-1")
+    config = on(
+        server,
+        labels={"incidents": written("i.yml", where)},
+        exclusions={"windows": written("w.yml", where)},
+    )
+    label(fleet_history(), config, notes.append)
+    assert "labels: 0.4 node-hours are in an incident and in an excluded window: excluded" in notes
+    assert not any("of reboots, cordons or windows" in note for note in notes)
+
+
 # --- from files
+
+
+def test_an_incident_that_somebody_wrote_down_stands_where_another_called_it_a_false_alarm(
+    notes, written, tmp_path
+):
+    feedback = tmp_path / "labels.yml"
+    start, stop = START + STEP * 100, START + STEP * 120
+    feedback.write_text(f"- {{from: {start}, to: {stop}, node: db-1, verdict: false-alarm}}\n")
+    files = {"incidents": written("i.yml", (110, 130, "db-1")), "feedback": str(feedback)}
+    db = column(label(fleet_history(), config_of(labels={"guard": "60s", **files}), notes.append), DB)
+    assert (db[100:110] == NORMAL).all()
+    assert (db[110:130] == ANOMALOUS).all()
 
 
 def test_a_history_that_nobody_labelled_is_normal(notes):

@@ -8,8 +8,10 @@ import pytest
 
 import small_bundle
 from node_anomaly_core.bundle import write_bundle
+from node_anomaly_core.calibration import HOLD_TICKS, held
 from node_anomaly_core.errors import BundleError, ConfigError, SourceError
 from node_anomaly_core.scoring import NodeScorer
+from node_anomaly_trainer import predict
 from node_anomaly_trainer.predict import predict_rows, rows_of
 from node_anomaly_trainer.predicting import explain_file, open_bundle, predict_file
 from node_anomaly_trainer.progress import SilentProgress
@@ -72,6 +74,43 @@ def test_a_member_can_be_asked_alone_and_a_wrong_one_is_named(made, frame):
     assert "did you mean random_forest?" in caught.value.message
 
 
+def test_an_alarm_of_a_member_alone_is_where_its_own_score_was_held(made, frame):
+    alone = predicted(made, frame, model="random_forest")
+    for node in ("alpha", "new-1"):
+        rows = frame[frame["node"] == node].sort_values("timestamp").index
+        np.testing.assert_array_equal(alone.alarm[rows], held(alone.score[rows], HOLD_TICKS) >= 1.0)
+    assert (alone.alarm != predicted(made, frame).alarm).any(), "or this would show nothing"
+
+
+@pytest.mark.parametrize("change", ["a gap", "rows twice", "a day apart"])
+def test_the_rhythm_of_a_node_is_what_its_rows_usually_have_and_else_the_bundles(
+    made, frame, change, monkeypatch
+):
+    asked = []
+
+    class Listening(NodeScorer):
+        def __init__(self, bundle, interval_s, node, models):
+            asked.append(interval_s)
+            super().__init__(bundle, interval_s, node, models)
+
+    monkeypatch.setattr(predict, "NodeScorer", Listening)
+    rows = frame[frame["node"] == "alpha"].sort_values("timestamp").head(9)
+    if change == "a gap":
+        rows = rows.assign(timestamp=rows["timestamp"] + np.where(np.arange(9) > 4, 600, 0))
+    elif change == "rows twice":
+        rows = pd.concat([rows] * 3)
+    else:
+        rows = rows.assign(timestamp=86_400.0 * np.arange(9))
+    predicted(made, rows)
+    assert asked == [small_bundle.INTERVAL_S]
+
+
+def test_a_feature_without_any_share_in_a_score_is_no_reason(made, frame):
+    found = predicted(made, frame, reasons=len(NAMES))
+    assert all(reason.share > 0 for row in found.reasons for reason in row)
+    assert any(row == () for row in found.reasons), "no score yet, nothing behind it"
+
+
 def test_unknown_columns_and_absent_features_are_told_and_do_no_harm(made, frame):
     less = frame.drop(columns=NAMES[0]).assign(colour="red", label=0)
     found = predicted(made, less)
@@ -123,6 +162,33 @@ def test_explaining_a_file_starts_with_its_highest_score(made, frame, tmp_path):
     rows, _ = explain_file(made.bundle(), tmp_path / "in.csv", SilentProgress(), **(ask | {"at": moment}))
     assert {row.node for row in rows} == {"alpha", "new-1"}
     assert {row.timestamp for row in rows} == {moment}
+
+
+def test_a_csv_keeps_the_names_and_times_as_they_stand_there(made, frame, tmp_path):
+    rows = frame[frame["node"] == "alpha"].sort_values("timestamp").head(9)
+    text = rows.assign(node="007", timestamp=[f"{time:.3f}" for time in rows["timestamp"]])
+    text.rename(columns={"node": " node ", "timestamp": " timestamp"}).to_csv(
+        tmp_path / "in.csv", index=False
+    )
+    output = tmp_path / "out.csv"
+    predict_file(
+        made.bundle(), tmp_path / "in.csv", output, SilentProgress(), model="combined", reasons=0, alarm=False
+    )
+    written = pd.read_csv(output, dtype=str)
+    assert list(written["node"]) == ["007"] * 9
+    assert list(written["timestamp"]) == list(text["timestamp"])
+
+
+def test_only_as_many_rows_are_explained_as_were_asked_for_and_only_of_the_node_that_was_named(
+    made, frame, tmp_path
+):
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    ask = {"rows": 1, "at": small_bundle.LIVE + 40 * small_bundle.INTERVAL_S, "node": None, "top": 1}
+    rows, _ = explain_file(made.bundle(), tmp_path / "in.csv", SilentProgress(), **ask)
+    assert len(rows) == 1
+    named = ask | {"at": None, "node": "new-1", "rows": 3}
+    rows, _ = explain_file(made.bundle(), tmp_path / "in.csv", SilentProgress(), **named)
+    assert [row.node for row in rows] == ["new-1"] * 3
 
 
 @pytest.mark.parametrize(

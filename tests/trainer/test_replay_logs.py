@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from node_anomaly_core.errors import SourceError
 from node_anomaly_trainer.commands import app
 from node_anomaly_trainer.config import FileConfig
-from node_anomaly_trainer.log_lines import line_time, read_lines
+from node_anomaly_trainer.log_lines import MAX_LINE_BYTES, line_time, read_lines
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.replay_logs import LOG_FEATURES, replay_logs
 from node_anomaly_trainer.sources.file import read_file
@@ -41,6 +42,12 @@ WRITTEN = 1_767_571_200.0  # 2026-01-05 00:00 UTC
 )
 def test_a_time_is_read_in_every_usual_form(line, before_s):
     assert line_time(line, WRITTEN) == pytest.approx(WRITTEN - before_s, abs=1e-3)
+
+
+def test_a_time_a_little_ahead_of_the_file_is_of_its_year_and_a_leap_second_is_the_last_of_its_minute():
+    """The clock of the host that wrote it may be ahead of that of the disk."""
+    assert line_time(b"Jan  5 00:00:30 host app: hello", WRITTEN) == WRITTEN + 30
+    assert line_time(b"Jan  4 23:59:60 host app: hello", WRITTEN) == WRITTEN - 1
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,18 @@ def test_the_features_are_the_rates_that_were_logged(tmp_path):
     assert late.log_errors_per_second.to_numpy() == pytest.approx(0.2)
     assert late.log_errors_ratio.to_numpy() == pytest.approx(0.1)
     assert (late.log_templates_count == 2).all()
+
+
+def test_a_message_of_several_lines_is_one_line_of_a_tick(tmp_path):
+    """As journald's JSON holds them: the second half is no line without a level."""
+    entry = {"__REALTIME_TIMESTAMP": "1767484800000000", "MESSAGE": list(b"it broke\nERROR deep below")}
+    (line,) = read_lines(write(tmp_path / "a.log", json.dumps(entry) + "\n"))
+    assert line.message == b"it broke ERROR deep below"
+
+
+def test_a_line_without_end_is_cut(tmp_path):
+    (line,) = read_lines(write(tmp_path / "a.log", "2026-01-04T00:00:00Z " + "x" * 100_000 + "\n"))
+    assert len(line.message) == MAX_LINE_BYTES
 
 
 def test_a_tick_without_lines_is_silence_and_not_missing(tmp_path):
@@ -156,3 +175,15 @@ def test_a_line_that_is_decades_early_is_named_at_once(tmp_path):
     with pytest.raises(SourceError, match=r"1980-01-01 00:00Z the next is of 2026-05-01 12:00Z") as caught:
         replay_logs([log], "n", 15.0)
     assert "whose times are wrong" in caught.value.hint
+
+
+def test_the_29th_of_february_is_of_the_year_that_had_one():
+    written = datetime(2025, 1, 10, tzinfo=UTC).timestamp()
+    expected = datetime(2024, 2, 29, 12, tzinfo=UTC).timestamp()
+    assert line_time(b"Feb 29 12:00:00 host app: x", written) == expected
+
+
+def test_an_offset_after_a_space_counts():
+    assert line_time(b"2026-01-05 01:59:50 +0200 GET /", WRITTEN) == line_time(
+        b"2026-01-04T23:59:50Z", WRITTEN
+    )

@@ -78,6 +78,14 @@ def a_phase(progress):
         move(0.5, "half")
 
 
+def test_a_phase_that_comes_again_took_as_long_as_both():
+    clock = iter([0.0, 2.0, 10.0, 13.0])
+    progress = TimedProgress(Notes(), lambda: next(clock))
+    a_phase(progress)
+    a_phase(progress)
+    assert progress.seconds == {"history": 5.0}
+
+
 def test_a_run_that_is_killed_has_begun_and_never_ended(tmp_path, report):
     """What the alert AnomalyTrainerFailed tells it by."""
     config = MetricsConfig(textfile=str(tmp_path / "trainer.prom"))

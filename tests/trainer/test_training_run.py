@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,10 @@ from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.threshold import raised_on_noise
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.feedback import FALSE_ALARM, INCIDENT, Verdict, add_verdict
+from node_anomaly_trainer.moment import moment
 from node_anomaly_trainer.pipeline import build, labelled_history, train
 from node_anomaly_trainer.progress import SilentProgress, ignore_report
-from node_anomaly_trainer.report.write import write_report
+from node_anomaly_trainer.report.write import page, write_report
 from node_anomaly_trainer.sources import fetch
 
 TICKS = 1_600
@@ -180,6 +182,32 @@ def test_the_report_is_one_page_that_needs_nothing_and_believes_nobody(runs):
     assert page.count("<svg") >= 5
     assert "Against production" in page
     assert "1 / 1</b>" in page or "0 / 1</b>" in page
+
+
+def known(value):
+    """What JSON has for a figure that is not known, as the record has it."""
+    if isinstance(value, dict):
+        return {key: known(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [known(item) for item in value]
+    return np.nan if value is None else value
+
+
+def test_the_report_has_each_alarm_on_held_back_data_with_what_was_odd(runs):
+    *_, second, _ = runs
+    record = known(json.loads(second.artifacts.json.read_text()))
+    assert [one["node"] for one in record["evaluation"]["by_node"]] == [EVIL, "db-1", "web-1"]
+    assert record["evaluation"]["held_back"] == []
+    assert "Alarms on held-back" not in second.artifacts.html.read_text()
+    alarm = {"node": EVIL, "at": START, "seconds": 2100.0, "peak": 1.25, "features": ["a_ratio", "b_ratio"]}
+    record["evaluation"] |= {"held_back": [alarm], "incidents": None, "regression": None}
+    parts = {name: SimpleNamespace(**record[name]) for name in ("data", "distributions")}
+    shown = page(SimpleNamespace(**record | parts))
+    assert "Alarms on held-back normal data" in shown
+    row = next(line for line in shown.splitlines() if "a_ratio, b_ratio" in line)
+    assert f"<td>{moment(START)}</td>" in row
+    assert "1.25</td>" in row
+    assert EVIL not in row, "names are escaped"
 
 
 def test_the_same_is_there_as_json_and_as_a_card(runs):

@@ -112,6 +112,19 @@ def test_few_faults_and_a_single_member_decide_nothing(parts):
     assert weighted(parts, alone, clean, faulted, BUDGET) is alone
 
 
+def test_only_faults_of_the_part_that_calibrates_are_enough_to_decide(parts):
+    clean = {name: quiet(seed) for seed, name in enumerate(PRIOR)}
+    faulted = clean | {"keen": loud(parts, clean["keen"], 3.5)}
+    before, inside, after = (
+        [fault for fault in parts.faults if part.start <= fault.start < part.stop]
+        for part in (parts.fit, parts.calibration, parts.judged)
+    )
+    assert min(len(before), len(after)) > LEAST_FAULTS
+    for others in (before, after):
+        few = replace(parts, faults=[*others, *inside[: LEAST_FAULTS - 1]])
+        assert weights(weighted(few, manifest(*PRIOR), clean, faulted, BUDGET)) == PRIOR
+
+
 def test_the_part_that_is_judged_has_no_say(parts):
     """Whatever happens there, in scores or in faults, the weights come out the same."""
     clean = {name: quiet(seed) for seed, name in enumerate(PRIOR)}

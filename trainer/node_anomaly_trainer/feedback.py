@@ -124,7 +124,8 @@ def _verdict(entry: object, where: str) -> Verdict:
             raise SourceError(
                 f"{where}: unknown key {key}{nearest(str(key), KEYS)}", f"known: {', '.join(KEYS)}"
             )
-    start, stop = time_of(entry.get("from"), where, "from"), time_of(entry.get("to"), where, "to")
+    # As they are written, or the same verdict would be another one when it is read back.
+    start, stop = (round(time_of(entry.get(key), where, key), 3) for key in ("from", "to"))
     node, verdict = str(entry.get("node") or "").strip(), entry.get("verdict")
     if stop <= start:
         raise SourceError(f"{where} ends before it starts", "swap from and to")

@@ -8,6 +8,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ YEAR_END_S = 86_400.0 * 40
 """A time without a year that lies further ahead than this of the file's own belongs to the year before."""
 
 _ISO = re.compile(
-    rb"(?:^|[\s\[\"=])(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\d*(Z|[+-]\d\d:?\d\d)?"
+    rb"(?:^|[\s\[\"=])(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\d*(Z| ?[+-]\d\d:?\d\d(?!\d))?"
 )
 _SYSLOG = re.compile(rb"(?:<\d{1,3}>)?([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d)")
 _KLOG = re.compile(rb"[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)")
@@ -92,7 +93,7 @@ def line_time(line: bytes, written: float) -> float:
         if match := _KLOG.match(head):
             return _without_year(*(int(match[at]) for at in (1, 2, 3, 4, 5)), written=written)
         if match := _ISO.search(head):
-            zone = match[3].decode().replace("Z", "+00:00") if match[3] else "+00:00"
+            zone = match[3].decode().strip().replace("Z", "+00:00") if match[3] else "+00:00"
             whole = datetime.fromisoformat(match[1].decode().replace(" ", "T") + zone).timestamp()
             return whole + (float(b"0." + match[2]) if match[2] else 0.0)
         if match := _COMMON.search(head):
@@ -104,7 +105,9 @@ def line_time(line: bytes, written: float) -> float:
 
 def _without_year(month: int, day: int, hour: int, minute: int, second: int, *, written: float) -> float:
     year = datetime.fromtimestamp(written, UTC).year
-    found = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC).timestamp()
-    if found > written + YEAR_END_S:
-        found = datetime(year - 1, month, day, hour, minute, min(second, 59), tzinfo=UTC).timestamp()
-    return found
+    rest = (month, day, hour, minute, min(second, 59))
+    with suppress(ValueError):  # the 29th of February of another year
+        found = datetime(year, *rest, tzinfo=UTC).timestamp()
+        if found <= written + YEAR_END_S:
+            return found
+    return datetime(year - 1, *rest, tzinfo=UTC).timestamp()
