@@ -147,7 +147,7 @@ def _let_pass(report: Evaluation) -> list[str]:
     counted = _counted(report)
     if counted.disturbed:
         lines.append(
-            f"false alarms: {report.false_alarms_per_node_week:.2f} per node-week, most of them on "
+            f"false alarms: {report.false_alarms_per_node_week:.2f} per node-week, the most on "
             f"{_named(counted.disturbed)}, where more happened than threshold and chance explain: look at "
             "these in the report, and write what was wrong there into labels.incidents. The other nodes had "
             f"{counted.alarms} in {counted.weeks:.2f} node-weeks"
@@ -162,7 +162,7 @@ def _let_pass(report: Evaluation) -> list[str]:
             lines.append(
                 f"{above}{report.budget:g} a week (that is {counted.alarms / counted.weeks:.2f}), but a "
                 f"node's own threshold raises up to {report.false_alarms_on_noise:.2f} a week at this budget "
-                "where nothing happens, whatever the models"
+                f"where nothing happens, whatever the models (with chance {counted.allowed} in all)"
             )
     return lines
 
