@@ -21,7 +21,7 @@ import numpy as np
 
 from node_anomaly_core.errors import AnomalyError
 from node_anomaly_trainer import gate
-from node_anomaly_trainer.bench.data import Entry, choose, load, read_manifest
+from node_anomaly_trainer.bench.data import Entry, choose, load, read_manifest, require_fleet
 from node_anomaly_trainer.bench.plan import features_of, values_of
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import NORMAL, History
@@ -50,8 +50,7 @@ class Row:
 def history_of(entries: Sequence[Entry]) -> History:
     """Their train parts on one grid that ends where they do; shorter ones begin later."""
     loaded = [load(entry)[0] for entry in entries]
-    if len({(one.columns, one.interval_s) for one in loaded}) != 1:
-        raise ValueError(f"{entries[0].dataset}: servers of different columns or intervals are no fleet")
+    require_fleet(loaded)
     first = loaded[0]
     ticks = max(len(one.train) for one in loaded)
     values = np.full((ticks, len(loaded), len(first.columns)), np.nan)

@@ -27,7 +27,7 @@ from node_anomaly_core.errors import AnomalyError
 from node_anomaly_core.members import Models
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.windows import ticks_in
-from node_anomaly_trainer.bench.data import Entry, Series, choose, load, read_manifest
+from node_anomaly_trainer.bench.data import Entry, Series, choose, load, read_manifest, require_fleet
 from node_anomaly_trainer.bench.entity import LEAD_IN_S
 from node_anomaly_trainer.bench.metrics import Figures, Summary, judge, summarise
 from node_anomaly_trainer.bench.plan import features_of, values_of
@@ -59,8 +59,7 @@ class Server:
 def servers_of(entries: Sequence[Entry]) -> list[Server]:
     """The servers with half a test as their past. Raises SourceError, or ValueError for no fleet."""
     loaded = [Server(*load(entry), 0) for entry in entries]
-    if len({(one.series.columns, one.series.interval_s) for one in loaded}) != 1:
-        raise ValueError(f"{entries[0].dataset}: servers of different columns or intervals are no fleet")
+    require_fleet([one.series for one in loaded])
     return [replace(one, past=len(one.series.train) + len(one.series.test) // 2) for one in loaded]
 
 

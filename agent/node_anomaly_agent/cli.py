@@ -236,8 +236,8 @@ def _run(parsed: Mapping[str, object]) -> int:
         return _episodes(config, str(parsed["episode"]), as_json=bool(parsed["as_json"]))
     if command == "explain":
         return _explain(config, parsed)
-    require_procfs(config)
     if parsed["once"]:
+        require_procfs(config)
         from node_anomaly_agent.clock import SystemClock
         from node_anomaly_agent.once import run_once
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from node_anomaly_agent import api
 from node_anomaly_agent.exposition import expose
 from node_anomaly_agent.families import choose_format
-from node_anomaly_agent.forecast_status import ForecastStatus
 from node_anomaly_agent.page import render_page
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import Snapshot
@@ -98,7 +97,8 @@ class Shown:
         if not _silence(snapshot, self._monotonic()):
             return snapshot
         if stalled is None or stalled[0] is not snapshot:
-            stalled = self._stalled = (snapshot, replace(snapshot, score=None, forecast=ForecastStatus()))
+            silent = replace(snapshot, score=None, forecast=replace(snapshot.forecast, forecast=None))
+            stalled = self._stalled = (snapshot, silent)
         return stalled[1]
 
 

@@ -45,9 +45,8 @@ class _Forgiving:
         self._cut = False
         with suppress(OSError, ValueError):  # what is no file never makes anybody wait
             descriptor = stream.fileno()
-            if (
-                stream.isatty()
-            ):  # ready says little of a terminal; the file that others write to stays as it is
+            if stream.isatty():
+                # That a terminal is ready says little. The file that others write to it by stays as it is.
                 descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
                 self._stream = open(descriptor, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123
             self._poll = select.poll()

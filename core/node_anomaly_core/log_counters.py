@@ -25,6 +25,9 @@ LONGEST_TICK_S, LONGER = 600.0, 3.0
 """Between two ticks that are further apart, and so many times as far as the two before, nobody looked: the
 agent was stopped, the host suspended, or its clock was set. That is neither silence nor a usual gap."""
 
+MAX_TIME = 1e15
+"""No unix second is so far; a foreign state file may hold any integer."""
+
 TALKS_AFTER = 20
 """Gaps between two ticks with lines after which a source is one that normally speaks."""
 
@@ -200,14 +203,14 @@ class LogCounters:
             looked = state.get("looked")  # not of an older agent
             if not isinstance(miner, Mapping) or not isinstance(unmined, int):
                 return False
-            if looked is not None and not math.isfinite(float(looked)):  # type: ignore[arg-type]  # as below
+            if looked is not None and not (isinstance(looked, float | int) and abs(looked) < MAX_TIME):
                 return False
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return False
         if not self.miner.restore(miner):
             return False
         self.unmined = unmined
-        self._looked = math.nan if looked is None else float(looked)  # type: ignore[arg-type]
+        self._looked = math.nan if looked is None else float(looked)
         for ours, theirs in zip((self.sources, self.groups), saved, strict=True):
             ours.update({name: stream for name, stream in theirs.items() if name in ours})
         return True

@@ -7,17 +7,21 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from node_anomaly_agent.collectors import COLLECTORS, CollectorMissing, Paths, build_collectors
-from node_anomaly_agent.collectors.devices import MAX_NAMES, DeviceFilter
+from node_anomaly_agent.collectors.devices import MAX_DEVICES, MAX_NAMES, DeviceFilter
+from node_anomaly_agent.collectors.diskstats import DiskstatsCollector
 from node_anomaly_agent.collectors.filesystem import MAX_MOUNTS, FilesystemCollector
 from node_anomaly_agent.collectors.netstat import NetstatCollector
 from node_anomaly_agent.collectors.pressure import PressureCollector
 from node_anomaly_agent.collectors.procfile import MAX_BYTES, HeldFile
 from node_anomaly_agent.collectors.thermal import ThermalCollector
 from node_anomaly_agent.collectors.timex import TimexCollector
+from node_anomaly_agent.sampler import Sampler
 from node_anomaly_core.errors import ConfigError
+from node_anomaly_core.features import CATALOGUE
 
 
 @pytest.fixture
@@ -170,6 +174,24 @@ class TestFilesystem:
             inside.seek(0)
             inside.write(content)
         assert collector.read()["node_filesystem_readonly", "/"] == 1.0
+
+    def test_a_host_with_as_many_disks_and_mounts_as_are_read_has_all_their_features(
+        self, host: Path
+    ) -> None:
+        """Each has several series, and there is a bound on all of them."""
+        disks = (f" 259 {at} nvme{at}n1 {at} 0 8 1 1 0 8 1 0 1 1 0 0 0 0 0 0\n" for at in range(MAX_DEVICES))
+        (host / "proc/diskstats").write_text("".join(disks))
+        mounts = (f"/dev/x{at} /data/{at} ext4 rw 0 0\n" for at in range(MAX_MOUNTS))
+        (host / "proc/1/mounts").write_text("".join(mounts))
+        paths = paths_of(host)
+        sampler = Sampler([DiskstatsCollector(paths), FilesystemCollector(paths, Space())], CATALOGUE, 60.0)
+        for at in range(4):
+            sample = sampler.sample(15.0 * at)
+        assert [status.error for status in sample.collectors.values()] == ["", ""]
+        known = zip(CATALOGUE, sample.values, strict=True)
+        wanted = [value for feature, value in known if feature.group in ("disk", "filesystem")]
+        assert len(wanted) > 5
+        assert np.isfinite(wanted).all()
 
     def test_too_many_mounts_are_an_error_not_a_partial_answer(self, host: Path) -> None:
         """The tick stays short."""

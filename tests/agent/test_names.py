@@ -81,6 +81,15 @@ def test_while_a_name_server_is_gone_the_old_address_serves_and_has_the_time_tha
     assert time.monotonic() - begun < 2.0
 
 
+def test_a_name_server_that_refuses_costs_no_address_that_was_known(slow):
+    known = Names("exporter", 9100)
+    slow.answers.set()
+    known.addresses(5.0)
+    slow.found, found = socket.gaierror(-3, "Temporary failure in name resolution"), slow.found
+    known.forget()
+    assert known.addresses(5.0) == found
+
+
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "Name not known"), UnicodeError("too long")])
 def test_a_name_that_there_is_not_is_said(slow, error):
     slow.found = error

@@ -14,6 +14,7 @@ import pytest
 
 import page_states
 from agent_fakes import START, make_info, make_score, make_snapshot
+from node_anomaly_agent.forecast_status import ForecastStatus
 from node_anomaly_agent.snapshot import ReloadStatus, Snapshot
 from node_anomaly_core.reasons import Reasons
 from web_site import Running
@@ -100,6 +101,8 @@ def test_healthy_fails_when_the_loop_no_longer_comes_round(site):
 
 def test_a_loop_that_stands_still_has_no_score_and_pages_nobody_for_the_past(site):
     score = re.compile(rb"^anomaly_score [0-9.]+$", re.MULTILINE)
+    counters = re.compile(rb"^anomaly_\w+_total.*$", re.MULTILINE)
+    site.snapshot = replace(site.snapshot, forecast=ForecastStatus(None, failures=3))
     before = site.ask("/metrics")[2]
     assert score.search(before)
     site.monotonic += 160
@@ -107,6 +110,7 @@ def test_a_loop_that_stands_still_has_no_score_and_pages_nobody_for_the_past(sit
         after = site.ask("/metrics")[2]
         assert not score.search(after)
         assert b"anomaly_agent_last_evaluation_timestamp_seconds" in after
+        assert counters.findall(after) == counters.findall(before), "none of them starts again"
     assert json.loads(site.ask("/api/v1/score")[2])["score"] is None
     site.monotonic -= 160
     assert site.ask("/metrics")[2] == before

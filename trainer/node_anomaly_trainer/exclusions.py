@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from node_anomaly_core.errors import SourceError
 from node_anomaly_trainer.config import ExclusionConfig
 from node_anomaly_trainer.dataset import History
+from node_anomaly_trainer.few import few
 from node_anomaly_trainer.node_names import NodeNames, host_of
 from node_anomaly_trainer.progress import Note
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi, Series
@@ -103,12 +104,10 @@ class ServerHistory:
         return Found(mask, dict(sorted(hours.items(), key=lambda item: -item[1])))
 
     def _tell_strangers(self, strangers: Mapping[str, str], what: str) -> None:
-        shown = [
-            f"{name} ({where})" if where and where != name else name
-            for name, where in list(strangers.items())[:MOST_NAMED]
+        names = [
+            f"{name} ({where})" if where and where != name else name for name, where in strangers.items()
         ]
-        more = f" and {len(strangers) - MOST_NAMED} more" if len(strangers) > MOST_NAMED else ""
-        self._note(f"exclusions: {what} of no node in the history: {', '.join(shown)}{more}")
+        self._note(f"exclusions: {what} of no node in the history: {few(names, MOST_NAMED)}")
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
         """First and last second of each query; no second is asked for twice."""

@@ -36,7 +36,7 @@ BURN_IN_TICKS = 120
 
 MOST_FOREST_ROWS = 40_000
 MOST_FAULTY_ROWS = 200_000
-"""More than fifty nodes have in two weeks; a larger fleet's forest would take hours to learn no more."""
+"""More than fifty nodes have in two weeks. What the forest takes to fit grows with them (bench/README.md)."""
 
 FORECAST_SCALE_TICKS = 4_000
 LEAST_HEARD = 480

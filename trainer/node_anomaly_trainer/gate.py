@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from node_anomaly_trainer.few import few
+
 if TYPE_CHECKING:  # the configuration reads the limits here, and must not bring numpy and scikit-learn
     from node_anomaly_trainer.evaluate import Duel, RegressionSet
     from node_anomaly_trainer.held_back import NodeAlarms
@@ -197,9 +199,7 @@ def _counted(report: Evaluation) -> _Count:
 
 
 def _named(nodes: tuple[NodeAlarms, ...]) -> str:
-    more = len(nodes) - MOST_NAMED
-    names = ", ".join(f"{one.node} ({one.alarms})" for one in nodes[:MOST_NAMED])
-    return names + (f" and {more} more" if more > 0 else "")
+    return few([f"{one.node} ({one.alarms})" for one in nodes], MOST_NAMED)
 
 
 def poisson_limit(expected: float, significance: float = SIGNIFICANCE) -> int:

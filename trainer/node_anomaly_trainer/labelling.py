@@ -8,7 +8,7 @@ anything anomalous. The rest is normal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import ANOMALOUS, NORMAL, UNKNOWN, History
 from node_anomaly_trainer.exclusions import MOST_NAMED, Found, ServerHistory
 from node_anomaly_trainer.feedback import FALSE_ALARM, INCIDENT, Verdict, as_incidents, read_feedback
+from node_anomaly_trainer.few import few
 from node_anomaly_trainer.labels import count_events, guard_band, read_incidents, runs, struck
 from node_anomaly_trainer.moment import moment
 from node_anomaly_trainer.node_names import NodeNames
@@ -215,19 +216,15 @@ def _with_something_left(history: History, config: TrainConfig, note: Note) -> H
             "see the notes above: narrow exclusions.alert_matchers or read a longer range",
         )
     if lost:
-        note(f"exclusions: fewer than {least} normal ticks to fit on, left out: {_named(lost)}")
+        note(f"exclusions: fewer than {least} normal ticks to fit on, left out: {few(lost, MOST_NAMED)}")
     if short:
         # With a baseline of next to nothing a node would count as known, and all of it as odd.
         note(
             f"fewer than {least} ticks with a sample in the part that is fitted on, left out (new, gone, or "
-            f"mostly missing; their agents score as nodes that the bundle does not know): {_named(short)}"
+            "mostly missing; their agents score as nodes that the bundle does not know): "
+            f"{few(short, MOST_NAMED)}"
         )
     return history.select_nodes(kept) if lost or short else history
-
-
-def _named(nodes: Sequence[str]) -> str:
-    more = f" and {len(nodes) - MOST_NAMED} more" if len(nodes) > MOST_NAMED else ""
-    return ", ".join(nodes[:MOST_NAMED]) + more
 
 
 def _excluded_line(excluded: Mapping[str, float], alerts: Mapping[str, float], history: History) -> str:

@@ -20,6 +20,7 @@ from node_anomaly_core.members import Models
 from node_anomaly_core.score import Score
 from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_trainer.config import LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S
+from node_anomaly_trainer.few import few
 from node_anomaly_trainer.progress import Report, ignore_report
 from node_anomaly_trainer.settings import nearest
 from node_anomaly_trainer.sources.file import LABEL, NODE, TIMESTAMP, nodes_of, numbers_of, timestamps_of
@@ -96,9 +97,7 @@ def rows_of(frame: pd.DataFrame, bundle: Bundle, where: Path, default_node: str 
     if unknown:
         notes.append(f"columns that the bundle does not know were ignored: {', '.join(unknown)}")
     if missing:
-        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
-        named = ", ".join(missing[:MOST_NAMED]) + more
-        notes.append(f"{len(missing)} features without a column count as missing: {named}")
+        notes.append(f"{len(missing)} features without a column count as missing: {few(missing, MOST_NAMED)}")
     return Rows(timestamps_of(frame, where), nodes, node_of_row, values, tuple(notes))
 
 

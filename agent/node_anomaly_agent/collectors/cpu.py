@@ -5,7 +5,6 @@ https://docs.kernel.org/filesystems/proc.html#miscellaneous-kernel-statistics-in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from node_anomaly_agent.collectors.paths import Paths
@@ -15,6 +14,9 @@ from node_anomaly_core.expressions import Reading, SeriesKey
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 USER_HZ = 100.0
 """Ticks a second in what the kernel prints to user space, on every architecture Linux runs on today."""
+
+MAX_SECONDS = 1e15
+"""No CPU has run for so long; a state file may hold any integer, also one that no float can be."""
 
 _CPU = "node_cpu_seconds_total"
 _KEYS: tuple[SeriesKey, ...] = tuple((_CPU, mode) for mode in MODES)
@@ -87,7 +89,7 @@ class NeverBack:
 def _seconds(value: object) -> dict[SeriesKey, float] | None:
     """Saved counters by mode; None if they are none."""
     if not isinstance(value, dict) or not all(
-        mode in MODES and isinstance(number, float | int) and 0 <= number < math.inf
+        mode in MODES and isinstance(number, float | int) and 0 <= number < MAX_SECONDS
         for mode, number in value.items()
     ):
         return None

@@ -65,9 +65,8 @@ def parse_mounts(data: bytes) -> tuple[Mount, ...]:
         if "\0" in point or not point.startswith("/") or _POINTS.fullmatch(point):
             continue
         found[point] = Mount(point, b"ro" in fields[3].split(b","))
-    ways = tuple(
-        f"{point}/" for point in remote if point != "/"
-    )  # below a remote root lies this process, too
+    # Not below a remote root: this process is there as well, and every local disk of such a host.
+    ways = tuple(f"{point}/" for point in remote if point != "/")
     return tuple(mount for mount in found.values() if not mount.point.startswith(ways))
 
 

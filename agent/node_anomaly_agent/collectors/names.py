@@ -12,6 +12,8 @@ from typing import Any
 from node_anomaly_agent.threads import NO_THREAD, started
 
 PATIENCE_S = 0.1
+"""So long a name server is waited for while an address is known."""
+
 KEPT_S = 60.0
 """So long an answer is taken for true; an address that does not accept is looked up anew."""
 
@@ -47,8 +49,10 @@ class Names:
                 return self._known
             raise TimeoutError(f"no name server says where {self.host} is")
         lookup, self._lookup = self._lookup, None
-        if lookup.failed is not None:
+        if lookup.failed is not None and not self._known:
             raise lookup.failed
+        if lookup.failed is not None:
+            return self._known  # the next fetch asks again
         self._known, self._until = lookup.found, monotonic() + KEPT_S
         return self._known
 

@@ -6,10 +6,10 @@ matchers on labels that are not kept are applied here, CPUs are summed to modes 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
+from node_anomaly_agent.collectors.cpu import MAX_SECONDS
 from node_anomaly_agent.collectors.prom_text import MAX_SERIES, Want
 from node_anomaly_core.catalogue import METRIC_LABEL, Feature
 from node_anomaly_core.expressions import Reading, Selector, SeriesKey
@@ -107,5 +107,5 @@ def _is_counters(value: object) -> TypeGuard[dict[str, float]]:
     return (
         isinstance(value, dict)
         and len(value) <= MAX_SERIES
-        and all(isinstance(number, float | int) and 0 <= number < math.inf for number in value.values())
+        and all(isinstance(number, float | int) and 0 <= number < MAX_SECONDS for number in value.values())
     )

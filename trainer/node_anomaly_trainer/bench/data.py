@@ -130,6 +130,13 @@ def choose(entries: Sequence[Entry], datasets: Sequence[str] = (), pattern: str 
     return chosen
 
 
+def require_fleet(servers: Sequence[Series]) -> None:
+    """Raises ValueError where they cannot be nodes of one fleet."""
+    if len({(one.columns, one.interval_s) for one in servers}) != 1:
+        dataset = servers[0].entry.dataset
+        raise ValueError(f"{dataset}: servers of different columns or intervals are no fleet")
+
+
 def digest_of(entry: Entry) -> str:
     """What names the content of an entity's file. Raises SourceError."""
     return sha256(_read(entry))

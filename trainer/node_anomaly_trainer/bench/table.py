@@ -15,6 +15,7 @@ from node_anomaly_trainer.bench.metrics import Summary, summarise
 from node_anomaly_trainer.bench.record import OURS
 from node_anomaly_trainer.bench.run import Entity, Outcome
 from node_anomaly_trainer.bench.yardsticks import LARGEST_Z, RANDOM
+from node_anomaly_trainer.few import few
 
 SHOWN = {
     OURS: "node-anomaly",
@@ -72,8 +73,7 @@ def _grouped(said: Sequence[tuple[str, str]]) -> list[str]:
     ordered = sorted(names.items(), key=lambda item: -len(item[1]))
     grouped = []
     for text, of in ordered[:MOST_LINES]:
-        more = f" and {len(of) - MOST_NAMES} more" if len(of) > MOST_NAMES else ""
-        grouped.append(f"{', '.join(of[:MOST_NAMES])}{more}: {text}")
+        grouped.append(f"{few(of, MOST_NAMES)}: {text}")
     if len(ordered) > MOST_LINES:
         grouped.append(f"and {len(ordered) - MOST_LINES} more; --output json has them all")
     return grouped

@@ -15,11 +15,13 @@ from node_anomaly_core.witnesses import in_words
 from node_anomaly_trainer.assess import COMBINED, Assessed
 from node_anomaly_trainer.candidate import Parts
 from node_anomaly_trainer.dataset import ANOMALOUS, History, coverage
+from node_anomaly_trainer.few import few
 from node_anomaly_trainer.forecast_figures import ForecastFigures
 from node_anomaly_trainer.labels import runs
 from node_anomaly_trainer.moment import moment
 
 MOST_GAPS = 20
+MOST_CHANGED = 8  # names, of nodes or features
 SHORTEST_GAP_TICKS = 10
 MOST_FEATURES = 20  # with missing values, the worst first
 LEAST_MISSING = 0.005  # below that nobody wants a list of all features
@@ -207,12 +209,7 @@ def changes(manifest: Manifest, production: Bundle | None) -> tuple[str, ...]:
 def _difference(what: str, now: Sequence[str], before: Sequence[str]) -> list[str]:
     lines = []
     if new := [name for name in now if name not in before]:
-        lines.append(f"new {what}: {_few(new)}")
+        lines.append(f"new {what}: {few(new, MOST_CHANGED)}")
     if gone := [name for name in before if name not in now]:
-        lines.append(f"{what} gone: {_few(gone)}")
+        lines.append(f"{what} gone: {few(gone, MOST_CHANGED)}")
     return lines
-
-
-def _few(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import CATALOGUE, Feature
+from node_anomaly_trainer.few import few
 from node_anomaly_trainer.sources.matchers import joined, none_of, one_of
-from node_anomaly_trainer.sources.origins import shown
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi
 
 PASSING = 0.2
@@ -48,7 +48,7 @@ def doubled(
             values[label] = different
     label = min(values, key=lambda name: (_of_a_fleet(name), name), default="")
     example = f": {metric} of {instance} has {len(found)} series" + (
-        f" that differ in {', '.join(f'{name} ({shown(known)})' for name, known in values.items())}"
+        f" that differ in {', '.join(f'{name} ({few(known)})' for name, known in values.items())}"
         if values
         else ""
     )
@@ -56,7 +56,7 @@ def doubled(
     others = [value for value in values.get(label, ()) if value != _likeliest(values[label])]
     chooser = str(none_of(label, others)) if label else 'job="node"'
     return SourceError(
-        f"scraped more than once: {shown(sorted(instances))}{example}; sums over devices would count double",
+        f"scraped more than once: {few(sorted(instances))}{example}; sums over devices would count double",
         f"choose one with source.prometheus.matchers, for example: {joined(matchers, chooser)}",
     )
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from node_anomaly_core.features import Feature
+from node_anomaly_trainer.few import few
 from node_anomaly_trainer.node_names import host_of
 from node_anomaly_trainer.progress import Note
 from node_anomaly_trainer.sources.wanted import AGENT, EXPORTER
 
 ENOUGH = 0.9
 """Agents are preferred where they cover at least this share of what node_exporter covers."""
-
-MOST_NAMED = 5
 
 Instants = Callable[[str | None, str], int]
 """Instance and feature -> at how many instants it is there."""
@@ -101,7 +100,7 @@ def _joined(
                 nodes.setdefault(value, {})[origin] = value
     if crowded:
         note(
-            f"several instances of one kind share a host ({shown(sorted(crowded))}), so agents and "
+            f"several instances of one kind share a host ({few(sorted(crowded))}), so agents and "
             "node_exporter cannot be joined there: each instance is a node of its own"
         )
     return nodes
@@ -127,8 +126,8 @@ def _tell(
     if young:
         names = sorted({name for lacking in young.values() for name in lacking})
         note(
-            f"agents of {len(young)} nodes ({shown(sorted(young))}) have less of {len(names)} features "
-            f"({shown(names)}) than node_exporter, which is taken there"
+            f"agents of {len(young)} nodes ({few(sorted(young))}) have less of {len(names)} features "
+            f"({few(names)}) than node_exporter, which is taken there"
         )
     alone = {
         origin: sorted(host for host, (found, _) in decided.items() if set(found) == {origin})
@@ -137,18 +136,12 @@ def _tell(
     both = len(decided) - len(alone[AGENT]) - len(alone[EXPORTER])
     if alone[AGENT] and alone[EXPORTER] and not both:
         note(
-            f"no host has both an agent ({shown(alone[AGENT])}) and node_exporter "
-            f"({shown(alone[EXPORTER])}): if these are the same hosts under two names, each counts twice; "
+            f"no host has both an agent ({few(alone[AGENT])}) and node_exporter "
+            f"({few(alone[EXPORTER])}): if these are the same hosts under two names, each counts twice; "
             "give both the same instance, or choose one job with source.prometheus.matchers"
         )
     elif alone[EXPORTER] and (both or alone[AGENT]):
-        note(f"read from node_exporter alone, without an agent: {shown(alone[EXPORTER])}")
-
-
-def shown(names: Sequence[str]) -> str:
-    """The first few of the names."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+        note(f"read from node_exporter alone, without an agent: {few(alone[EXPORTER])}")
 
 
 def _settled(decided: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]) -> Nodes:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import Feature
 from node_anomaly_trainer.config import PrometheusConfig
+from node_anomaly_trainer.few import few
 from node_anomaly_trainer.progress import Note
 from node_anomaly_trainer.sources.duplicates import PASSING, doubled, single_metrics
 from node_anomaly_trainer.sources.evaluate_expression import can_evaluate
 from node_anomaly_trainer.sources.matchers import joined, one_of
-from node_anomaly_trainer.sources.origins import Nodes, Sides, nodes_of, shown
+from node_anomaly_trainer.sources.origins import Nodes, Sides, nodes_of
 from node_anomaly_trainer.sources.prometheus_api import PrometheusApi
 from node_anomaly_trainer.sources.seen import (
     Seen,
@@ -208,9 +209,7 @@ def _refuse_duplicates(
         at = seen.doubled_at[example, twice[example]]
         raise doubled(api, config.matchers, twice, twice[example], example, at)
     if passing:
-        note(
-            f"scraped more than once for a short time: {shown(passing)}; sums over devices count double then"
-        )
+        note(f"scraped more than once for a short time: {few(passing)}; sums over devices count double then")
 
 
 def _nothing_found(
