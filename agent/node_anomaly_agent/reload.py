@@ -24,7 +24,7 @@ from node_anomaly_agent.bounded_file import read_bounded
 from node_anomaly_agent.clock import Clock
 from node_anomaly_agent.log_setup import Log
 from node_anomaly_agent.scorer import Candidate
-from node_anomaly_agent.threads import NO_THREAD, NO_THREAD_HINT, started
+from node_anomaly_agent.threads import NO_THREAD, NO_THREAD_HINT, Errands, started
 from node_anomaly_core.bundle import CURRENT, resolve_current
 from node_anomaly_core.errors import BundleError
 
@@ -101,6 +101,7 @@ class Reloader:
         self._next_poll = clock.monotonic() + poll_interval_s
         self._handled: tuple[object, ...] = ()
         self._unverified = False  # what was handled last, for want of a thread
+        self._errands = Errands("bundle-look")
         self._looker: _Looker | None = None  # of a directory that has not answered yet
         self._worker: threading.Thread | None = None
         self._result: Candidate | BundleError | None = None
@@ -114,6 +115,7 @@ class Reloader:
     def stop(self) -> None:
         """Stop watching for good. A verification or a look that still runs is left to end by itself."""
         self._watch.end()
+        self._errands.end()
 
     def load_now(self) -> Candidate | BundleError | None:
         """The bundle on offer, verified on this thread: for the start, when no tick can be late.
@@ -199,7 +201,10 @@ class Reloader:
         return self._no_answer(self._looker)
 
     def _looker_for(self, *, forced: bool) -> _Looker:
-        return _Looker(self._watch, self._look, self._directory, self._clock, forced=forced)
+        looker = _Looker(self._watch, self._look, self._directory, self._clock, forced=forced)
+        if not self._errands.give(looker.run):
+            looker.run()
+        return looker
 
     def _no_answer(self, looker: _Looker) -> BundleError:
         looker.told = True
@@ -239,7 +244,7 @@ class Reloader:
 
 
 class _Looker:
-    """One look at the directory, on a thread of its own; on the caller's where there is none to be had."""
+    """One look at the directory, beside the loop; on the loop's thread where no other is to be had."""
 
     def __init__(
         self,
@@ -257,8 +262,6 @@ class _Looker:
         self._watch, self._look, self._directory, self._clock = watch, look, directory, clock
         self._awaited = True
         self._over = threading.Event()
-        if not started(threading.Thread(target=self._work, name="bundle-look", daemon=True)):
-            self._work()
 
     @property
     def over(self) -> bool:
@@ -278,7 +281,8 @@ class _Looker:
         self._awaited = False
         return self.over  # it may have come just now, and then nobody is woken
 
-    def _work(self) -> None:
+    def run(self) -> None:
+        """Look, and remember what was found or raised."""
         try:
             self._watch.renew()
             self._offer = self._look(self._directory)

@@ -283,6 +283,19 @@ def test_a_directory_that_does_not_answer_holds_up_no_tick_and_is_told_once(root
     assert isinstance(watched.wait(), Candidate)
 
 
+def test_a_reloader_that_is_stopped_leaves_no_thread_behind(root, watch):
+    agent_bundle.publish(root)
+    others = set(threading.enumerate())
+    watched = watch(poll_s=POLL_S)
+    assert isinstance(watched.wait(), Candidate)
+    ours = [thread for thread in set(threading.enumerate()) - others if thread.name == "bundle-look"]
+    assert ours
+    watched.reloader.stop()
+    for thread in ours:
+        thread.join(5.0)
+    assert not any(thread.is_alive() for thread in ours)
+
+
 def test_what_was_asked_for_while_the_directory_did_not_answer_is_done_when_it_does(root, watch, stuck):
     agent_bundle.publish(root)
     watched = watch(poll_s=POLL_S, look=stuck)

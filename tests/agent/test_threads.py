@@ -19,7 +19,7 @@ from node_anomaly_agent.promise import Verdict
 from node_anomaly_agent.reload import Reloader
 from node_anomaly_agent.scorer import Candidate
 from node_anomaly_agent.state import load_state
-from node_anomaly_agent.threads import started
+from node_anomaly_agent.threads import Errands, started
 from node_anomaly_core.errors import BundleError
 
 
@@ -51,6 +51,31 @@ def soon(holds: Callable[[], object]) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def test_errands_are_done_one_after_the_other_by_one_thread_that_goes_when_it_is_let_go():
+    ran: list[threading.Thread] = []
+    errands = Errands("errands")
+    for _ in range(3):
+        assert errands.give(lambda: ran.append(threading.current_thread()))
+    errands.end()
+    assert soon(lambda: len(ran) == 3)
+    assert len(set(ran)) == 1
+    assert ran[0] is not threading.current_thread()
+    assert soon(lambda: not ran[0].is_alive())
+    errands.end()  # of nothing is no harm
+
+
+def test_an_errand_that_finds_no_thread_is_not_done_later_behind_everybodys_back(host):
+    ran: list[int] = []
+    errands = Errands("errands")
+    host.left = 0
+    assert not errands.give(lambda: ran.append(1))
+    host.left = 1
+    assert errands.give(lambda: ran.append(2))
+    errands.end()
+    assert soon(lambda: ran)
+    assert ran == [2]
 
 
 def test_a_thread_that_cannot_be_had_is_an_answer_and_no_exception(host):
