@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -84,10 +85,9 @@ def write_folder(folder: Path, entities: dict[str, dict[str, NDArray[Any]]]) -> 
 
 
 def read_scores(path: Path) -> NDArray[np.float64]:
-    """The column of a scores file; NaN for an empty cell."""
-    header, *cells = path.read_text().split("\n")[:-1]
-    assert header == "score"
-    return np.array([float(cell) if cell else np.nan for cell in cells])
+    """The column of a scores file, as a reader of CSV sees it."""
+    with path.open(newline="") as file:
+        return np.array([float(row["score"]) for row in csv.DictReader(file)])
 
 
 Report = Callable[[float, str], None]

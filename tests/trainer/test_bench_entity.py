@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 from dataclasses import replace
@@ -13,7 +14,6 @@ import pytest
 from bench_data import (
     EVENTS,
     INTERVAL_S,
-    TEST,
     TRAIN,
     read_scores,
     series,
@@ -31,14 +31,12 @@ from node_anomaly_trainer.bench.baselines import DETECTORS, alarm_scores, baseli
 from node_anomaly_trainer.bench.data import load, read_manifest
 from node_anomaly_trainer.bench.entity import bench_entity, lived, score_series
 from node_anomaly_trainer.bench.files import scores_csv
-from node_anomaly_trainer.bench.lenders import MOST_NORMAL_ROWS, borrow, labelled_rows, lend
-from node_anomaly_trainer.bench.loans import Checked, Loan, labels_path, lent, loans_for, may_lend
+from node_anomaly_trainer.bench.lenders import labelled_rows
 from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.plan import Plan, features_of, history_of, planned
 from node_anomaly_trainer.bench.record import read_record
 from node_anomaly_trainer.bench.yardsticks import largest_z
 from node_anomaly_trainer.config_models import MEMBERS
-from node_anomaly_trainer.fitting import FAULT_GUARD_TICKS
 from node_anomaly_trainer.pipeline import prepare
 from node_anomaly_trainer.progress import SilentProgress, ignore_report
 
@@ -303,71 +301,23 @@ def test_missing_values_do_not_silence_the_largest_z():
     assert patchy[100] == pytest.approx(whole[100], rel=0.05)
 
 
-def test_scores_are_written_to_the_last_bit_and_unknown_ones_as_nothing():
-    assert scores_csv(np.array([0.1 + 0.2, np.nan, 1e-300])) == b"score\n0.30000000000000004\n\n1e-300\n"
+def test_scores_are_written_to_the_last_bit_and_readers_of_csv_see_every_row():
+    """They leave out empty lines: an unknown score is a word."""
+    content = scores_csv(np.array([0.1 + 0.2, np.nan, 1e-300]))
+    assert content == b"score\n0.30000000000000004\nnan\n1e-300\n"
+    rows = [float(row["score"]) for row in csv.DictReader(content.decode().splitlines())]
+    assert rows == pytest.approx([0.1 + 0.2, np.nan, 1e-300], rel=0, abs=0, nan_ok=True)
 
 
-def checked(entry, digest="own"):
-    return Checked(entry, digest, 1)
-
-
-def test_nobody_lends_to_itself(tmp_path):
-    """Not under its name, and not as the same file under another one; nor to another data set."""
-    one, two, three = entries(tmp_path, one=server(1), two=server(2), three=server(3))
-    other = replace(two, dataset="db")
-    loans = [
-        Loan(checked(one), tmp_path, "1"),
-        Loan(checked(two, "copy"), tmp_path, "2"),
-        Loan(checked(three, "its own"), tmp_path, "3"),
-        Loan(checked(other, "db"), tmp_path, "4"),
-    ]
-    assert [loan.fingerprint for loan in loans_for(checked(one, "copy"), loans)] == ["3"]
-    assert [loan.fingerprint for loan in loans_for(checked(other, "x"), loans)] == []
-
-
-def test_only_those_lend_who_can_teach_somebody(tmp_path):
-    one, two = entries(tmp_path, one=server(1), two=server(2))
-    folder = tmp_path / "data"
-    assert may_lend(None, [one]) == ()
-    assert may_lend(folder, [one]) == (two,)
-    assert may_lend(folder, [one, two]) == (one, two)
-    assert may_lend(folder, [replace(one, dataset="db")]) == ()
-
-
-def test_a_lender_lends_its_incidents_and_normal_rows_that_are_far_from_them(tmp_path):
-    (entry,) = entries(tmp_path, one=server(1))
-    loaded, label = load(entry)
-    rows = labelled_rows(loaded, label, CONFIG, ignore_report)
-    close = sum(stop - first + 2 * FAULT_GUARD_TICKS for first, stop in EVENTS)
-    assert (rows.labels == 1).sum() == label.sum()
-    assert (rows.labels == 0).sum() == TEST - close
-    assert rows.summary.shape == rows.normalised.shape
-    assert rows.summary.dtype == np.float32
-    anomalous = rows.labels == 1
-    assert (
-        np.median(rows.summary[anomalous], axis=0).sum() > np.median(rows.summary[~anomalous], axis=0).sum()
-    )
-
-
-def test_normal_rows_of_a_long_series_are_a_sample(tmp_path):
-    (entry,) = entries(tmp_path, one=series(1, 7000))
-    rows = labelled_rows(*load(entry), CONFIG, ignore_report)
-    assert (rows.labels == 0).sum() == MOST_NORMAL_ROWS
-    assert (rows.labels == 1).sum() == 5
-
-
-def test_what_was_lent_is_kept_under_its_fingerprint(tmp_path):
-    one, two = entries(tmp_path, one=server(1), two=server(2))
-    for entry in (one, two):
-        lend(entry, tmp_path, CONFIG, entry.entity, ignore_report)
-    paths = [labels_path(tmp_path, entry) for entry in (one, two)]
-    assert lent(paths[0], "one")
-    assert not lent(paths[0], "two")
-    assert not lent(tmp_path / "gone.npz", "one")
-    rows = borrow(paths)
-    assert (rows.labels == 1).sum() == 2 * server(1)["label"].sum()
-    paths[0].write_bytes(paths[0].read_bytes()[:-500])
-    assert not lent(paths[0], "one")
+def test_an_hour_at_a_second_is_scored_though_no_fault_falls_into_it(tmp_path):
+    """Faults are injected by the day; a forest that nobody teaches is left out, and that is said."""
+    arrays = server(1, train=3600) | {"interval_s": np.array(1)}
+    (entry,) = entries(tmp_path, one=arrays)
+    config = replace(CONFIG, training=replace(CONFIG.training, faults_per_node_day=0.5))
+    scored = score_series(load(entry)[0], config, None, ignore_report)
+    assert scored.refused == ""
+    assert np.isfinite(scored.score).all()
+    assert any("without the Random Forest: no fault" in note for note in scored.notes)
 
 
 def test_borrowed_incidents_change_what_the_random_forest_says(web, tmp_path):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 
@@ -160,11 +161,42 @@ def test_an_entity_that_changed_is_done_again_and_only_that(copied):
     np.savez(entry.path, **server(9))
     (out / ".baselines" / "old" / "web").mkdir(parents=True)
     (out / ".baselines" / "old" / "web" / "one.csv").write_text("score\n")
+    (out / "web" / "gone.csv").write_text("score\n")
     outcome = bench(folder, out, datasets=("web",), entities="one")
     assert outcome.done_before == 0
     assert [entity.entry.entity for entity in outcome.entities] == ["one"]
     assert (out / "web" / "two.csv").stat().st_mtime_ns == two
+    (said,) = outcome.notes
+    assert said.startswith(f"{out} also holds scores that were not asked for now")
+    assert said.endswith(": cloud/eu/rate, web/gone, web/two")
     assert not (out / ".baselines" / "old" / "web" / "one.csv").exists()
+
+
+def test_a_run_that_is_stopped_leaves_no_scores_of_other_settings(copied):
+    """Whoever judges the folder would take them for those of this run."""
+    folder, out = copied
+
+    class Stopped(SilentProgress):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        @contextmanager
+        def phase(self, name):
+            if name == "entities":
+                raise KeyboardInterrupt
+            with super().phase(name) as report:
+                yield report
+
+        def note(self, line):
+            self.notes.append(line)
+
+    progress = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        run(Options(folder, out, jobs=1, false_alarms_per_day=0.1), CONFIG, progress)
+    assert progress.notes == [
+        "removed scores of other settings, data or code: web/one, web/two, cloud/eu/rate"
+    ]
+    assert not [path for path in out.rglob("*.csv") if path.is_file()]
 
 
 def test_fingerprints_name_settings_data_and_loans_but_nothing_else():

@@ -115,6 +115,9 @@ def fit(
         data = with_incidents(data, borrowed)
     models: dict[str, Model] = {}
     members = members_for(parts, config.models.enabled)
+    if FOREST in members and len(members) > 1 and not _teachable(data):
+        members = tuple(name for name in members if name != FOREST)
+        progress.note("without the Random Forest: no fault and no incident fell into the fitted part")
     for name in members:
         if name in OF_THE_COHORT:
             continue  # fitted with the cohort, as far as there is anything to fit
@@ -186,6 +189,11 @@ def members_for(parts: Parts, enabled: Sequence[str]) -> tuple[str, ...]:
             "enable another model, or collect logs",
         )
     return members
+
+
+def _teachable(data: TrainingSet) -> bool:
+    """Whether a classifier finds both kinds of rows."""
+    return all(bool((data.fault_labels == kind).any()) for kind in (ANOMALOUS, NORMAL))
 
 
 def fitted_rows(parts: Parts) -> slice:

@@ -137,9 +137,20 @@ def require_fleet(servers: Sequence[Series]) -> None:
         raise ValueError(f"{dataset}: servers of different columns or intervals are no fleet")
 
 
-def digest_of(entry: Entry) -> str:
-    """What names the content of an entity's file. Raises SourceError."""
-    return sha256(_read(entry))
+def digests_of(series: Series) -> frozenset[str]:
+    """What names the measurements of `train` and of `test`, however the file is packed, named or rounded."""
+    return frozenset(
+        sha256(f"{part.shape}".encode() + part.astype(np.float32).tobytes())
+        for part in (series.train, series.test)
+    )
+
+
+def digest_of(series: Series, label: NDArray[np.int8]) -> str:
+    """What names all that an entity's file holds, label (r,) included."""
+    arrays = (series.train, series.test, series.tick_of_row, series.row_in_file, label)
+    heads = [f"{array.dtype} {array.shape}" for array in arrays]
+    told = f"{series.columns} {series.interval_s!r} {series.start_s!r} {series.rows_in_file} {heads}"
+    return sha256(b"".join([told.encode(), *(array.tobytes() for array in arrays)]))
 
 
 def load(entry: Entry) -> tuple[Series, NDArray[np.int8]]:

@@ -19,7 +19,7 @@ from node_anomaly_core.scoring import NodeScorer
 from node_anomaly_core.windows import ticks_in
 from node_anomaly_trainer.bench.baselines import DETECTORS, baseline_scores
 from node_anomaly_trainer.bench.data import Entry, Series, load
-from node_anomaly_trainer.bench.files import require_room, scores_csv, scores_path, sha256
+from node_anomaly_trainer.bench.files import SCORE_BYTES, require_room, scores_csv, scores_path, sha256
 from node_anomaly_trainer.bench.lenders import borrow
 from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.plan import history_of, planned, values_of
@@ -33,6 +33,8 @@ from node_anomaly_trainer.whole_file import write_whole
 
 LEAD_IN_S = 4 * 86_400.0
 """Of the end of `train` that the node relives before the first row of `test`, as after a hot reload."""
+
+NO_INCIDENT = "no other entity lends an incident: injected faults teach the Random Forest"
 
 _REPORT_EVERY = 200
 _PHASES = 10  # about as many steps has a training run
@@ -56,30 +58,37 @@ class Scored:
 def bench_entity(
     entry: Entry, out: Path, config: TrainConfig, fingerprint: str, lenders: tuple[Path, ...], report: Report
 ) -> None:
-    """Do one entity and leave its scores, those of the baselines, and its record under `out`."""
+    """Do one entity and leave its scores, those of the baselines, and its record under `out`.
+
+    Its label is read when all scores are written.
+    """
     forget(out, entry.dataset, entry.entity)
-    series, label = load(entry)
-    require_room(out, (1 + len(DETECTORS)) * series.rows_in_file)
+    series, _ = load(entry)
+    require_room(out, SCORE_BYTES * (1 + len(DETECTORS)) * series.rows_in_file)
     borrowed = borrow(lenders) if lenders else None
     ours = score_series(series, config, borrowed, report)
     begun = time.monotonic()
     report(0.95, "baselines")
     others, notes = score_baselines(series, config)
-    largest = largest_z(series.train, series.test)
-    figures = {
-        name: judge(label, series.judged(score), series.interval_s)
-        for name, score in {OURS: ours.score, **others, LARGEST_Z: largest}.items()
-    }
+    if lenders and borrowed is None:
+        notes = (NO_INCIDENT, *notes)
     digests = {}
     for name, score in {**others, OURS: ours.score}.items():
         content = scores_csv(series.in_file(series.judged(score)))
         path = scores_path(out, entry.dataset, entry.entity, "" if name == OURS else name)
         write_whole(path, content)
         digests[name] = sha256(content)
+    largest = largest_z(series.train, series.test)
+    _, label = load(entry)
+    figures = {
+        name: judge(label, series.judged(score), series.interval_s)
+        for name, score in {OURS: ours.score, **others, LARGEST_Z: largest}.items()
+    }
     record = Record(
         fingerprint=fingerprint,
         scores=digests,
         figures=figures,
+        lenders=len(lenders) if borrowed is not None and not ours.refused else 0,
         refused=ours.refused,
         notes=(*ours.notes, *notes),
         seconds={

@@ -21,14 +21,17 @@ RECORD_BYTES = 65_536
 
 
 def scores_csv(score: NDArray[np.floating]) -> bytes:
-    """Scores (n,) as a column `score`, exactly; an empty cell where NaN."""
-    cells = ["" if value != value else repr(value) for value in score.astype(np.float64).tolist()]  # noqa: PLR0124 - NaN alone differs from itself
+    """Scores (n,) as a column `score`, exactly; `nan` where nothing is known.
+
+    An empty cell would be an empty line, and readers of CSV leave those out: a row fewer.
+    """
+    cells = [repr(value) for value in score.astype(np.float64).tolist()]
     return "\n".join(["score", *cells, ""]).encode()
 
 
-def require_room(out: Path, scores: int) -> None:
-    """Raises TrainingError where so many scores do not fit in: better now than when all is computed."""
-    needed = RECORD_BYTES + SCORE_BYTES * scores
+def require_room(out: Path, content: int) -> None:
+    """Raises TrainingError where so many bytes and a record do not fit in: better now than in the end."""
+    needed = RECORD_BYTES + content
     out.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out).free
     if free < needed:

@@ -15,8 +15,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.errors import SourceError
+from node_anomaly_core.errors import SourceError, TrainingError
+from node_anomaly_core.summary import SUMMARY_WIDTH
 from node_anomaly_trainer.bench.data import Entry, Series, load
+from node_anomaly_trainer.bench.files import require_room
 from node_anomaly_trainer.bench.loans import labels_path
 from node_anomaly_trainer.bench.plan import history_of, planned
 from node_anomaly_trainer.config import TrainConfig
@@ -32,9 +34,15 @@ MOST_NORMAL_ROWS = 4_000
 
 
 def lend(entry: Entry, out: Path, config: TrainConfig, fingerprint: str, report: Report) -> None:
-    """Write what an entity teaches others. Raises TrainingError where its train part is too short."""
+    """Write what an entity teaches others, or that its train part is too short to teach anybody."""
     series, label = load(entry)
-    rows = labelled_rows(series, label, config, report)
+    refused = ""
+    try:
+        rows = labelled_rows(series, label, config, report)
+    except TrainingError as error:
+        nothing = np.empty((0, SUMMARY_WIDTH), dtype=np.float32)
+        rows, refused = LabelledRows(nothing, nothing, np.empty(0, dtype=np.int8)), error.message
+    require_room(out, rows.summary.nbytes + rows.normalised.nbytes + rows.labels.nbytes)
     content = BytesIO()
     np.savez(
         content,
@@ -42,12 +50,16 @@ def lend(entry: Entry, out: Path, config: TrainConfig, fingerprint: str, report:
         normalised=rows.normalised,
         labels=rows.labels,
         fingerprint=np.array(fingerprint),
+        refused=np.array(refused),
     )
     write_whole(labels_path(out, entry), content.getvalue())
 
 
-def borrow(paths: Sequence[Path]) -> LabelledRows:
-    """The rows of all lenders, one after the other. Raises SourceError for a file that is not theirs."""
+def borrow(paths: Sequence[Path]) -> LabelledRows | None:
+    """The rows of all lenders, one after the other; None where they hold no incident, or nothing else.
+
+    Raises SourceError for a file that is not theirs.
+    """
     parts = []
     for path in paths:
         try:
@@ -55,6 +67,8 @@ def borrow(paths: Sequence[Path]) -> LabelledRows:
                 parts.append(LabelledRows(file["summary"], file["normalised"], file["labels"]))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise SourceError(f"{path}: {error}", "remove it and run bench again") from error
+    if not all(any((part.labels == kind).any() for part in parts) for kind in (NORMAL, ANOMALOUS)):
+        return None
     return LabelledRows(
         np.concatenate([part.summary for part in parts]),
         np.concatenate([part.normalised for part in parts]),

@@ -10,13 +10,17 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from node_anomaly_core.errors import ConfigError, TrainingError
 from node_anomaly_trainer.bench.carry_out import carry_out
-from node_anomaly_trainer.bench.data import Entry, digest_of, load, read_manifest
+from node_anomaly_trainer.bench.data import Entry, digest_of, digests_of, load, read_manifest
 from node_anomaly_trainer.bench.files import LABELS
 from node_anomaly_trainer.bench.record import fingerprint
 from node_anomaly_trainer.bench.tasks import LendLabels
 from node_anomaly_trainer.config import TrainConfig
+from node_anomaly_trainer.few import few
 from node_anomaly_trainer.progress import Progress
+
+MOST_NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class Checked:
 
     entry: Entry
     digest: str
+    measured: frozenset[str]
+    """What names its `train` and its `test`."""
     cost: int
     """Roughly in ticks: what it takes compared with others."""
 
@@ -54,27 +60,42 @@ def check(entries: Sequence[Entry], phase: str, progress: Progress) -> tuple[Che
     with progress.phase(phase) as report:
         for number, entry in enumerate(entries):
             report(number / len(entries), entry.name)
-            series, _ = load(entry)
-            checked.append(Checked(entry, digest_of(entry), len(series.train) + len(series.test)))
+            series, label = load(entry)
+            ticks = len(series.train) + len(series.test)
+            checked.append(Checked(entry, digest_of(series, label), digests_of(series), ticks))
     return tuple(checked)
 
 
 def may_lend(folder: Path | None, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """Entities of the folder that could teach one of these; none without a folder."""
+    """Entities of the folder that could teach one of these; none without a folder.
+
+    Raises ConfigError where there is a folder, and nobody in it could.
+    """
     if folder is None:
         return ()
     taught: dict[str, set[str]] = {}
     for entry in entries:
         taught.setdefault(entry.dataset, set()).add(entry.entity)
-    return tuple(
+    able = tuple(
         entry for entry in read_manifest(folder) if taught.get(entry.dataset, set()) - {entry.entity}
     )
+    if not able:
+        raise ConfigError(
+            f"--labels-from {folder}: no entity there belongs to a data set that is judged here, but for the "
+            f"one that is judged; judged are {few(sorted(taught), MOST_NAMED)}",
+            "leave it out, or name a folder with other entities of that data set",
+        )
+    return able
 
 
 def lend_out(
     lending: Sequence[Checked], out: Path, config: TrainConfig, jobs: int, progress: Progress
 ) -> tuple[tuple[Loan, ...], tuple[str, ...]]:
-    """The loans of all that have something to lend, made where they were not; and who has none, in words."""
+    """The loans of all that have something to lend, made where they were not; and who has none, in words.
+
+    Raises TrainingError where one failed for another reason than that its train part is no good: figures
+    headed "labels of others" are not to depend on how full the disk was.
+    """
     loans = {
         one.entry.name: Loan(
             one, labels_path(out, one.entry), fingerprint(one.parts | {"lends": True}, config, ("training",))
@@ -88,18 +109,25 @@ def lend_out(
     }
     costs = {one.entry.name: one.cost for one in lending}
     failed = carry_out(todo, costs, "labels of others", jobs, progress)
-    made = tuple(loan for name, loan in loans.items() if name not in failed)
-    return made, tuple(f"{name} lends no labels: {why}" for name, why in failed.items())
+    if failed:
+        why = next(iter(failed.values()))
+        raise TrainingError(
+            f"labels of {few(list(failed), MOST_NAMED)} could not be written down: {why}",
+            "mend that and run the same command again: what is done is kept",
+        )
+    refused = {name: why for name, loan in loans.items() if (why := refusal(loan.path))}
+    made = tuple(loan for name, loan in loans.items() if name not in refused)
+    return made, tuple(f"{name} lends no labels: {why}" for name, why in refused.items())
 
 
 def loans_for(checked: Checked, loans: Sequence[Loan]) -> list[Loan]:
-    """Loans of the same data set, but none of the entity under test: neither by name nor by content."""
+    """Loans of the same data set, but none of the entity under test: neither by name nor by measurements."""
     return [
         loan
         for loan in loans
         if loan.lender.entry.dataset == checked.entry.dataset
         and loan.lender.entry.entity != checked.entry.entity
-        and loan.lender.digest != checked.digest
+        and not loan.lender.measured & checked.measured
     ]
 
 
@@ -113,6 +141,16 @@ def lent(path: Path, wanted: str) -> bool:
     try:
         with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
             same = str(file["fingerprint"]) == wanted
-            return same and len(file["labels"]) == len(file["summary"]) == len(file["normalised"])
+            whole = len(file["labels"]) == len(file["summary"]) == len(file["normalised"])
+            return same and whole and isinstance(str(file["refused"]), str)
     except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile):
         return False
+
+
+def refusal(path: Path) -> str:
+    """Why the entity has nothing to lend; empty if it has, or if the file is harmed, which `lent` tells."""
+    try:
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return str(file["refused"])
+    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile):
+        return ""

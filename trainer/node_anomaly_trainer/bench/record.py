@@ -44,6 +44,8 @@ class Record:
     """sha256 of every scores file, by detector."""
     figures: Mapping[str, Figures]
     """By detector; OURS among them."""
+    lenders: int
+    """How many other entities taught the Random Forest their incidents; 0 where injected faults did."""
     refused: str
     """Why the trainer made no bundle, so that nothing has a score; empty if it did."""
     notes: tuple[str, ...]

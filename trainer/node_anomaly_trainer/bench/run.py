@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import numpy as np
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_trainer.bench.carry_out import carry_out
 from node_anomaly_trainer.bench.data import Entry, choose, load, read_manifest
-from node_anomaly_trainer.bench.loans import Checked, Loan, check, lend_out, loans_for, may_lend
+from node_anomaly_trainer.bench.files import HIDDEN, scores_path
+from node_anomaly_trainer.bench.loans import MOST_NAMED, Checked, Loan, check, lend_out, loans_for, may_lend
 from node_anomaly_trainer.bench.metrics import Figures, judge
-from node_anomaly_trainer.bench.record import Record, fingerprint, finished
+from node_anomaly_trainer.bench.record import Record, fingerprint, finished, forget
 from node_anomaly_trainer.bench.tasks import BenchEntity
 from node_anomaly_trainer.bench.yardsticks import RANDOM, RANDOM_THRESHOLD
 from node_anomaly_trainer.config import TrainConfig
+from node_anomaly_trainer.few import few
 from node_anomaly_trainer.progress import Progress
 from node_anomaly_trainer.whole_file import write_whole
 
@@ -55,7 +58,6 @@ class Outcome:
     """Entities that ended unexpectedly, and with what; they have no scores."""
     notes: tuple[str, ...]
     false_alarms_per_day: float
-    with_labels: bool
     done_before: int
     seconds: float
 
@@ -76,6 +78,7 @@ def run(options: Options, config: TrainConfig, progress: Progress) -> Outcome:
     loans, notes = lend_out(lending, options.scores, config, options.jobs, progress)
     todo, records = plan(checked, loans, options.scores, config)
     costs = {one.entry.name: one.cost for one in checked}
+    discard(todo, options.scores, progress)
     failed = carry_out(todo, costs, "entities", options.jobs, progress)
     for task in todo.values():
         entry = task.entry
@@ -89,9 +92,8 @@ def run(options: Options, config: TrainConfig, progress: Progress) -> Outcome:
     return Outcome(
         entities=entities,
         failed=failed,
-        notes=notes,
+        notes=(*notes, *not_asked_for(entries, options.scores)),
         false_alarms_per_day=options.false_alarms_per_day,
-        with_labels=options.labels_from is not None,
         done_before=len(entries) - len(todo),
         seconds=time.monotonic() - begun,
     )
@@ -106,6 +108,34 @@ def require_writable(out: Path) -> None:
         raise ConfigError(
             f"--scores {out}: {error.strerror or error}", "choose a directory that can be written to"
         ) from error
+
+
+def discard(todo: Mapping[str, BenchEntity], out: Path, progress: Progress) -> None:
+    """Remove what is there of all that is to be done, at once: a run that is stopped leaves no mixture."""
+    stale = [name for name, task in todo.items() if scores_path(out, *_named(task.entry)).exists()]
+    for task in todo.values():
+        with suppress(OSError):  # whoever does this entity stumbles over it, and names it
+            forget(out, *_named(task.entry))
+    if stale:
+        progress.note(f"removed scores of other settings, data or code: {few(stale, MOST_NAMED)}")
+
+
+def _named(entry: Entry) -> tuple[str, str]:
+    return entry.dataset, entry.entity
+
+
+def not_asked_for(entries: Sequence[Entry], out: Path) -> tuple[str, ...]:
+    """That there are scores of entities beside those of `entries`, in words; empty if there are none."""
+    asked = {scores_path(out, *_named(entry)) for entry in entries}
+    names = sorted(
+        path.relative_to(out).as_posix().removesuffix(".csv")
+        for path in out.glob("*/**/*.csv")
+        if path not in asked and not path.relative_to(out).parts[0].startswith(HIDDEN)
+    )
+    if not names:
+        return ()
+    there = f"{out} also holds scores that were not asked for now, perhaps of other settings"
+    return (f"{there}: {few(names, MOST_NAMED)}",)
 
 
 def plan(

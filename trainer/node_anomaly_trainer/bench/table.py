@@ -38,7 +38,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     """One table per data set, then what was refused, what failed, and what it took."""
     for dataset, entities in by_dataset(outcome).items():
         budget = f"false alarms asked for: {outcome.false_alarms_per_day:.3g} per node-day"
-        labels = ", labels of others" if outcome.with_labels else ""
+        labels = _labels(entities)
         console.print(_table(f"{dataset}, {_count(entities)}; {budget}{labels}", entities))
         console.print()
         scored = _scored(entities)
@@ -63,6 +63,14 @@ def lines(outcome: Outcome) -> list[str]:
     told += outcome.notes
     told += [f"failed, left out of the tables: {name}: {why}" for name, why in outcome.failed.items()]
     return [*told, _costs(outcome)]
+
+
+def _labels(entities: Sequence[Entity]) -> str:
+    """Whether other entities taught the Random Forest, and of how many, where not of all."""
+    taught = sum(entity.record.lenders > 0 for entity in entities)
+    if not taught:
+        return ""
+    return ", labels of others" if taught == len(_scored(entities)) else f", {taught} with labels of others"
 
 
 def _grouped(said: Sequence[tuple[str, str]]) -> list[str]:
@@ -118,10 +126,11 @@ def as_json(outcome: Outcome) -> str:
     }
     document = {
         "false_alarms_per_day_asked_for": outcome.false_alarms_per_day,
-        "labels_of_others": outcome.with_labels,
+        "labels_of_others": any(entity.record.lenders for entity in outcome.entities),
         "datasets": datasets,
         "entities": {
             entity.entry.name: {
+                "lenders": entity.record.lenders,
                 "refused": entity.record.refused,
                 "notes": list(entity.record.notes),
                 "seconds": dict(entity.record.seconds),
