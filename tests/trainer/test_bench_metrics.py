@@ -253,3 +253,8 @@ def test_a_summary_has_the_mean_of_each_figure_over_those_that_have_it():
     total = summarise([one(auc_pr=0.2, alarm_share=0.3, delay=1.0), one(auc_pr=None, alarm_share=0.1)])
     assert (total.vus_pr, total.auc_pr) == (0.5, 0.2)
     assert (total.alarm_share, total.delay) == (pytest.approx(0.2), 3.0)
+
+
+def test_an_alarm_raised_at_the_first_row_after_an_event_does_not_catch_it():
+    last, after = (judge(labels(200, (50, 60)), scores(200, (row, row + 3)), HOUR_S) for row in (57, 58))
+    assert (last.caught, after.caught) == (1, 0)
