@@ -231,8 +231,8 @@ def test_days_are_those_of_all_rows_whether_they_have_a_score_or_not():
 
 
 def test_the_delay_is_the_median_over_events_of_the_first_alarm_in_each():
-    label = labels(300, (50, 60), (100, 110), (200, 250))
-    figures = judge(label, scores(300, (48, 51), (100, 103), (208, 211), (230, 233)), HOUR_S)
+    label = labels(300, (50, 60), (100, 150), (200, 250))
+    figures = judge(label, scores(300, (48, 51), (100, 103), (130, 133), (208, 211)), HOUR_S)
     assert (figures.caught, figures.alarms, figures.false_alarms) == (3, 4, 0)
     assert figures.delay == 2.0  # of 0, 2 and 10
 
