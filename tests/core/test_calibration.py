@@ -295,3 +295,9 @@ def test_a_member_that_is_mostly_silent_has_a_scale_of_at_least_so_much() -> Non
 def test_a_score_without_end_does_not_set_the_scale() -> None:
     scores = np.linspace(0.0, 100.0, 1_001)
     assert fit_member(np.append(scores, [np.inf, -np.inf])) == fit_member(scores)
+
+
+def test_the_body_ends_where_ten_ticks_lie_beyond_and_the_rest_is_extrapolated() -> None:
+    fitted = fit_tail([noise(7, 200, 1)[:, 0]], INTERVAL_S, 1.0)
+    assert np.log10(0.05) in fitted.log10p, "of 200"
+    assert not {float(np.log10(share)) for share in (0.03, 0.02, 0.01)} & set(fitted.log10p)
