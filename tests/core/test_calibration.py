@@ -272,3 +272,32 @@ def test_evidence_is_not_changed_by_being_held_or_scored(tail: Tail) -> None:
     tail.score(evidence)
     MemberScale(0.0, 1.0).evidence(evidence)
     np.testing.assert_array_equal(evidence, before)
+
+
+def test_a_member_that_is_flat_but_for_rare_jumps_is_read_in_hundredths_of_the_highest() -> None:
+    """Its 95 % quantile is its median; what it says on the other ticks is all that there is of a scale."""
+    scale = fit_member(np.append(np.full(1_000, -12.0), [3.0, -11.0]))
+    assert scale.evidence(np.array([-12.0, 3.0])) == pytest.approx([0.0, 100.0])
+
+
+def test_rounding_of_large_scores_is_no_movement() -> None:
+    scale = fit_member(1e9 + np.linspace(0.0, 100.0, 1_001))
+    assert scale.high - scale.median == 1.0
+
+
+def test_a_member_that_is_mostly_silent_has_a_scale_of_at_least_so_much() -> None:
+    scores = np.linspace(0.0, 1.0, 1_001)
+    quiet, loud = fit_member(scores, 3.0), fit_member(10.0 * scores, 3.0)
+    assert (quiet.median, quiet.high) == pytest.approx((0.5, 3.5))
+    assert (loud.median, loud.high) == pytest.approx((5.0, 9.5))
+
+
+def test_a_score_without_end_does_not_set_the_scale() -> None:
+    scores = np.linspace(0.0, 100.0, 1_001)
+    assert fit_member(np.append(scores, [np.inf, -np.inf])) == fit_member(scores)
+
+
+def test_the_body_ends_where_ten_ticks_lie_beyond_and_the_rest_is_extrapolated() -> None:
+    fitted = fit_tail([noise(7, 200, 1)[:, 0]], INTERVAL_S, 1.0)
+    assert np.log10(0.05) in fitted.log10p, "of 200"
+    assert not {float(np.log10(share)) for share in (0.03, 0.02, 0.01)} & set(fitted.log10p)

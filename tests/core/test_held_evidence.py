@@ -97,3 +97,11 @@ def test_evidence_is_held_as_by_two_peak_holds_and_outlives_a_restart(
         assert repr(found) == repr((counts.step(counted), whole.step(combined)))
         missing = held.missing(LEVEL)
         assert bool(missing) == (found[1] >= LEVEL > found[0])
+
+
+def test_a_restart_keeps_what_counts_and_the_whole_apart() -> None:
+    held, restored = HeldEvidence(WITNESSES), HeldEvidence(WITNESSES)
+    tick(held, 3.0, 1.0, 3.0)
+    restored.restore(held.state())
+    nothing = {"lstm": 0.0, "forest": 0.0, "other": 0.0}
+    assert restored.step(0.0, 0.0, nothing) == held.step(0.0, 0.0, nothing) == (1.0, 3.0)

@@ -220,3 +220,41 @@ def test_a_summary_of_nothing_knows_nothing():
     empty = summarise([])
     assert empty.entities == 0
     assert empty.vus_pr is empty.recall is empty.false_alarms_per_day is empty.precision is None
+
+
+def test_days_are_those_of_all_rows_whether_they_have_a_score_or_not():
+    score = scores(100, (80, 90))
+    score[:50] = np.nan
+    figures = judge(labels(100), score, HOUR_S)
+    assert figures.days == 4.17, "to two digits"
+    assert figures.false_alarms_per_day == pytest.approx(24 / 100), "of what it is exactly"
+
+
+def test_the_delay_is_the_median_over_events_of_the_first_alarm_in_each():
+    label = labels(300, (50, 60), (100, 150), (200, 250))
+    figures = judge(label, scores(300, (48, 51), (100, 103), (130, 133), (208, 211)), HOUR_S)
+    assert (figures.caught, figures.alarms, figures.false_alarms) == (3, 4, 0)
+    assert figures.delay == 2.0  # of 0, 2 and 10
+
+
+def test_rows_without_a_score_rank_below_negative_ones_too():
+    label = labels(100, (10, 20))
+    score = np.where(label == 1, -0.5, np.nan)
+    assert judge(label, score, HOUR_S).auc_pr == pytest.approx(0.1), "as the least that is known"
+    score[50:60] = -1.0
+    assert judge(label, score, HOUR_S).auc_pr == 1.0
+
+
+def test_a_score_without_end_is_an_alarm():
+    assert episodes(np.array([0.0, np.inf, np.inf, np.inf])).tolist() == [[1, 3, 3]]
+
+
+def test_a_summary_has_the_mean_of_each_figure_over_those_that_have_it():
+    total = summarise([one(auc_pr=0.2, alarm_share=0.3, delay=1.0), one(auc_pr=None, alarm_share=0.1)])
+    assert (total.vus_pr, total.auc_pr) == (0.5, 0.2)
+    assert (total.alarm_share, total.delay) == (pytest.approx(0.2), 3.0)
+
+
+def test_an_alarm_raised_at_the_first_row_after_an_event_does_not_catch_it():
+    last, after = (judge(labels(200, (50, 60)), scores(200, (row, row + 3)), HOUR_S) for row in (57, 58))
+    assert (last.caught, after.caught) == (1, 0)

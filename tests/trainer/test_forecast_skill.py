@@ -9,11 +9,22 @@ import numpy as np
 import pytest
 
 import small_bundle
+from node_anomaly_core.evidence import FORECAST_CLIP
 from node_anomaly_core.forecast import EVERY_S, NormalRange
 from node_anomaly_trainer.bundle_words import describe
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.config_forecast import ForecastConfig
-from node_anomaly_trainer.forecast_skill import Exam, errors, levels, measure, roll_outs, with_forecast
+from node_anomaly_trainer.evaluate import false_alarm_rate
+from node_anomaly_trainer.forecast_skill import (
+    LEAST_RANGE,
+    Exam,
+    errors,
+    levels,
+    measure,
+    normal_ranges,
+    roll_outs,
+    with_forecast,
+)
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.settings import InvalidValueError
 
@@ -178,3 +189,100 @@ def test_a_feature_that_a_node_lacks_is_not_in_the_level_that_the_score_is_calib
     for node in (0, 1):
         alone = bounds.level(300.0, bounds.way_out(ahead[:, node]))
         np.testing.assert_allclose(level[:, node], np.where(trial.usable[:, node], alone, np.nan))
+
+
+# -- what is chosen, and what it is judged on
+
+
+class Fading:
+    """Takes every feature for one that goes back to its centre, by half in five ticks."""
+
+    def reset(self) -> None:
+        pass
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        return (0.5**0.2 * x).astype(np.float32)
+
+
+def faded(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Noise that does, of unit scatter."""
+    keep = 0.5**0.2
+    values = np.random.default_rng(seed).normal(size=shape)
+    for tick in range(1, len(values)):
+        values[tick] = keep * values[tick - 1] + np.sqrt(1 - keep**2) * values[tick]
+    return values.astype(np.float32)
+
+
+def test_what_is_foreseen_in_the_judged_part_alone_was_not_chosen_and_is_not_shown():
+    """Or the figure would be the best of many tries."""
+    found = exam()
+    part = found.chosen
+    found.compressed[part] = np.random.default_rng(1).normal(size=found.compressed[part].shape)
+    (one,) = measured(found, horizons=(300.0,)).horizons
+    assert np.isnan(one.skill)
+    assert one.features == {}
+    assert one.errors["lstm"] < one.errors["persistence"], "that part itself is foreseen"
+
+
+def test_a_chosen_feature_that_is_not_foreseen_any_more_counts_and_is_not_shown():
+    found = exam(12.0)
+    found.compressed[:] = 0.0
+    for feature, scatter in ((0, 1.0), (1, 0.2)):
+        found.compressed[:, :, feature] = scatter * faded(feature, found.normal.shape)
+    judged = found.judged
+    found.compressed[judged, :, 1] = 0.2 * np.random.default_rng(2).normal(size=found.normal[judged].shape)
+    (one,) = measured(found, Fading(), (300.0,)).horizons
+    assert list(one.features) == [FEATURES[0].name]
+    assert 0.05 < one.skill < one.features[FEATURES[0].name] - 0.01
+
+
+def test_a_score_is_made_of_the_part_that_chose_and_judged_on_the_other():
+    calm, loud = exam(), exam()
+    loud.compressed[loud.judged, :, :2] *= 4.0
+    (before,), (after,) = (measured(found, horizons=(300.0,)).horizons for found in (calm, loud))
+    assert before.tail == after.tail
+    assert before.alarms_per_week < after.alarms_per_week
+    bounds = NormalRange(measured(loud, horizons=(300.0,)), FEATURES)
+    trial = roll_outs(lambda _batch: Turning(), loud, loud.judged, (5,), ignore_report)
+    scores = after.tail.score(levels(bounds, trial, loud, 300.0))
+    assert after.alarms_per_week == pytest.approx(false_alarm_rate(list(scores.T), EVERY_S))
+
+
+def test_what_never_moves_is_in_no_mean_of_errors():
+    found = exam(nodes=1)
+    found.compressed[:, :, 2] = 0.0
+    (one,) = measured(found, horizons=(300.0,)).horizons
+    trial = roll_outs(lambda _batch: Turning(), found, found.judged, (5,), ignore_report)
+    for name, error in errors(trial, found, 5).items():
+        assert error[2] == 0.0
+        assert one.errors[name] == pytest.approx(error[:2].mean())
+
+
+def test_no_error_is_larger_than_what_evidence_is_clipped_at():
+    found = exam(nodes=1)
+    found.compressed[:, :, 2] = 50.0
+    trial = roll_outs(lambda _batch: Turning(), found, found.judged, (5,), ignore_report)
+    assert errors(trial, found, 5)["usual"][2] == FORECAST_CLIP
+
+
+def test_where_not_all_can_be_foreseen_it_is_the_latest_of_as_many_nodes_as_possible():
+    found = exam(nodes=3)
+    part = found.judged
+    there = len(roll_outs(lambda _b: Turning(), found, part, (5, 15), ignore_report).moments)
+    for most, moments, nodes in ((10, 10, [0]), (there, there, [0]), (2 * there, there, [0, 2])):
+        trial = roll_outs(lambda _b: Turning(), found, part, (5, 15), ignore_report, most)
+        assert (len(trial.moments), trial.nodes.tolist()) == (moments, nodes)
+        assert trial.moments[-1] == part.stop - 15 - 1
+
+
+def test_a_normal_range_holds_all_but_a_thousandth_of_what_was_normal_when_it_was_fitted():
+    found = exam()
+    rng = np.random.default_rng(3)
+    found.compressed[:, :, 2] = 10.0 * rng.normal(size=found.normal.shape)
+    found.compressed[found.judged] = 900.0
+    found.compressed[: found.fitted.stop : 10] = 500.0
+    found.normal[: found.fitted.stop : 10] = False
+    ranges = normal_ranges(found, FEATURES, {FEATURES[0].name, FEATURES[2].name})
+    assert set(ranges) == {FEATURES[0].name, FEATURES[2].name}
+    assert ranges[FEATURES[0].name] == (-LEAST_RANGE, LEAST_RANGE), "a still one has room"
+    assert ranges[FEATURES[2].name] == pytest.approx((-30.9, 30.9), rel=0.1)

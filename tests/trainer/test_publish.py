@@ -9,8 +9,9 @@ import pytest
 
 import small_bundle
 from node_anomaly_core.bundle import resolve_current, verify_bundle
+from node_anomaly_core.bundle_store import SIGNATURE
 from node_anomaly_core.errors import TrainingError
-from node_anomaly_trainer.publish import prune, publish
+from node_anomaly_trainer.publish import prune, publish, publish_copy
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,41 @@ def test_a_directory_that_cannot_be_written_is_an_error_with_a_hint(tmp_path, sm
 def test_keeping_no_version_is_refused(tmp_path):
     with pytest.raises(ValueError, match="keep 0"):
         prune(tmp_path, keep=0)
+
+
+def copied(root, other, small, number, **options):
+    """A bundle of another directory, published here as it is."""
+    return publish_copy(root, verify_bundle(published(other, small, number)), **options)
+
+
+def test_a_copy_has_its_version_and_the_signature_of_who_copies_it(tmp_path, small):
+    path = copied(tmp_path / "here", tmp_path / "there", small, 1, sign=lambda content: b"of " + content[:1])
+    assert (path / SIGNATURE).read_bytes() == b"of {"
+    assert resolve_current(tmp_path / "here") == path
+    assert verify_bundle(path).version == path.name == resolve_current(tmp_path / "there").name
+
+
+def test_a_copy_into_its_own_directory_is_only_made_current(tmp_path, small):
+    old, new = (published(tmp_path, small, number) for number in (1, 2))
+    before = {entry.name: entry.stat().st_ino for entry in old.iterdir()}
+    assert publish_copy(tmp_path, verify_bundle(old)) == old == resolve_current(tmp_path)
+    assert {entry.name: entry.stat().st_ino for entry in old.iterdir()} == before
+    assert new.exists()
+
+
+def test_copies_retire_the_oldest_too(tmp_path, small):
+    paths = []
+    for number in range(3):
+        paths.append(copied(tmp_path / "here", tmp_path / "there", small, number, keep=2))
+        os.utime(paths[-1], (number, number))
+    assert [path.exists() for path in paths] == [False, True, True]
+
+
+def test_a_link_that_is_named_like_a_version_is_none(tmp_path, small):
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "0123456789abcdef"
+    link.symlink_to("elsewhere", target_is_directory=True)
+    for number in (1, 2):
+        published(tmp_path, small, number, keep=1)
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere").is_dir()

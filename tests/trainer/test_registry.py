@@ -250,3 +250,74 @@ def test_the_environment_fills_in_what_the_file_leaves_out():
     assert (config.mlflow.tracking_uri, config.metrics.pushgateway) == ("http://a", "b:9091")
     config = parse_config({"mlflow": {"tracking_uri": "http://c"}, "metrics": None}, environ)
     assert (config.mlflow.tracking_uri, config.metrics.pushgateway) == ("http://c", "b:9091")
+
+
+# -- what exactly is recorded, in a store of files
+
+
+def test_every_figure_that_is_known_has_a_name_and_nothing_else_has_one(report):
+    known = registry.figures(report)
+    assert known["seconds"] == 12.0
+    assert known["samples"] == 1_000.0
+    assert (known["fault_recall.pca"], known["weights.lstm"]) == (0.3, 1.2)
+    assert {name: value for name, value in known.items() if name.startswith("forecast_")} == {
+        "forecast_300s.skill": -0.1,
+        "forecast_300s.shown_features": 0.0,
+        "forecast_900s.skill": 0.1,
+        "forecast_900s.shown_skill": 0.2,
+        "forecast_900s.shown_features": 1.0,
+    }
+    assert not [name for name in known if " " in name]
+    assert all(math.isfinite(value) for value in known.values())
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # beside the store of files MLflow makes a database
+    return f"file://{tmp_path}/store"
+
+
+def test_a_detector_has_its_own_figures_and_settings(files, report, archived):
+    done = registry.record(settings(files), report, archived, {}, print)
+    seen = client(files)
+    run = seen.get_run(done.run)
+    nested = {
+        one.data.tags["mlflow.runName"]: one.data
+        for one in seen.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{done.run}'")
+    }
+    assert nested["lstm"].metrics == {"fault_recall": 0.6, "false_alarms_per_node_week": 4.0, "weight": 1.2}
+    assert nested["pca"].metrics == {"fault_recall": 0.3}
+    assert nested["lstm"].params
+    assert all(name.startswith("models.lstm.") for name in nested["lstm"].params)
+    assert nested["combined"].params == {}
+
+
+def test_what_was_let_pass_stands_at_the_version_and_at_the_run(files, report, archived):
+    passed = replace(report, allowances=("few incidents", "a short history"))
+    done = registry.record(settings(files), passed, archived, {}, print)
+    seen = client(files)
+    version = seen.get_model_version("node-anomaly", done.model_version)
+    assert version.description == "few incidents; a short history"
+    assert version.tags["bundle_trained_at"] == f"{archived.trained_at:.0f}"
+    assert seen.get_run(done.run).data.tags["mlflow.note.content"] == "few incidents\na short history"
+
+
+def test_of_several_versions_of_one_bundle_the_latest_is_offered_and_first_to_some(files, report, archived):
+    config = settings(files)
+    for _ in range(2):
+        registry.record(config, report, archived, {}, print)
+    seen = client(files)
+    seen.delete_registered_model_alias("node-anomaly", "challenger")
+    for all_nodes, alias in ((False, "challenger"), (True, "champion")):
+        registry.offered(config.mlflow, archived.version, all_nodes=all_nodes, note=print)
+        aliases = seen.get_registered_model("node-anomaly").aliases
+        assert {name: str(number) for name, number in aliases.items()} == {alias: "2"}
+
+
+def test_a_candidate_stays_one_while_another_bundle_is_offered_to_all(files, report, archived):
+    config = settings(files)
+    for one in (archived, replace(archived, version="f" * 16)):
+        registry.record(config, report, one, {}, print)
+    registry.offered(config.mlflow, archived.version, all_nodes=True, note=print)
+    aliases = client(files).get_registered_model("node-anomaly").aliases
+    assert {name: str(number) for name, number in aliases.items()} == {"champion": "1", "challenger": "2"}

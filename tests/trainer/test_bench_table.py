@@ -1,0 +1,100 @@
+"""What a bench says beside its figures: who was refused, what was noted, and what it took."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+
+from node_anomaly_trainer.bench.metrics import Figures
+from node_anomaly_trainer.bench.record import Record
+from node_anomaly_trainer.bench.run import Entity, Outcome
+from node_anomaly_trainer.bench.table import MOST_LINES, SHOWN, as_json, lines, print_outcome
+
+FIGURES = Figures(
+    rows=100, days=2.0, unknown=0, vus_pr=0.9, auc_pr=0.8, events=4, caught=3, alarms=5, false_alarms=1,
+    false_alarms_per_day=0.5, alarm_share=0.0625, delay=2.5,
+)  # fmt: skip
+
+
+def entity(name: str, **record: Any) -> Entity:
+    """Done in a minute of training, two of scoring and three of baselines, unless it is said otherwise."""
+    known: dict[str, Any] = {
+        "refused": "",
+        "notes": (),
+        "seconds": {"train": 60.0, "score": 120.0, "baselines": 180.0},
+        "tick_ms": 1.0,
+        "bundle_bytes": 1 << 20,
+    }
+    made = Record(fingerprint="", scores={}, figures={}, **(known | record))
+    entry = SimpleNamespace(dataset="web", entity=name, name=f"web/{name}")
+    return Entity(entry, made, dict.fromkeys(SHOWN, FIGURES))  # type: ignore[arg-type]
+
+
+def outcome(*entities: Entity, **changes: Any) -> Outcome:
+    known: dict[str, Any] = {
+        "failed": {},
+        "notes": (),
+        "false_alarms_per_day": 1.0,
+        "with_labels": False,
+        "done_before": 0,
+        "seconds": 90.0,
+    }
+    return Outcome(entities, **(known | changes))
+
+
+def test_a_row_has_its_figures_in_the_order_of_the_columns() -> None:
+    stream = StringIO()
+    print_outcome(outcome(entity("one")), Console(file=stream, width=80))
+    row = next(line for line in stream.getvalue().splitlines() if line.startswith("node-anomaly"))
+    assert row.split()[1:] == ["0.900", "0.800", "0.750", "0.500", "3.50", "6.2%", "0.800", "2.5"]
+    assert "web, 1 entity; " in stream.getvalue()
+
+
+def test_what_is_said_of_most_comes_first_with_the_first_few_of_them() -> None:
+    short = [entity(f"short-{number}", refused="too short") for number in range(6)]
+    told = lines(outcome(entity("odd", refused="odd"), *short, entity("fine", notes=("slow",))))
+    assert told[:5] == [
+        "no scores for 7 of 8 entities, the trainer refuses them:",
+        "  web/short-0, web/short-1, web/short-2, web/short-3 and 2 more: too short",
+        "  web/odd: odd",
+        "otherwise than configured, or worth knowing:",
+        "  web/fine: slow",
+    ]
+
+
+def test_what_a_refused_entity_noted_is_not_worth_a_line() -> None:
+    told = lines(outcome(entity("one", refused="too short", notes=("slow",))))
+    assert not [line for line in told if "slow" in line]
+
+
+def test_of_many_different_refusals_the_rest_is_counted() -> None:
+    told = lines(outcome(*(entity(str(n), refused=f"reason {n}") for n in range(MOST_LINES + 3))))
+    assert told[MOST_LINES + 1] == "  and 3 more; --output json has them all"
+    assert len([line for line in told if line.startswith("  web/")]) == MOST_LINES
+
+
+def test_what_it_took_is_said_in_minutes_and_mebibytes_over_all_entities() -> None:
+    made = outcome(
+        entity("one", tick_ms=1.0),
+        entity("two", tick_ms=2.0, bundle_bytes=3 << 20),
+        entity("three", tick_ms=9.0),
+        entity("none", refused="too short", tick_ms=None, bundle_bytes=None),
+        done_before=3,
+    )
+    assert lines(made)[-1] == (
+        "this run took 1.5 min (3 entities done before); all entities together 24.0 min (4.0 train, "
+        "8.0 score, 12.0 baselines); a tick 2.00 ms CPU (median, 9.00 at most); largest bundle 3.00 MiB"
+    )
+    totals = json.loads(as_json(made))["totals"]
+    assert totals["this_run_minutes"] == 1.5
+    assert (totals["tick_ms_median"], totals["tick_ms_largest"]) == (2.0, 9.0)
+    assert totals["largest_bundle_bytes"] == 3 << 20
+
+
+def test_where_nothing_was_scored_there_is_no_tick_and_no_bundle() -> None:
+    said = lines(outcome(entity("one", refused="too short", tick_ms=None, bundle_bytes=None)))[-1]
+    assert "a tick - ms CPU (median, - at most); largest bundle - MiB" in said
