@@ -23,6 +23,7 @@ FIGURES = Figures(
 def entity(name: str, **record: Any) -> Entity:
     """Done in a minute of training, two of scoring and three of baselines, unless it is said otherwise."""
     known: dict[str, Any] = {
+        "lenders": 0,
         "refused": "",
         "notes": (),
         "seconds": {"train": 60.0, "score": 120.0, "baselines": 180.0},
@@ -39,7 +40,6 @@ def outcome(*entities: Entity, **changes: Any) -> Outcome:
         "failed": {},
         "notes": (),
         "false_alarms_per_day": 1.0,
-        "with_labels": False,
         "done_before": 0,
         "seconds": 90.0,
     }
@@ -52,6 +52,18 @@ def test_a_row_has_its_figures_in_the_order_of_the_columns() -> None:
     row = next(line for line in stream.getvalue().splitlines() if line.startswith("node-anomaly"))
     assert row.split()[1:] == ["0.900", "0.800", "0.750", "0.500", "3.50", "6.2%", "0.800", "2.5"]
     assert "web, 1 entity; " in stream.getvalue()
+
+
+def test_the_title_says_whose_labels_taught_and_not_who_was_asked_for_them() -> None:
+    def title(*entities: Entity) -> str:
+        stream = StringIO()
+        print_outcome(outcome(*entities), Console(file=stream, width=120))
+        return stream.getvalue().splitlines()[0].rstrip()
+
+    short = entity("short", refused="too short")
+    assert title(entity("one"), short).endswith("per node-day")
+    assert title(entity("one", lenders=3), short).endswith("per node-day, labels of others")
+    assert title(entity("one", lenders=3), entity("two")).endswith("per node-day, 1 with labels of others")
 
 
 def test_what_is_said_of_most_comes_first_with_the_first_few_of_them() -> None:
