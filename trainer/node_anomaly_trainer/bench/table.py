@@ -70,7 +70,7 @@ def _labels(entities: Sequence[Entity]) -> str:
     taught = sum(entity.record.lenders > 0 for entity in entities)
     if not taught:
         return ""
-    return ", labels of others" if taught == len(_scored(entities)) else f", {taught} with labels of others"
+    return ", labels of others" if taught == len(_scored(entities)) else f", labels of others for {taught}"
 
 
 def _grouped(said: Sequence[tuple[str, str]]) -> list[str]:
