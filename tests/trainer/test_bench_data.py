@@ -10,7 +10,9 @@ import pytest
 
 from bench_data import COLUMNS, TEST, TRAIN, names_of, series, server, write_folder
 from node_anomaly_core.errors import ConfigError, SourceError
-from node_anomaly_trainer.bench.data import START_S, choose, load, read_manifest
+from node_anomaly_trainer.bench.data import MOST_ERRORS, START_S, choose, load, read_manifest
+from node_anomaly_trainer.bench.loans import check
+from node_anomaly_trainer.progress import SilentProgress
 
 
 @pytest.fixture
@@ -128,6 +130,66 @@ def test_a_file_that_is_no_npz_is_named(tmp_path, content):
     entry.path.write_bytes(content)
     with pytest.raises(SourceError, match=re.escape(f"{entry.path}: cannot be read")):
         load(entry)
+
+
+@pytest.mark.parametrize(
+    ("at", "byte"), [(6, 0x20), (6, 0x01), (8, 0x63)], ids=["patched", "encrypted", "an odd compression"]
+)
+def test_a_zip_that_python_cannot_open_is_named(tmp_path, at, byte):
+    entry = one(tmp_path, server(1))
+    content = bytearray(entry.path.read_bytes())
+    for header, field in ((b"PK\x01\x02", at + 2), (b"PK\x03\x04", at)):
+        content[content.index(header) + field] = byte
+    entry.path.write_bytes(content)
+    with pytest.raises(SourceError, match=re.escape(f"{entry.path}: cannot be read")):
+        load(entry)
+
+
+def test_a_compressed_file_with_other_bytes_is_named(tmp_path):
+    entry = one(tmp_path, server(1))
+    np.savez_compressed(entry.path, **server(1))
+    content = bytearray(entry.path.read_bytes())
+    content[200:260] = b"\xff" * 60
+    entry.path.write_bytes(content)
+    with pytest.raises(SourceError, match=re.escape(f"{entry.path}: cannot be read")):
+        load(entry)
+
+
+def unlabelled(seed):
+    return {name: array for name, array in server(seed).items() if name != "label"}
+
+
+def test_all_files_that_cannot_be_used_are_told_at_once(tmp_path):
+    folder = write_folder(
+        tmp_path, {"web/one": unlabelled(1), "web/two": server(2), "web/three": server(3, train=1)}
+    )
+    with pytest.raises(SourceError) as caught:
+        check(read_manifest(folder), "check data", SilentProgress())
+    assert caught.value.message.splitlines() == [
+        "2 of 3 files cannot be used:",
+        f"{folder}/web/0.npz: no label; it holds columns, interval_s, test, train",
+        f"{folder}/web/2.npz: train has 1 rows and test 400",
+    ]
+    assert caught.value.hint.startswith("correct them, or leave them out of manifest.json; ")
+
+
+def test_of_many_files_that_cannot_be_used_a_few_are_told_and_the_others_counted(tmp_path):
+    folder = write_folder(
+        tmp_path, {f"web/{number}": unlabelled(number) for number in range(MOST_ERRORS + 2)}
+    )
+    with pytest.raises(SourceError) as caught:
+        check(read_manifest(folder), "check data", SilentProgress())
+    first, *told, last = caught.value.message.splitlines()
+    assert (first, last) == (f"{MOST_ERRORS + 2} of {MOST_ERRORS + 2} files cannot be used:", "and 2 more")
+    assert [line.split(": ")[0] for line in told] == [
+        f"{folder}/web/{number}.npz" for number in range(MOST_ERRORS)
+    ]
+
+
+def test_the_only_file_that_cannot_be_used_is_told_as_it_is(tmp_path):
+    folder = write_folder(tmp_path, {"web/one": unlabelled(1), "web/two": server(2)})
+    with pytest.raises(SourceError, match=re.escape(f"{folder}/web/0.npz: no label; ")):
+        check(read_manifest(folder), "check data", SilentProgress())
 
 
 def test_a_file_with_one_array_is_missing_the_others(tmp_path):

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from bench_data import SMALL, TEST, read_scores, series, server, small_config, write_folder
-from node_anomaly_core.errors import ConfigError
+from node_anomaly_core.errors import ConfigError, SourceError
 from node_anomaly_trainer.bench.data import read_manifest
 from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.record import fingerprint, finished, read_record, write_record
@@ -237,6 +237,13 @@ def test_scores_that_could_not_be_written_are_refused_before_anything_is_done(tm
     out = tmp_path / "file" if place == "a file" else tmp_path / "file" / "out"
     with pytest.raises(ConfigError, match=re.escape(f"--scores {out}: ")):
         bench(folder, out)
+
+
+def test_a_file_that_cannot_be_used_ends_it_before_anything_is_done(tmp_path):
+    folder = write_folder(tmp_path / "data", {"web/one": server(1), "web/two": {"test": np.zeros((3, 1))}})
+    with pytest.raises(SourceError, match="no train and no label and no columns"):
+        bench(folder, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_record_survives_being_written_and_read(done, tmp_path):

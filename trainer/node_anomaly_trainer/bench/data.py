@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -30,10 +31,16 @@ START_S = 1_700_000_000.0
 
 LEAST_ROWS = 20
 SPARSEST_GRID = 4
+MOST_ERRORS = 5
+"""That are told of one folder, each on a line; more are counted."""
 
 FORMAT = "see docs/bench-data.md for the format"
 
 Arrays = Mapping[str, NDArray[Any]]
+
+# As numpy and zipfile say it of files with wrong bytes: RuntimeError is encryption or a way to compress that
+# Python has not, MemoryError a header that asks for more than there is.
+_DAMAGED = (ValueError, OSError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +166,22 @@ def load(entry: Entry) -> tuple[Series, NDArray[np.int8]]:
     try:
         file = np.load(BytesIO(content), allow_pickle=False)
         arrays = {key: file[key] for key in file.files} if isinstance(file, NpzFile) else {}
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+    except _DAMAGED as error:
         raise SourceError(
             f"{entry.path}: cannot be read: {error}", f"write it with numpy.savez; {FORMAT}"
         ) from error
     return _multivariate(arrays, entry) if "test" in arrays else _univariate(arrays, entry)
+
+
+def together(errors: Sequence[SourceError], files: int) -> SourceError:
+    """What is wrong with one or more of so many files as one error: the first few in words, a line each."""
+    if len(errors) == 1:
+        return errors[0]
+    told = [f"{len(errors)} of {files} files cannot be used:"]
+    told += [error.message for error in errors[:MOST_ERRORS]]
+    if len(errors) > MOST_ERRORS:
+        told.append(f"and {len(errors) - MOST_ERRORS} more")
+    return SourceError("\n".join(told), f"correct them, or leave them out of {MANIFEST}; {FORMAT}")
 
 
 def _read(entry: Entry) -> bytes:

@@ -10,9 +10,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from node_anomaly_core.errors import ConfigError, TrainingError
+from node_anomaly_core.errors import ConfigError, SourceError, TrainingError
 from node_anomaly_trainer.bench.carry_out import carry_out
-from node_anomaly_trainer.bench.data import Entry, digest_of, digests_of, load, read_manifest
+from node_anomaly_trainer.bench.data import Entry, digest_of, digests_of, load, read_manifest, together
 from node_anomaly_trainer.bench.files import LABELS
 from node_anomaly_trainer.bench.record import fingerprint
 from node_anomaly_trainer.bench.tasks import LendLabels
@@ -50,19 +50,25 @@ class Loan:
 
 
 def check(entries: Sequence[Entry], phase: str, progress: Progress) -> tuple[Checked, ...]:
-    """Read every entity once: what is wrong with one is said before hours are spent on the others.
+    """Read every entity once: what is wrong with any is said before hours are spent on the others.
 
-    Raises SourceError.
+    Raises SourceError for all that cannot be used, so that nobody corrects one file after the other.
     """
     if not entries:
         return ()
-    checked = []
+    checked, wrong = [], []
     with progress.phase(phase) as report:
         for number, entry in enumerate(entries):
             report(number / len(entries), entry.name)
-            series, label = load(entry)
+            try:
+                series, label = load(entry)
+            except SourceError as error:
+                wrong.append(error)
+                continue
             ticks = len(series.train) + len(series.test)
             checked.append(Checked(entry, digest_of(series, label), digests_of(series), ticks))
+    if wrong:
+        raise together(wrong, len(entries))
     return tuple(checked)
 
 
