@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,19 @@ class Die:
         if self.code < 0:
             os.kill(os.getpid(), -self.code)
         os._exit(self.code)
+
+
+@dataclass(frozen=True)
+class Litter:
+    """Says where its temporary directory is, and dies with a file in it."""
+
+    path: Path
+
+    def run(self, report: Report) -> None:
+        folder = Path(tempfile.mkdtemp())
+        (folder / "left").write_text("behind")
+        self.path.write_text(str(folder))
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True)

@@ -260,11 +260,13 @@ def command(tmp_path):
     """Start the command in an empty directory."""
     (tmp_path / "small.yml").write_text(SMALL)
     folder = write_folder(tmp_path / "data", {"web/one": server(1), "web/two": server(2, test=2000)})
+    (tmp_path / "tmp").mkdir()
 
     def start(*arguments):
         return subprocess.Popen(
             [sys.executable, "-m", "node_anomaly_trainer", "bench", *map(str, arguments)],
             cwd=tmp_path,
+            env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -314,12 +316,44 @@ def test_after_an_interruption_the_same_command_goes_on(command, tmp_path):
     assert process.returncode == 130
     assert "interrupted; what is done is in out, the same command goes on" in err
     assert "Traceback" not in err
+    assert not list((tmp_path / "tmp").iterdir())
     done_at = first.stat().st_mtime_ns
     assert not (tmp_path / "out" / "web" / "two.json").exists()
     code, out, err = command.finish(*arguments)
     assert code == 0, err
     assert first.stat().st_mtime_ns == done_at
     assert [one["entity"] for one in json.loads(out)["datasets"]["web"]["ours"]["entities"]] == ["one", "two"]
+
+
+def anybody(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to it", "to all of its group, twice to it"])
+def test_sigterm_ends_it_as_an_interruption_does(command, tmp_path, send):
+    """Kubernetes sends it to the process alone, systemd to the unit, timeout(1) to it and to its group."""
+    process = command("data", "--scores", "out", "--config", "small.yml", "--jobs", 2)
+    deadline = time.monotonic() + 100
+    while not list((tmp_path / "tmp").glob("anomaly-bench-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)  # its processes are about to work
+    send(process.pid, signal.SIGTERM)
+    if send is os.killpg:
+        os.kill(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "terminated; what is done is in out, the same command goes on" in err
+    assert "Traceback" not in err
+    assert not list((tmp_path / "tmp").iterdir())
+    deadline = time.monotonic() + 5  # multiprocessing's own helper goes when it sees that it is alone
+    while anybody(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not anybody(process.pid)
 
 
 def test_a_failed_entity_makes_the_command_exit_with_1(command, tmp_path):

@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from bench_data import Die, Fail, Sleep, Write
+from bench_data import Die, Fail, Litter, Sleep, Write
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.bench.carry_out import carry_out, remaining
 from node_anomaly_trainer.bench.workers import Ended, Moved, run_tasks
@@ -77,6 +78,16 @@ def test_processes_end_when_nobody_listens_any_more(tmp_path):
     pids = [int((tmp_path / name).read_text() or 0) for name in "ab"]
     events.close()
     assert not any(alive(pid) for pid in pids if pid)
+
+
+def test_what_a_killed_process_had_in_its_temporary_directory_is_gone_at_the_end(tmp_path):
+    events = run_tasks([Litter(tmp_path / "where"), Write(tmp_path / "last")], 1)
+    assert next(events).error.startswith("its process ended with signal 9")
+    folder = Path((tmp_path / "where").read_text())
+    assert (folder / "left").exists()
+    assert folder.parent.name.startswith("anomaly-bench-")
+    assert [event.index for event in events][-1] == 1
+    assert not folder.parent.exists()
 
 
 def test_all_errors_come_back_by_name_and_the_progress_counts_them(tmp_path, capsys):

@@ -1,7 +1,8 @@
 """Tasks in processes of their own, each with one thread: started fresh, told one task after the other.
 
 A process that dies takes only its task with it. Ctrl-C is the parent's to handle: the processes do not hear
-it, and are ended when the parent stops asking for events.
+it, and are ended when the parent stops asking for events. Their temporary files lie in a directory that the
+parent removes: whoever is killed cannot.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from node_anomaly_core.errors import AnomalyError
@@ -71,12 +73,17 @@ def run_tasks(tasks: Sequence[Task], jobs: int) -> Iterator[Moved | Ended]:
 
     Closing the iterator, or an exception in the caller, ends the processes and what they were doing.
     """
+    with TemporaryDirectory(prefix="anomaly-bench-", ignore_cleanup_errors=True) as scratch:
+        yield from _run(tasks, jobs, {**ONE_THREAD, "TMPDIR": scratch})
+
+
+def _run(tasks: Sequence[Task], jobs: int, environment: Mapping[str, str]) -> Iterator[Moved | Ended]:
     waiting = list(reversed(range(len(tasks))))
     workers: list[_Worker] = []
     try:
         while waiting or workers:
             while waiting and len(workers) < jobs:
-                workers.append(_Worker())
+                workers.append(_Worker(environment))
                 workers[-1].give(waiting.pop(), tasks)
             ready = wait([worker.connection for worker in workers])
             for worker in [one for one in workers if one.connection in ready]:
@@ -91,19 +98,21 @@ def run_tasks(tasks: Sequence[Task], jobs: int) -> Iterator[Moved | Ended]:
                     worker.end()
     finally:
         for worker in workers:
+            worker.ask_to_end()  # all of them first: one that takes its time holds up no other
+        for worker in workers:
             worker.end()
 
 
 class _Worker:
     """One process and the task it has."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.alive = True
         self._index = -1
         self._process: BaseProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with _environment(ONE_THREAD), _deaf_to_interrupts():
+        with _environment(environment), _deaf_to_interrupts():
             self._process.start()
         theirs.close()  # so that a process that dies closes the last one
 
@@ -122,10 +131,13 @@ class _Worker:
         kind, *rest = event
         return Moved(self._index, *rest) if kind == "moved" else Ended(self._index, *rest)
 
-    def end(self) -> None:
-        """The process is gone when this returns; one that waits for a task goes by itself."""
-        self.connection.close()
+    def ask_to_end(self) -> None:
+        self.connection.close()  # one that waits for a task goes by itself
         self._process.terminate()
+
+    def end(self) -> None:
+        """The process is gone when this returns."""
+        self.ask_to_end()
         self._process.join(_PATIENCE_S)
         if self._process.is_alive():
             self._process.kill()
@@ -176,7 +188,7 @@ def _sender(connection: Connection) -> Report:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """These variables in the environment of processes started meanwhile."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -17,6 +17,7 @@ from node_anomaly_trainer.commands.common import (
     OutputOption,
     exits,
     quiet_tensorflow,
+    terminable,
 )
 from node_anomaly_trainer.config import load_config
 from node_anomaly_trainer.progress import open_progress
@@ -40,12 +41,13 @@ def bench(
     """Train on, score and judge labelled series of other people, as nodes; the same command goes on.
 
     Exit codes: 0 all are done, 1 one failed (the others are done), 2 wrong usage or configuration.
+    130 interrupted, 143 terminated: what is done is kept.
     """
     quiet_tensorflow()
     from node_anomaly_trainer.bench.run import Options, run
     from node_anomaly_trainer.bench.table import as_json, print_outcome
 
-    with exits(f"; what is done is in {scores}, the same command goes on"):
+    with exits(f"; what is done is in {scores}, the same command goes on"), terminable():
         options = Options(
             data=data,
             scores=scores,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from node_anomaly_trainer.config import LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S,
 from node_anomaly_trainer.progress import Progress, open_progress
 from node_anomaly_trainer.settings import InvalidValueError, parse_duration
 
-ACCEPTED, FAILED, USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
+ACCEPTED, FAILED, USAGE, REJECTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
 class Output(StrEnum):
@@ -45,11 +46,39 @@ OutputOption = Annotated[Output, typer.Option(help="How to print the result.")]
 IntervalOption = Annotated[str | None, typer.Option(help="Tick of the models, e.g. 15s.")]
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, from within `terminable`."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends what runs within as Ctrl-C does: by an exception, so that it leaves nothing behind.
+
+    A process that was started with SIGTERM ignored goes on ignoring it.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_: object) -> NoReturn:
+        # timeout(1) sends one to the process and one to its group: the second would end the tidying up
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, before)
+
+
 @contextmanager
 def exits(interrupted: str) -> Iterator[None]:
     """End the command with its exit code: 2 for a wrong setting, 1 for what failed, 130 for Ctrl-C.
 
-    `interrupted` says what has become of the work.
+    143 for SIGTERM, where `terminable` is within. `interrupted` says what has become of the work.
     """
     try:
         yield
@@ -67,6 +96,9 @@ def exits(interrupted: str) -> Iterator[None]:
             ),
             FAILED,
         )
+    except Terminated:
+        sys.stderr.write(f"anomaly-trainer: terminated{interrupted}\n")
+        raise typer.Exit(TERMINATED) from None
     except KeyboardInterrupt:
         sys.stderr.write(f"anomaly-trainer: interrupted{interrupted}\n")
         raise typer.Exit(INTERRUPTED) from None
