@@ -30,7 +30,7 @@ from node_anomaly_core.threshold import rolling_scores
 from node_anomaly_trainer.bench.baselines import DETECTORS, alarm_scores, baseline_scores
 from node_anomaly_trainer.bench.data import load, read_manifest
 from node_anomaly_trainer.bench.entity import bench_entity, lived, score_series
-from node_anomaly_trainer.bench.files import scores_csv
+from node_anomaly_trainer.bench.files import apart, scores_csv
 from node_anomaly_trainer.bench.lenders import labelled_rows
 from node_anomaly_trainer.bench.metrics import judge
 from node_anomaly_trainer.bench.plan import Plan, features_of, history_of, planned
@@ -57,8 +57,25 @@ def entries(tmp_path, **arrays):
 def test_a_disk_that_cannot_take_the_scores_is_found_before_anything_is_trained(tmp_path, monkeypatch):
     (entry,) = entries(tmp_path, one=server(1))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(TrainingError, match=re.escape(f"{tmp_path}: 0.0 MB are free")):
+    with pytest.raises(
+        TrainingError,
+        match=re.escape(f"{tmp_path}: 1.0 kB are free, what is to be written takes up to 105.5 kB"),
+    ):
         bench_entity(entry, tmp_path, CONFIG, "x", (), _no_step)
+
+
+@pytest.mark.parametrize(
+    ("less", "more", "said"),
+    [
+        (50_000, 100_000, ("50.0 kB", "100.0 kB")),
+        (40_000_000, 2_500_000_000, ("40.0 MB", "2500.0 MB")),
+        (1_000_000, 1_000_100, ("1000.0 kB", "1000.1 kB")),
+        (1_000_000, 1_000_010, ("1000000 bytes", "1000010 bytes")),
+        (0, 1_500_000, ("0.0 MB", "1.5 MB")),
+    ],
+)
+def test_what_is_free_and_what_is_needed_are_told_apart(less, more, said):
+    assert apart(less, more) == said
 
 
 def _no_step(share, what):

@@ -218,6 +218,7 @@ def test_an_entity_that_fails_is_named_and_the_others_go_on(copied):
     outcome = bench(folder, out, labels_from=folder)
     assert list(outcome.failed) == ["web/one"]
     assert "one.csv" in outcome.failed["web/one"]
+    assert outcome.failed["web/one"].endswith(". Try: check the path, its permissions and free space")
     assert [entity.entry.name for entity in outcome.entities] == ["web/two", "cloud/eu/rate"]
     assert any(line.startswith("failed, left out of the tables: web/one: ") for line in lines(outcome))
     assert finished(out, "web", "one", record.fingerprint) is None

@@ -47,11 +47,12 @@ def test_tasks_run_one_after_the_other_in_a_process_with_one_thread(tmp_path):
 def test_what_the_system_refuses_is_said_with_its_path_and_without_a_line_of_ours():
     (refused,) = ended([Fail(OSError(28, "No space left on device", "/out/smd/a.csv"))], 1).values()
     assert refused.error == "/out/smd/a.csv: No space left on device"
+    assert refused.hint == "check the path, its permissions and free space"
 
 
 def test_a_task_that_fails_or_dies_takes_no_other_with_it(tmp_path):
     tasks = [
-        Fail(TrainingError("too short")),
+        Fail(TrainingError("too short", "give it more")),
         Fail(ValueError("odd")),
         Die(-signal.SIGKILL),
         Die(3),
@@ -59,7 +60,7 @@ def test_a_task_that_fails_or_dies_takes_no_other_with_it(tmp_path):
     ]
     events = ended(tasks, 2)
     assert sorted(events) == [0, 1, 2, 3, 4]
-    assert (events[0].error, events[0].foreseen) == ("too short", True)
+    assert events[0] == Ended(0, "too short", True, "give it more")
     assert events[1].error.startswith("ValueError: odd (")
     assert "bench_data.py:" in events[1].error
     assert not events[1].foreseen
@@ -93,12 +94,19 @@ def test_what_a_killed_process_had_in_its_temporary_directory_is_gone_at_the_end
 def test_all_errors_come_back_by_name_and_the_progress_counts_them(tmp_path, capsys):
     import sys
 
-    tasks = {"web/a": Fail(ValueError("odd")), "web/b": Write(tmp_path / "b")}
-    failed = carry_out(tasks, {"web/a": 1, "web/b": 3}, "entities", 1, PlainProgress(sys.stderr))
-    assert list(failed) == ["web/a"]
+    tasks = {
+        "web/a": Fail(ValueError("odd")),
+        "web/b": Write(tmp_path / "b"),
+        "web/c": Fail(TrainingError("the disk is full", "free space")),
+    }
+    costs = {"web/a": 1, "web/b": 3, "web/c": 1}
+    failed = carry_out(tasks, costs, "entities", 1, PlainProgress(sys.stderr))
+    assert list(failed) == ["web/a", "web/c"]
+    assert failed["web/c"] == "the disk is full. Try: free space"
     said = capsys.readouterr().err
     assert "web/a failed: ValueError: odd" in said
-    assert "1 of 2 done" in said
+    assert "web/c failed: the disk is full. Try: free space\n" in said
+    assert "1 of 3 done" in said
 
 
 @pytest.mark.alone

@@ -15,7 +15,7 @@ EARLY = 0.02
 def carry_out(
     tasks: Mapping[str, Task], costs: Mapping[str, int], phase: str, jobs: int, progress: Progress
 ) -> dict[str, str]:
-    """Do all tasks, `jobs` at a time; the error of each that failed, by its name.
+    """Do all tasks, `jobs` at a time; of each that failed, by its name, the error and what to do about it.
 
     `costs` are what the tasks take compared with each other, by name.
     """
@@ -33,8 +33,8 @@ def carry_out(
             if isinstance(event, Ended):
                 over += 1
                 if event.error:
-                    failed[name] = event.error
-                    progress.note(f"{name} failed: {event.error}")
+                    failed[name] = event.error + (f". Try: {event.hint}" if event.hint else "")
+                    progress.note(f"{name} failed: {failed[name]}")
             done = sum(costs[each] * share for each, share in shares.items()) / whole
             left = remaining(done, time.monotonic() - begun)
             report(done, f"{over} of {len(names)} done{left}, {name}")

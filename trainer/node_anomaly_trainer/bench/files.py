@@ -35,10 +35,20 @@ def require_room(out: Path, content: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out).free
     if free < needed:
+        little, much = apart(free, needed)
         raise TrainingError(
-            f"{out}: {free / 1e6:.1f} MB are free, its scores take up to {needed / 1e6:.1f}",
+            f"{out}: {little} are free, what is to be written takes up to {much}",
             "free space, and run the same command again",
         )
+
+
+def apart(less: int, more: int) -> tuple[str, str]:
+    """Two numbers of bytes in words, in the largest unit in which they differ and the first is 1 or more."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        shown = f"{less / size:.1f} {unit}", f"{more / size:.1f} {unit}"
+        if (less or more) >= size and shown[0] != shown[1]:
+            return shown
+    return f"{less} bytes", f"{more} bytes"
 
 
 def sha256(content: bytes) -> str:

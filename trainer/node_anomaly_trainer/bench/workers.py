@@ -38,6 +38,7 @@ ONE_THREAD = {
 
 _REPORT_SECONDS = 0.5
 _PATIENCE_S = 5.0
+_OF_THE_SYSTEM = "check the path, its permissions and free space"
 
 
 class Task(Protocol):
@@ -60,12 +61,13 @@ class Moved:
 class Ended:
     """Task number `index` is over; `error` is empty if it succeeded.
 
-    `foreseen` is True for an error that was raised as one that a user can act on.
+    `foreseen` is True for an error that was raised as one that a user can act on; `hint` says how, if known.
     """
 
     index: int
     error: str = ""
     foreseen: bool = False
+    hint: str = ""
 
 
 def run_tasks(tasks: Sequence[Task], jobs: int) -> Iterator[Moved | Ended]:
@@ -160,17 +162,17 @@ def _serve(connection: Connection) -> None:
             return
         try:
             task.run(_sender(connection))
-            answer = ("ended", "", False)
+            answer = ("ended", "", False, "")
         except AnomalyError as error:
-            answer = ("ended", error.message, True)
+            answer = ("ended", error.message, True, error.hint)
         except BrokenPipeError:
             return  # nobody is there any more
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            answer = ("ended", f"{where}{error.strerror or error}", True)
+            answer = ("ended", f"{where}{error.strerror or error}", True, _OF_THE_SYSTEM)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other tasks go on and this one is named
             at = traceback.extract_tb(error.__traceback__)[-1]
-            answer = ("ended", f"{type(error).__name__}: {error} ({at.filename}:{at.lineno})", False)
+            answer = ("ended", f"{type(error).__name__}: {error} ({at.filename}:{at.lineno})", False, "")
         connection.send(answer)
 
 
