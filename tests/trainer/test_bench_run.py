@@ -21,7 +21,7 @@ from bench_data import SMALL, TEST, read_scores, series, server, small_config, w
 from node_anomaly_core.errors import ConfigError, SourceError
 from node_anomaly_trainer.bench.data import read_manifest
 from node_anomaly_trainer.bench.metrics import judge
-from node_anomaly_trainer.bench.record import fingerprint, finished, read_record, write_record
+from node_anomaly_trainer.bench.record import finished, read_record, write_record
 from node_anomaly_trainer.bench.run import Options, run
 from node_anomaly_trainer.bench.table import as_json, lines, print_outcome
 from node_anomaly_trainer.progress import SilentProgress
@@ -197,17 +197,6 @@ def test_a_run_that_is_stopped_leaves_no_scores_of_other_settings(copied):
         "removed scores of other settings, data or code: web/one, web/two, cloud/eu/rate"
     ]
     assert not [path for path in out.rglob("*.csv") if path.is_file()]
-
-
-def test_fingerprints_name_settings_data_and_loans_but_nothing_else():
-    def of(config=CONFIG, **parts):
-        return fingerprint({"data": "x", **parts}, config)
-
-    assert of() == of(replace(CONFIG, interval=30.0))
-    assert len({of(), of(data="y"), of(borrowed=["z"])}) == 3
-    weekly = replace(CONFIG, budget=replace(CONFIG.budget, false_alarms_per_node_week=2.0))
-    assert of(weekly) != of()
-    assert fingerprint({}, weekly, ("training",)) == fingerprint({}, CONFIG, ("training",))
 
 
 def test_an_entity_that_fails_is_named_and_the_others_go_on(copied):

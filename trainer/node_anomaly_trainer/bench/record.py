@@ -7,10 +7,11 @@ could change the figures; a record that is damaged or that names something else 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import platform
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import node_anomaly_core
@@ -21,18 +22,20 @@ from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.whole_file import write_whole
 
 OURS = "ours"
-LIBRARIES = ("ai-edge-litert", "keras", "numpy", "scikit-learn")
-"""Whose versions are part of every fingerprint."""
+LIBRARIES = (
+    "ai-edge-litert", "keras", "numpy", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu",
+)  # fmt: skip
+"""Whose versions are part of every fingerprint, as Python's is; of the last two one is installed."""
 
 SETTINGS = ("training", "labels", "models", "budget")
 """The parts of the configuration that a figure depends on."""
 
 NO_INFLUENCE = (
     "bench/carry_out.py", "bench/record.py", "bench/run.py", "bench/table.py", "bench/workers.py",
-    "cli.py", "commands.py", "fetching.py", "outcome.py", "progress.py", "publish.py", "sources",
+    "cli.py", "commands/", "fetching.py", "outcome.py", "progress.py", "publish.py", "sources/",
     "starter.py", "validate.py", "validate_server.py",
 )  # fmt: skip
-"""Of the trainer's files those that no figure comes through; any other one, changed, does an entity again."""
+"""How the names of those of the trainer's files begin that no figure comes through; see `has_influence`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,21 @@ def fingerprint(parts: Mapping[str, object], config: TrainConfig, settings: Sequ
         "settings": {name: asdict(getattr(config, name)) for name in settings},
         "version": node_anomaly_core.__version__,
         "code": code_digest(),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": library_versions(),
     }
     return sha256(json.dumps(whole, sort_keys=True).encode())
+
+
+@cache
+def library_versions(installed: Callable[[str], str] = version) -> Mapping[str, str]:
+    """Of LIBRARIES and of Python, by name; empty for what is not installed."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = installed(name)
+        except PackageNotFoundError:
+            versions[name] = ""
+    return versions
 
 
 @cache
@@ -76,9 +91,14 @@ def code_digest() -> str:
         root = Path(str(package.__file__)).parent
         for path in sorted(root.rglob("*.py")):
             name = path.relative_to(root).as_posix()
-            if package is node_anomaly_core or not name.startswith(NO_INFLUENCE):
+            if package is node_anomaly_core or has_influence(name):
                 digests.append(f"{package.__name__}/{name} {sha256(path.read_bytes())}")
     return sha256("\n".join(digests).encode())
+
+
+def has_influence(name: str) -> bool:
+    """Whether this file of the trainer, changed, does every entity again."""
+    return not name.startswith(NO_INFLUENCE)
 
 
 def write_record(out: Path, dataset: str, entity: str, record: Record) -> None:
