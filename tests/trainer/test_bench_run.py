@@ -354,3 +354,30 @@ def test_a_failed_entity_makes_the_command_exit_with_1(command, tmp_path):
     assert code == 1, err
     assert "failed, left out of the tables: web/one: " in out
     assert "Traceback" not in err
+
+
+@pytest.mark.timeout(200)
+def test_a_refused_entity_makes_the_command_exit_with_3_every_time(command, tmp_path):
+    write_folder(tmp_path / "short", {"web/fine": server(1), "web/none": server(2, train=49)})
+    arguments = ("short", "--scores", "out", "--config", "small.yml", "--jobs", 1)
+    said = "Error: 1 of 2 entities without scores, the trainer refuses web/none\nTry: "
+    code, out, err = command.finish(*arguments)
+    assert code == 3, err
+    assert "web, 2 entities; " in out
+    assert "web/none: its train part has 49 ticks, 50 are needed" in out
+    assert said in err
+    done_at = (tmp_path / "out" / "web" / "fine.csv").stat().st_mtime_ns
+    code, out, err = command.finish(*arguments, "--output", "json")
+    assert code == 3, err
+    assert json.loads(out)["entities"]["web/none"]["refused"].startswith("its train part has 49 ticks")
+    assert said in err
+    assert (tmp_path / "out" / "web" / "fine.csv").stat().st_mtime_ns == done_at
+
+
+def test_a_failed_entity_counts_for_more_than_a_refused_one(command, tmp_path):
+    write_folder(tmp_path / "short", {"web/fine": server(1), "web/none": server(2, train=49)})
+    (tmp_path / "out" / "web" / "fine.csv").mkdir(parents=True)
+    code, _, err = command.finish("short", "--scores", "out", "--config", "small.yml", "--jobs", 1)
+    assert code == 1, err
+    assert "web/fine failed: " in err
+    assert "without scores, the trainer refuses web/none" in err

@@ -12,7 +12,7 @@ from rich.console import Console
 from node_anomaly_trainer.bench.metrics import Figures
 from node_anomaly_trainer.bench.record import Record
 from node_anomaly_trainer.bench.run import Entity, Outcome
-from node_anomaly_trainer.bench.table import MOST_LINES, SHOWN, as_json, lines, print_outcome
+from node_anomaly_trainer.bench.table import MOST_LINES, SHOWN, as_json, lines, print_outcome, without_scores
 
 FIGURES = Figures(
     rows=100, days=2.0, unknown=0, vus_pr=0.9, auc_pr=0.8, events=4, caught=3, alarms=5, false_alarms=1,
@@ -110,3 +110,15 @@ def test_what_it_took_is_said_in_minutes_and_mebibytes_over_all_entities() -> No
 def test_where_nothing_was_scored_there_is_no_tick_and_no_bundle() -> None:
     said = lines(outcome(entity("one", refused="too short", tick_ms=None, bundle_bytes=None)))[-1]
     assert "a tick - ms CPU (median, - at most); largest bundle - MiB" in said
+
+
+def test_those_without_scores_are_counted_and_the_first_few_named() -> None:
+    short = [entity(f"short-{number}", refused="too short") for number in range(6)]
+    made = outcome(entity("fine"), *short)
+    assert made.refused == tuple(f"web/short-{number}" for number in range(6))
+    error = without_scores(made)
+    assert error.message == (
+        "6 of 7 entities without scores, the trainer refuses web/short-0, web/short-1, web/short-2, "
+        "web/short-3 and 2 more"
+    )
+    assert error.hint.endswith("leave them out of manifest.json")

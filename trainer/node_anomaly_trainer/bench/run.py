@@ -61,6 +61,11 @@ class Outcome:
     done_before: int
     seconds: float
 
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The entities that the trainer made no bundle of; their scores are all unknown."""
+        return tuple(entity.entry.name for entity in self.entities if entity.record.refused)
+
 
 def run(options: Options, config: TrainConfig, progress: Progress) -> Outcome:
     """Do what is not done yet and say what came of all. Raises ConfigError and SourceError before it begins.

@@ -11,6 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from node_anomaly_core.errors import AnomalyError
+from node_anomaly_trainer.bench.data import MANIFEST
 from node_anomaly_trainer.bench.metrics import Summary, summarise
 from node_anomaly_trainer.bench.record import OURS
 from node_anomaly_trainer.bench.run import Entity, Outcome
@@ -47,6 +49,16 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
             console.print()
     for line in lines(outcome):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def without_scores(outcome: Outcome) -> AnomalyError:
+    """How many entities have no scores, and which, as an error to end with."""
+    refused = outcome.refused
+    return AnomalyError(
+        f"{len(refused)} of {len(outcome.entities)} entities without scores, the trainer refuses "
+        f"{few(refused, MOST_NAMES)}",
+        f"what is printed says why: give them more to train on, or leave them out of {MANIFEST}",
+    )
 
 
 def lines(outcome: Outcome) -> list[str]:

@@ -11,11 +11,14 @@ import typer
 from rich.console import Console
 
 from node_anomaly_trainer.commands.common import (
+    ACCEPTED,
     FAILED,
+    REJECTED,
     ConfigOption,
     Output,
     OutputOption,
     exits,
+    fail,
     quiet_tensorflow,
     terminable,
 )
@@ -40,12 +43,12 @@ def bench(
 ) -> None:
     """Train on, score and judge labelled series of other people, as nodes; the same command goes on.
 
-    Exit codes: 0 all are done, 1 one failed (the others are done), 2 wrong usage or configuration.
-    130 interrupted, 143 terminated: what is done is kept.
+    Exit codes: 0 all are done, 3 too, but the trainer refuses one, so that it has no scores, 1 one failed
+    (the others are done), 2 wrong usage or configuration, 130 interrupted, 143 terminated.
     """
     quiet_tensorflow()
     from node_anomaly_trainer.bench.run import Options, run
-    from node_anomaly_trainer.bench.table import as_json, print_outcome
+    from node_anomaly_trainer.bench.table import as_json, print_outcome, without_scores
 
     with exits(f"; what is done is in {scores}, the same command goes on"), terminable():
         options = Options(
@@ -62,4 +65,7 @@ def bench(
             sys.stdout.write(as_json(outcome) + "\n")
         else:
             print_outcome(outcome, Console())
-        raise typer.Exit(FAILED if outcome.failed else 0)
+        code = FAILED if outcome.failed else REJECTED
+        if outcome.refused:
+            fail(without_scores(outcome), code)
+        raise typer.Exit(code if outcome.failed else ACCEPTED)
