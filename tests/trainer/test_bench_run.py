@@ -105,6 +105,7 @@ def test_where_some_are_refused_the_others_have_a_table_of_their_own(done):
     assert "only the" not in text
     mixed = tuple(replace(entity, entry=replace(entity.entry, dataset="web")) for entity in outcome.entities)
     assert "web, only the 2 with scores" in shown(replace(outcome, entities=mixed))
+    assert [entity.has_train_part for entity in outcome.entities] == [True, True, False]
 
 
 def test_a_random_score_is_drawn_as_one_stream_over_the_servers(done):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from types import SimpleNamespace
 from typing import Any
@@ -122,3 +123,26 @@ def test_those_without_scores_are_counted_and_the_first_few_named() -> None:
         "web/short-3 and 2 more"
     )
     assert error.hint.endswith("leave them out of manifest.json")
+
+
+def test_those_with_a_train_part_have_a_table_of_their_own_beside_single_series() -> None:
+    """It is what an outside evaluator of test parts sees."""
+    alone = replace(entity("rate"), has_train_part=False)
+    missed = replace(alone, figures=dict.fromkeys(SHOWN, replace(FIGURES, vus_pr=0.1, caught=0)))
+    mixed, stream = outcome(entity("one"), missed, entity("two")), StringIO()
+    print_outcome(mixed, Console(file=stream, width=80))
+    both, apart = stream.getvalue().split("web, only the 2 with a train part of their own")
+    assert "web, 3 entities; " in both
+    assert "node-anomaly      0.633" in both
+    assert "node-anomaly      0.900" in apart
+    means = json.loads(as_json(mixed))["datasets"]["web"]["ours"]
+    assert (means["mean"]["entities"], means["mean_with_train_part"]["entities"]) == (3, 2)
+    assert means["mean_with_train_part"]["recall"] == 0.75
+
+
+def test_a_data_set_of_one_kind_has_one_table() -> None:
+    for has_train_part in (True, False):
+        stream = StringIO()
+        alike = [replace(entity(name), has_train_part=has_train_part) for name in ("one", "two")]
+        print_outcome(outcome(*alike), Console(file=stream, width=80))
+        assert "only the" not in stream.getvalue()

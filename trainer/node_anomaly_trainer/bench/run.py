@@ -47,6 +47,8 @@ class Entity:
     entry: Entry
     record: Record
     figures: Mapping[str, Figures]
+    has_train_part: bool = True
+    """False for a single series, of which an evaluator of `test` knows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,5 +175,5 @@ def with_random(entries: Sequence[Entry], records: Mapping[str, Record]) -> tupl
         score = streams[series.has_train_part].random(len(label))
         figures = judge(label, score, series.interval_s, RANDOM_THRESHOLD)
         made = records[entry.name]
-        entities.append(Entity(entry, made, {**made.figures, RANDOM: figures}))
+        entities.append(Entity(entry, made, {**made.figures, RANDOM: figures}, series.has_train_part))
     return tuple(entities)
