@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.calibration import HOLD_TICKS
 from node_anomaly_core.residuals import BLOCKS, LEVELS
 from node_anomaly_core.summary import SUMMARY_WIDTH
 
@@ -24,6 +25,7 @@ _MEMORY: Mapping[str, tuple[int | str, ...]] = {
     "whole_evidence": ("w",),
     "threshold_blocks": ("b",),
     "threshold_level": (4,),
+    "threshold_open": (2 + HOLD_TICKS,),
 }
 _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "centre": ("f",),
@@ -37,6 +39,7 @@ _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "summary_scale": (1, SUMMARY_WIDTH),
     "summary_ticks": (1,),
 }
+_SINCE = ("threshold_open",)  # which older agents did not save, see what takes it over
 _MAY_BE_UNKNOWN = (
     "rows",
     "thinned",
@@ -61,6 +64,7 @@ def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinne
         level = np.append(np.atleast_1d(state["threshold_level"]), 0.0)
         state = dict(state) | {"whole_evidence": state["evidence"], "threshold_level": level}
     shapes = dict(_MEMORY) | (dict(_LEARNT) if "centre" in state else {})
+    shapes = {name: shape for name, shape in shapes.items() if name in state or name not in _SINCE}
     if set(state) != set(shapes):
         raise ValueError(f"saved {sorted(set(state) ^ set(shapes))}, which do not belong together")
     sizes = {
@@ -89,7 +93,7 @@ def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinne
 
 def _possible(name: str, array: Array) -> bool:
     # infinite, the wrong way round, for a feature that was never seen; below all where nothing was held
-    if name in ("range", "threshold_blocks"):
+    if name in ("range", "threshold_blocks", "threshold_open"):
         return not np.isnan(array).any()
     if name in _MAY_BE_UNKNOWN:
         return not np.isinf(array).any()
