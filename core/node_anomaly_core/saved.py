@@ -20,6 +20,7 @@ _MEMORY: Mapping[str, tuple[int | str, ...]] = {
     "thinned": ("k", "f"),
     "counts": (5,),
     "range": (2, "f"),
+    "late": (2, "f"),
     "forest_scores": ("s", "m"),
     "evidence": ("e",),
     "whole_evidence": ("w",),
@@ -39,7 +40,7 @@ _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "summary_scale": (1, SUMMARY_WIDTH),
     "summary_ticks": (1,),
 }
-_SINCE = ("threshold_open",)  # which older agents did not save, see what takes it over
+_SINCE = ("late", "threshold_open")  # which older agents did not save, see what takes it over
 _MAY_BE_UNKNOWN = (
     "rows",
     "thinned",
@@ -49,6 +50,7 @@ _MAY_BE_UNKNOWN = (
     "evidence",
     "whole_evidence",
 )  # NaN, but never infinite
+_COUNTS = ("counts", "late")
 _SCALES = ("scale", "residual_scale", "level_deviation", "summary_scale")
 
 Array = NDArray[np.float64]
@@ -98,4 +100,6 @@ def _possible(name: str, array: Array) -> bool:
     if name in _MAY_BE_UNKNOWN:
         return not np.isinf(array).any()
     finite = bool(np.isfinite(array).all())
-    return finite and bool((array > 0).all() if name in _SCALES else name != "counts" or (array >= 0).all())
+    return finite and bool(
+        (array > 0).all() if name in _SCALES else name not in _COUNTS or (array >= 0).all()
+    )

@@ -127,7 +127,7 @@ def test_a_state_that_is_not_whole_is_refused_and_the_scorer_untouched(
     assume(name != "threshold_blocks" or how not in ("longer", "flatter", "nothing"))  # so is any past of it
     # and fewer ticks of evidence; some are missing in what older agents saved
     assume("evidence" not in name or how not in ("flatter", "nothing"))
-    assume(how != "drop" or name not in ("whole_evidence", "threshold_open"))
+    assume(how != "drop" or name not in ("late", "whole_evidence", "threshold_open"))
     if how == "drop":
         del state[name]
     else:
@@ -154,6 +154,7 @@ def saved(bundle: Bundle) -> dict[str, NDArray[Any]]:
         "level_seen",
         "summary_mean",
         "counts",
+        "late",
         "threshold_blocks",
         "threshold_level",
         "threshold_open",
@@ -177,6 +178,7 @@ def test_counts_below_zero_and_a_range_of_nothing_are_refused(
     scorer: NodeScorer, saved: dict[str, NDArray[Any]]
 ) -> None:
     refuses(scorer, {**saved, "counts": -saved["counts"]})
+    refuses(scorer, {**saved, "late": -np.ones((2, WIDTH))})
     refuses(scorer, {**saved, "range": np.full((2, WIDTH), NAN)})
     refuses(scorer, {**saved, "thinned": np.zeros((513, WIDTH))})
     refuses(scorer, {**saved, "threshold_blocks": np.array([1.0, NAN])})
