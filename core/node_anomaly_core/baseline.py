@@ -114,7 +114,7 @@ def _usual_size(size: NDArray[np.floating]) -> Array:
     return np.where(counts > 0, usual, np.nan)
 
 
-def lean(own: Array, prior: Array, rows: int | NDArray[np.integer]) -> Array:
+def lean(own: Array, prior: Array, rows: int | NDArray[np.number]) -> Array:
     """Geometric blend of the node's own estimate with the cohort's, by how many rows it has brought.
 
     `rows` are those of all features, or of each (f,). Where one of both is unknown (NaN), the other counts
@@ -133,14 +133,21 @@ def lean_centre(own: Array, prior: Array, rows: int | NDArray[np.integer]) -> Ar
     return np.where(np.isfinite(blended), blended, prior)
 
 
-def fit_level(values: Array, floor: Array, prior: Prior | None) -> tuple[Array, Array]:
-    """Centre and scale (f,) of rows (n, f), leaning on the prior while rows are few."""
+def fit_level(
+    values: Array, floor: Array, prior: Prior | None, brought: NDArray[np.floating] | None = None
+) -> tuple[Array, Array]:
+    """Centre and scale (f,) of rows (n, f), leaning on the prior while rows are few.
+
+    `brought` (f,) says how many each feature has brought where the rows are only some of them. A scale that
+    the prior does not know (NaN) is the node's own.
+    """
     centre, scale = robust_scale(values, floor)
     if prior is not None:
         expected = np.maximum.reduce(
             [prior.relative * np.abs(np.nan_to_num(centre)), 0.5 * prior.spread, floor]
         )
-        scale = np.maximum(lean(scale, expected, np.isfinite(values).sum(axis=0)), floor)
+        rows = np.isfinite(values).sum(axis=0) if brought is None else brought
+        scale = np.maximum(lean(scale, expected, rows), floor)
     return centre, scale
 
 

@@ -29,7 +29,7 @@ class NodeMemory:
         recent: consecutive rows up to now.
         ticks: how many rows were taken in, ever.
         since_gap: how many since the last long silence.
-        observed: (f,) ticks in which each feature had a value, since start or reload.
+        observed: (f,) ticks in which each feature had a value.
     """
 
     def __init__(self, width: int, interval_s: float, warmup_ticks: int) -> None:
@@ -42,7 +42,9 @@ class NodeMemory:
         self.observed = np.zeros(width)
         self.ticks = 0
         self.since_gap = 0
+        self._warmup_ticks = warmup_ticks
         self._learn_at = warmup_ticks
+        self._late_at = np.full(width, np.inf)  # observations at which what came late is learnt anew
         self._last: float | None = None
         self._code = b""
         self._states: tuple[str, ...] = ()
@@ -83,6 +85,33 @@ class NodeMemory:
         while self._learn_at <= self.ticks:
             self._learn_at *= 2
 
+    @property
+    def came_late(self) -> NDArray[np.bool_]:
+        """Which features (f,) are learnt by what they themselves have shown, not the node."""
+        return self._late_at < np.inf
+
+    def late(self, row: Array, centre: Array) -> NDArray[np.bool_]:
+        """Which features (f,) of the row (f,) just taken in are due that came after the others.
+
+        One without a `centre` (f,) is due when it has had a warm-up of its own, another each time that it has
+        been seen twice as often, up to a day. Not one that is gone at present, and none right after a
+        silence: there is nothing to be learnt from.
+        """
+        due = np.where(np.isnan(centre), self._warmup_ticks, self._late_at) <= self.observed
+        return due & np.isfinite(row) & (self.since_gap >= self._warmup_ticks)
+
+    def learn_late(self, late: NDArray[np.bool_]) -> None:
+        """Let `late` features (f,), and no others, be due as soon as they may."""
+        self._late_at = np.where(late, float(self._warmup_ticks), np.inf)
+
+    def learnt_late(self, late: NDArray[np.bool_]) -> None:
+        """Set the next time at which `late` features (f,) are due, on the schedule that a node has."""
+        # The first warm-up times a power of two that lies above what was observed.
+        _, doublings = np.frexp(self.observed / self._warmup_ticks)
+        again = np.ldexp(float(self._warmup_ticks), doublings)
+        again = np.where(again * self._interval_s > _LEARN_FOR_S * 1.01, np.inf, again)
+        self._late_at = np.where(late, again, self._late_at)
+
     def recent_rows(self) -> Array:
         """Consecutive rows (n, f) up to now, oldest first."""
         return self.recent.ordered()[1].astype(np.float64)
@@ -115,10 +144,14 @@ class NodeMemory:
             "thinned": thinned.values().copy(),
             "counts": np.array(counts, dtype=np.int64),
             "range": np.stack([self._lowest, self._highest]),
+            "late": np.stack([self.observed, np.where(self.came_late, self._late_at, 0.0)]),
         }
 
     def take_over(self, arrays: Mapping[str, Array]) -> None:
-        """Fill an empty memory with what `state` gave."""
+        """Fill an empty memory with what `state` gave.
+
+        Older agents did not save how often each feature was seen: it is counted in the rows that are kept.
+        """
         for timestamp, row in zip(arrays["times"], arrays["rows"], strict=True):
             self.recent.push(float(timestamp), row)
             self._last = float(timestamp)
@@ -130,6 +163,12 @@ class NodeMemory:
         )
         self._learn_at, thinned.stride = max(self._learn_at, 1), max(thinned.stride, 1)
         self._lowest, self._highest = arrays["range"]
+        if "late" in arrays:
+            self.observed, again = arrays["late"]
+            self._late_at = np.where(again > 0, again, np.inf)
+        else:
+            in_recent, in_life = (np.isfinite(arrays[name]).sum(axis=0) for name in ("rows", "thinned"))
+            self.observed = np.maximum(in_recent, in_life * float(thinned.stride))
 
     def adopt(self, other: NodeMemory, columns: Sequence[int]) -> None:
         """Take over another's past; `columns` says which of its features each is, -1 for none of them."""
@@ -142,4 +181,6 @@ class NodeMemory:
             self.recent.push(float(timestamp), row)
         self._lowest = columns_of(other._lowest[None], columns, np.inf)[0]
         self._highest = columns_of(other._highest[None], columns, -np.inf)[0]
+        self.observed = columns_of(other.observed[None], columns, 0.0)[0]
+        self._late_at = columns_of(other._late_at[None], columns, np.inf)[0]
         self.ticks, self.since_gap, self._last = other.ticks, other.since_gap, other._last

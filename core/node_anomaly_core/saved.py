@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from node_anomaly_core.calibration import HOLD_TICKS
 from node_anomaly_core.residuals import BLOCKS, LEVELS
 from node_anomaly_core.summary import SUMMARY_WIDTH
 
@@ -19,11 +20,13 @@ _MEMORY: Mapping[str, tuple[int | str, ...]] = {
     "thinned": ("k", "f"),
     "counts": (5,),
     "range": (2, "f"),
+    "late": (2, "f"),
     "forest_scores": ("s", "m"),
     "evidence": ("e",),
     "whole_evidence": ("w",),
     "threshold_blocks": ("b",),
     "threshold_level": (4,),
+    "threshold_open": (2 + HOLD_TICKS,),
 }
 _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "centre": ("f",),
@@ -37,6 +40,7 @@ _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "summary_scale": (1, SUMMARY_WIDTH),
     "summary_ticks": (1,),
 }
+_SINCE = ("late", "threshold_open")  # which older agents did not save, see what takes it over
 _MAY_BE_UNKNOWN = (
     "rows",
     "thinned",
@@ -46,6 +50,7 @@ _MAY_BE_UNKNOWN = (
     "evidence",
     "whole_evidence",
 )  # NaN, but never infinite
+_COUNTS = ("counts", "late")
 _SCALES = ("scale", "residual_scale", "level_deviation", "summary_scale")
 
 Array = NDArray[np.float64]
@@ -61,6 +66,7 @@ def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinne
         level = np.append(np.atleast_1d(state["threshold_level"]), 0.0)
         state = dict(state) | {"whole_evidence": state["evidence"], "threshold_level": level}
     shapes = dict(_MEMORY) | (dict(_LEARNT) if "centre" in state else {})
+    shapes = {name: shape for name, shape in shapes.items() if name in state or name not in _SINCE}
     if set(state) != set(shapes):
         raise ValueError(f"saved {sorted(set(state) ^ set(shapes))}, which do not belong together")
     sizes = {
@@ -89,9 +95,11 @@ def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinne
 
 def _possible(name: str, array: Array) -> bool:
     # infinite, the wrong way round, for a feature that was never seen; below all where nothing was held
-    if name in ("range", "threshold_blocks"):
+    if name in ("range", "threshold_blocks", "threshold_open"):
         return not np.isnan(array).any()
     if name in _MAY_BE_UNKNOWN:
         return not np.isinf(array).any()
     finite = bool(np.isfinite(array).all())
-    return finite and bool((array > 0).all() if name in _SCALES else name != "counts" or (array >= 0).all())
+    return finite and bool(
+        (array > 0).all() if name in _SCALES else name not in _COUNTS or (array >= 0).all()
+    )

@@ -3,7 +3,8 @@
 scale and compress -> residual blocks -> summary -> members -> linear combination -> `anomaly_score`, 1.0 =
 threshold. A node that the bundle knows by name starts with its own baseline; any other node is learnt: the
 first baseline after `warmup_ticks`, then anew each time its past has doubled, up to a day, leaning on the
-cohort while rows are few.
+cohort while rows are few. A feature that comes later, on any node, is learnt alone in the same way, by what
+it has shown itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from node_anomaly_core.baseline import Baseline, expand, fit_level, lean, lean_centre
+from node_anomaly_core.baseline import Baseline, expand
 from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.degradation import MemberHealth, robust_z
 from node_anomaly_core.evidence import (
@@ -25,12 +26,12 @@ from node_anomaly_core.evidence import (
     Surprise,
     WindowPath,
     feature_sides,
-    measure_residuals,
 )
 from node_anomaly_core.held_evidence import HeldEvidence
 from node_anomaly_core.log_errors import complaint_columns
 from node_anomaly_core.members import Models, judge_tick
 from node_anomaly_core.node_memory import MOST_THINNED, NodeMemory
+from node_anomaly_core.own_baseline import OwnBaselines
 from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.saved import checked
 from node_anomaly_core.score import Score, Tick, measured, part
@@ -39,7 +40,6 @@ from node_anomaly_core.steady import HalfSmoothed
 from node_anomaly_core.threshold import UPDATE_S, RollingThreshold, around_one
 from node_anomaly_core.windows import ticks_in
 
-_MEASURED_ROWS = 480
 _WARMUP_S, _WARMUP_TICKS = 60.0, 20
 _KNOWN_WARMUP_TICKS = 10
 
@@ -66,13 +66,13 @@ class NodeScorer:
         self.node = node
         self.features = tuple(feature.name for feature in bundle.manifest.features)
         self.models = Models(bundle) if models is None else models
-        self._floor = np.array([feature.floor for feature in bundle.manifest.features])
         self._sides = feature_sides(bundle.manifest.features)
         self._complaints = complaint_columns(bundle.manifest.features)
         self.known = node != "" and node in bundle.manifest.nodes
         self.warmup_ticks = (
             _KNOWN_WARMUP_TICKS if self.known else ticks_in(_WARMUP_S, interval_s, _WARMUP_TICKS)
         )
+        self._own = OwnBaselines(self.models.cohort, bundle.manifest.features, interval_s)
         self._memory = NodeMemory(len(self.features), interval_s, self.warmup_ticks)
         self._baseline: Baseline | None = None
         self._residuals: ResidualPath | None = None
@@ -129,8 +129,7 @@ class NodeScorer:
             return self._learn()
         if self._residuals is None or self._baseline is None:
             return None
-        late = np.isnan(self._baseline.centre) & (self._memory.observed >= self.warmup_ticks)
-        late &= np.isfinite(row)  # one that has gone since has nothing to be learnt from
+        late = self._memory.late(row, self._baseline.centre)
         if np.count_nonzero(late):
             return self._admit(late)
         return self._step_paths(self._residuals, row)
@@ -188,48 +187,36 @@ class NodeScorer:
     def _learn(self) -> Tick:
         """Fit the node's baseline to what it has shown and run its recent past through fresh windows."""
         self._memory.learnt()
-        prior = self.models.cohort.prior
-        centre, scale = fit_level(self._memory.thinned_rows(), self._floor, prior)
-        recent = self._memory.recent_rows()
-        (measured,) = measure_residuals(
-            recent[:, None],
-            (centre[None], scale[None]),
-            self._sides,
-            self.interval_s,
-            self.models.cohort.relations,
-            _MEASURED_ROWS,
-        )
-        usual, size = measured
-        brought = np.isfinite(recent).sum(axis=0)
-        usual = lean_centre(usual, prior.residual_centre, brought)
-        size = lean(size, prior.residual_scale, brought)
-        self._start(Baseline(centre, scale, usual, size))
-        return self._run(recent)
+        before, learnt = self._baseline, self._own.whole(self._memory)
+        if before is not None:
+            self._memory.learnt_late(np.isnan(before.centre) & np.isfinite(learnt.centre))
+        self._start(learnt)
+        return self._run(self._memory.recent_rows())
+
+    def _with_late(self, late: NDArray[np.bool_], baseline: Baseline) -> Baseline:
+        """The baseline with features (f,) that came late learnt anew; sets when they are next."""
+        fitted = self._own.with_late(baseline, late, self._memory)
+        self._memory.learnt_late(late)
+        return fitted
 
     def _admit(self, late: NDArray[np.bool_]) -> Tick:
-        """Give features (f,) that appeared after the baseline was fitted one of their own; the rest stays."""
+        """Learn features (f,) that came after the baseline was fitted; the rest stays as it is."""
         if self._baseline is None or self._residuals is None:
             raise RuntimeError("a scorer without a baseline has no late features")
-        prior = self.models.cohort.prior
-        recent = self._memory.recent_rows()
-        centre, scale = fit_level(recent, self._floor, prior)
-        old = self._baseline
         levels, learnt = self._residuals.blocks.state(), self._residuals.normaliser.state()
-        self._start(
-            Baseline(
-                np.where(late, centre, old.centre),
-                np.where(late, scale, old.scale),
-                np.where(late, prior.residual_centre, old.residual_centre),
-                np.where(late, prior.residual_scale, old.residual_scale),
-            )
-        )
-        evidence = self._run(recent)
+        steady = self._steady
+        self._start(self._with_late(late, self._baseline))
+        *past, now = self._memory.recent_rows()
+        for row in past:
+            self._relive(self._residuals, row, normaliser=False)
+        # Before this tick is judged: the others are judged by what they had learnt, refit or not.
         fresh = self._residuals.blocks.state()
         self._residuals.blocks.restore(
             {name: np.where(late, fresh[name], kept) for name, kept in levels.items()}
         )
         self._residuals.normaliser.restore(learnt)
-        return evidence
+        self._steady = steady
+        return self._step_paths(self._residuals, now)
 
     def _start(self, baseline: Baseline) -> None:
         self._baseline = baseline
@@ -358,10 +345,15 @@ class NodeScorer:
         return True
 
     def _take_over(self, arrays: Mapping[str, Array]) -> None:
+        came_late = np.zeros(len(self.features), dtype=bool)
         if "centre" in arrays:
+            if self._baseline is not None:
+                came_late = np.isnan(self._baseline.centre) & np.isfinite(arrays["centre"])
             kept = (arrays[name] for name in ("centre", "scale", "residual_centre", "residual_scale"))
             self._start(Baseline(*kept))
         self._memory.take_over(arrays)
+        if "late" not in arrays:  # older agents learnt them once, of some ten rows
+            self._memory.learn_late(came_late)
         if self._residuals is not None and len(self._memory.recent):
             learnt = "centre" in arrays
             self._run(self._memory.recent_rows(), normaliser=not learnt)
@@ -383,7 +375,11 @@ class NodeScorer:
         self._memory.adopt(other._memory, columns)
         self._threshold.adopt(other._threshold)
         recent = self._memory.recent_rows()
-        if self.known and len(recent):
+        if self._baseline is not None and len(recent):
+            self._memory.learn_late(np.zeros(len(self.features), dtype=bool))  # this bundle may know them
+            late = self._memory.late(recent[-1], self._baseline.centre)
+            if np.count_nonzero(late):
+                self._start(self._with_late(late, self._baseline))
             self._run(recent)
         elif self._memory.ticks >= self.warmup_ticks and len(recent):
             self._learn()

@@ -60,6 +60,8 @@ STEP = 0.1  # at the threshold, where training put it
 _KNEE = 0.9  # of the score; what lies below is shown as it is, if it raises no alarm
 _LIFT = 0.05  # orders alarms of a threshold that lies below the trained one
 
+_NO_BLOCK = (0.0, *[-np.inf] * (1 + HOLD_TICKS))
+
 Array = NDArray[np.float64]
 
 
@@ -119,9 +121,9 @@ class RollingThreshold:
         self._most_rise = most_rise
         self._every = max(1, round(min(update_s, _NEVER_S) / self._block_s))
         self._open = max(1, round(open_s / self._block_s)) if open_s > 0 else 0
-        self._last: deque[float] = deque(maxlen=HOLD_TICKS)
+        self._last = deque([-np.inf] * HOLD_TICKS, maxlen=HOLD_TICKS)
         self._highest = -np.inf
-        self._ticks = 0
+        self._ticks = 0  # of the block that is not ended
         self._since = 0
         self._going_on = 0  # blocks since the episode began that has not ended
         self.level = self._promised
@@ -146,10 +148,10 @@ class RollingThreshold:
             evidence = whole
         self.reached = evidence >= level
         self._last.append(evidence if evidence == evidence else -np.inf)  # noqa: PLR0124  # NaN
-        if len(self._last) == HOLD_TICKS:
-            self._highest = max(self._highest, min(self._last))
+        self._highest = max(self._highest, min(self._last))
         self._ticks += 1
-        if self._ticks % MERGE_TICKS == 0:
+        if self._ticks == MERGE_TICKS:
+            self._ticks = 0
             self._end_block()
             self._since += 1
             if self._since >= self._every:
@@ -195,10 +197,15 @@ class RollingThreshold:
         return float(np.interp(self._allowed, np.arange(len(peaks)), -np.sort(-peaks)))
 
     def state(self) -> dict[str, NDArray[np.float64]]:
-        """What a restart needs: the window, the level in force, and since when an episode is open."""
+        """What a restart needs: the window, the level in force, since when an episode is open, and the block.
+
+        Of the block that has not ended (2 + HOLD_TICKS,): how many ticks it has, its highest evidence so far,
+        and the evidence of the last ticks; -inf = none.
+        """
         return {
             "blocks": np.array(self._blocks),
             "level": np.array([self.level, float(self._since), float(self._going_on), float(self.reached)]),
+            "open": np.array([float(self._ticks), self._highest, *self._last]),
         }
 
     def adopt(self, other: RollingThreshold) -> None:
@@ -209,20 +216,32 @@ class RollingThreshold:
         self.level = max(other.ratio * self._promised, _LEAST_LEVEL)
         self._since = min(other._since, self._every)
         self._going_on, self.reached = other._going_on, other.reached
+        self._ticks, self._highest = other._ticks, other._highest * change
+        self._last.extend(evidence * change for evidence in other._last)
         self.learnt = self._share(np.isfinite(self._blocks))
 
     def restore(self, state: Mapping[str, NDArray[np.floating]]) -> None:
-        """Take over what `state` saved; raises ValueError for numbers that no threshold has."""
+        """Take over what `state` saved; raises ValueError for numbers that no threshold has.
+
+        Older agents did not save the block that has not ended: it begins anew.
+        """
         level, since, going_on, reached = (float(number) for number in state["level"])
         in_range = _LEAST_LEVEL <= level < np.inf and 0 <= since <= self._every
         if not in_range or not 0 <= going_on < np.inf or reached not in (0.0, 1.0):
             raise ValueError(f"a saved threshold of {level} after {since} blocks, {going_on} of an episode")
         if np.isnan(state["blocks"]).any() or (state["blocks"] == np.inf).any():
             raise ValueError("a saved threshold holds a level that is no number")
+        ticks, highest, *last = (float(number) for number in state.get("open", _NO_BLOCK))
+        if ticks not in range(MERGE_TICKS) or len(last) != HOLD_TICKS:
+            raise ValueError(f"a saved threshold has a block of {ticks} ticks, the last {len(last)} known")
+        if not all(evidence < np.inf for evidence in (highest, *last)):  # nor is NaN
+            raise ValueError("a saved threshold holds evidence that is no number")
         self._blocks.clear()
         self._blocks.extend(float(block) for block in state["blocks"])
         self.level, self._since, self._going_on = level, int(since), int(going_on)
         self.reached = bool(reached)
+        self._ticks, self._highest = int(ticks), highest
+        self._last.extend(last)
         self.learnt = self._share(np.isfinite(self._blocks))
 
 

@@ -125,9 +125,9 @@ def test_a_state_that_is_not_whole_is_refused_and_the_scorer_untouched(
     )
     assume((name, how) != ("thinned", "longer"))  # more rows of the past are a state as well
     assume(name != "threshold_blocks" or how not in ("longer", "flatter", "nothing"))  # so is any past of it
-    # and fewer ticks of evidence; `whole_evidence` is missing in what older agents saved
+    # and fewer ticks of evidence; some are missing in what older agents saved
     assume("evidence" not in name or how not in ("flatter", "nothing"))
-    assume((name, how) != ("whole_evidence", "drop"))
+    assume(how != "drop" or name not in ("late", "whole_evidence", "threshold_open"))
     if how == "drop":
         del state[name]
     else:
@@ -154,8 +154,10 @@ def saved(bundle: Bundle) -> dict[str, NDArray[Any]]:
         "level_seen",
         "summary_mean",
         "counts",
+        "late",
         "threshold_blocks",
         "threshold_level",
+        "threshold_open",
     ],
 )
 def test_a_state_of_impossible_numbers_is_refused(
@@ -176,11 +178,13 @@ def test_counts_below_zero_and_a_range_of_nothing_are_refused(
     scorer: NodeScorer, saved: dict[str, NDArray[Any]]
 ) -> None:
     refuses(scorer, {**saved, "counts": -saved["counts"]})
+    refuses(scorer, {**saved, "late": -np.ones((2, WIDTH))})
     refuses(scorer, {**saved, "range": np.full((2, WIDTH), NAN)})
     refuses(scorer, {**saved, "thinned": np.zeros((513, WIDTH))})
     refuses(scorer, {**saved, "threshold_blocks": np.array([1.0, NAN])})
     refuses(scorer, {**saved, "threshold_blocks": np.array([1.0, np.inf])})
     refuses(scorer, {**saved, "threshold_level": np.zeros(4)})
+    refuses(scorer, {**saved, "threshold_open": np.full(5, 10.0)})
     refuses(scorer, {**saved, "residual_centre": np.full((16, WIDTH), NAN)})
     refuses(scorer, {**saved, "more": np.zeros(1)})
     refuses(scorer, {})

@@ -167,6 +167,29 @@ def test_the_threshold_outlives_a_restart(restless: Bundle) -> None:
     )
 
 
+def test_a_node_that_never_lives_for_a_whole_block_learns_a_threshold_all_the_same(restless: Bundle) -> None:
+    history, life = rows(65, 260), UPDATE_TICKS - 1
+    scorer = NodeScorer(restless, INTERVAL_S)
+    for first in range(0, len(history), life):
+        lived(scorer, history[first : first + life], first)
+        scorer, before = NodeScorer(restless, INTERVAL_S), scorer
+        assert scorer.restore(before.state())
+    uninterrupted = NodeScorer(restless, INTERVAL_S)
+    lived(uninterrupted, history)
+    blocks = [one.state()["threshold_blocks"] for one in (scorer, uninterrupted)]
+    assert len(blocks[0]) == len(blocks[1]) == (len(history) - COLD) // UPDATE_TICKS
+    assert scorer._threshold.ratio == pytest.approx(uninterrupted._threshold.ratio, rel=0.05)
+
+
+def test_a_state_from_before_blocks_were_saved_half_way_is_taken(restless: Bundle) -> None:
+    before, after = NodeScorer(restless, INTERVAL_S), NodeScorer(restless, INTERVAL_S)
+    lived(before, rows(69, 100))
+    saved = before.state()
+    del saved["threshold_open"]
+    assert after.restore(saved)
+    np.testing.assert_array_equal(after.state()["threshold_blocks"], saved["threshold_blocks"])
+
+
 def test_a_cold_node_keeps_its_threshold_over_a_restart_too(restless: Bundle) -> None:
     scorer, after = NodeScorer(restless, INTERVAL_S), NodeScorer(restless, INTERVAL_S)
     lived(scorer, rows(66, 5))
