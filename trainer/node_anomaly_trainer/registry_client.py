@@ -34,13 +34,16 @@ def open_client(config: MlflowConfig) -> MlflowClient:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient, set_tracking_uri
     except ImportError as error:
         raise TrainingError(
             f"mlflow cannot be imported ({error})", "pip install '.[trainer]' in the checkout"
         ) from error
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with as_training_error(config):
+        # For each version of a model the store of files asks a client of its own, whose store is otherwise a
+        # database in the working directory: where none can be made, that is tried for ten minutes.
+        set_tracking_uri(config.tracking_uri)
         return MlflowClient(tracking_uri=config.tracking_uri, registry_uri=config.tracking_uri)
 
 
