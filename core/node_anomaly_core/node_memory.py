@@ -17,6 +17,8 @@ from node_anomaly_core.windows import RowRing, ThinnedRows, ticks_in
 MOST_THINNED = 512
 _MOST_RECENT_ROWS = 960  # consecutive rows kept to rebuild windows from: 4 h at 15 s
 _LEARN_FOR_S = 86_400.0
+_ENOUGH = 60  # values that a late feature is learnt from anew, where it has shown more than twice as many
+_NEARLY = 0.75
 _GAP_S, _GAP_TICKS = 3_600.0, 3
 
 Array = NDArray[np.float64]
@@ -94,11 +96,25 @@ class NodeMemory:
         """Which features (f,) of the row (f,) just taken in are due that came after the others.
 
         One without a `centre` (f,) is due when it has had a warm-up of its own, another each time that it has
-        been seen twice as often, up to a day. Not one that is gone at present, and none right after a
-        silence: there is nothing to be learnt from.
+        been seen twice as often, up to a day; where one is, others that nearly are go with it, for each fit
+        costs as much as many. Not one that is gone at present, none right after a silence, and none of which
+        little is left in the memory: what was learnt of more is better.
         """
-        due = np.where(np.isnan(centre), self._warmup_ticks, self._late_at) <= self.observed
-        return due & np.isfinite(row) & (self.since_gap >= self._warmup_ticks)
+        at = np.where(np.isnan(centre), self._warmup_ticks, self._late_at)
+        may = np.isfinite(row) & (self.since_gap >= self._warmup_ticks)
+        due = (at <= self.observed) & may
+        if not np.count_nonzero(due):
+            return due
+        may &= self._left() >= np.clip(
+            self.observed / 2, self._warmup_ticks, max(_ENOUGH, self._warmup_ticks)
+        )
+        due &= may
+        return due | (may & (_NEARLY * self._late_at <= self.observed)) if np.count_nonzero(due) else due
+
+    def _left(self) -> NDArray[np.integer]:
+        """How many values of each feature (f,) are kept."""
+        recent, life = self.recent.ordered()[1], self._thinned.values()
+        return np.maximum(np.isfinite(recent).sum(axis=0), np.isfinite(life).sum(axis=0))
 
     def learn_late(self, late: NDArray[np.bool_]) -> None:
         """Let `late` features (f,), and no others, be due as soon as they may."""
@@ -106,9 +122,11 @@ class NodeMemory:
 
     def learnt_late(self, late: NDArray[np.bool_]) -> None:
         """Set the next time at which `late` features (f,) are due, on the schedule that a node has."""
-        # The first warm-up times a power of two that lies above what was observed.
-        _, doublings = np.frexp(self.observed / self._warmup_ticks)
-        again = np.ldexp(float(self._warmup_ticks), doublings)
+        nearly = _NEARLY * self._late_at <= self.observed
+        seen = np.where(nearly, np.maximum(self.observed, self._late_at), self.observed)
+        # The first warm-up times a power of two, or the warm-up, that lies above what was observed.
+        _, doublings = np.frexp(seen / self._warmup_ticks)
+        again = np.ldexp(float(self._warmup_ticks), np.maximum(doublings, 0))
         again = np.where(again * self._interval_s > _LEARN_FOR_S * 1.01, np.inf, again)
         self._late_at = np.where(late, again, self._late_at)
 

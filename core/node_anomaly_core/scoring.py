@@ -34,7 +34,7 @@ from node_anomaly_core.node_memory import MOST_THINNED, NodeMemory
 from node_anomaly_core.own_baseline import OwnBaselines
 from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.saved import checked
-from node_anomaly_core.score import Score, Tick, measured, part
+from node_anomaly_core.score import Score, Tick, columns_of, measured, part
 from node_anomaly_core.shares import shares_of
 from node_anomaly_core.steady import HalfSmoothed
 from node_anomaly_core.threshold import UPDATE_S, RollingThreshold, around_one
@@ -184,12 +184,18 @@ class NodeScorer:
             scores[models.log_errors] = number(models.log_errors, score, known=False)
         return scores
 
-    def _learn(self) -> Tick:
-        """Fit the node's baseline to what it has shown and run its recent past through fresh windows."""
+    def _learn(self, before: Array | None = None) -> Tick:
+        """Fit the node's baseline to what it has shown and run its recent past through fresh windows.
+
+        `before` (f,) are the centres that it had until now, NaN for none; those in force without it.
+        """
         self._memory.learnt()
-        before, learnt = self._baseline, self._own.whole(self._memory)
+        learnt = self._own.whole(self._memory)
+        if before is None and self._baseline is not None:
+            before = self._baseline.centre
         if before is not None:
-            self._memory.learnt_late(np.isnan(before.centre) & np.isfinite(learnt.centre))
+            came = np.isnan(before) & np.isfinite(learnt.centre)
+            self._memory.learnt_late(came | self._memory.came_late)
         self._start(learnt)
         return self._run(self._memory.recent_rows())
 
@@ -257,7 +263,7 @@ class NodeScorer:
             self._residuals.normaliser.restore(learnt)
         self._memory.forget_recent()
         self._held.restart()
-        self._threshold.reached = False
+        self._threshold.restart()
 
     def _cold(self, timestamp: float, row: Array) -> Score:
         nothing = np.full(len(row), np.nan)
@@ -375,11 +381,13 @@ class NodeScorer:
         self._memory.adopt(other._memory, columns)
         self._threshold.adopt(other._threshold)
         recent = self._memory.recent_rows()
-        if self._baseline is not None and len(recent):
+        if self._baseline is not None:
             self._memory.learn_late(np.zeros(len(self.features), dtype=bool))  # this bundle may know them
+        if self._baseline is not None and len(recent):
             late = self._memory.late(recent[-1], self._baseline.centre)
             if np.count_nonzero(late):
                 self._start(self._with_late(late, self._baseline))
             self._run(recent)
         elif self._memory.ticks >= self.warmup_ticks and len(recent):
-            self._learn()
+            had = other._baseline
+            self._learn(None if had is None else columns_of(had.centre[None], columns)[0])

@@ -196,6 +196,11 @@ class RollingThreshold:
                 break
         return float(np.interp(self._allowed, np.arange(len(peaks)), -np.sort(-peaks)))
 
+    def restart(self) -> None:
+        """Forget the last ticks: they are no neighbours of the next one."""
+        self._last.extend([-np.inf] * HOLD_TICKS)
+        self.reached = False
+
     def state(self) -> dict[str, NDArray[np.float64]]:
         """What a restart needs: the window, the level in force, since when an episode is open, and the block.
 

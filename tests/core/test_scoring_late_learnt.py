@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 import small_bundle
-from node_anomaly_core.baseline import robust_scale
+from node_anomaly_core.baseline import Baseline, robust_scale
 from node_anomaly_core.bundle import Bundle
+from node_anomaly_core.node_memory import NodeMemory
+from node_anomaly_core.own_baseline import OwnBaselines
 from node_anomaly_core.scoring import NodeScorer
 from small_bundle import INTERVAL_S, LIVE
 
@@ -105,7 +107,7 @@ def test_a_node_that_nobody_knows_learns_what_comes_after_its_first_day(diskless
 def test_what_came_just_before_a_node_was_learnt_for_the_last_time_is_learnt_on(diskless: Bundle) -> None:
     scorer, last = NodeScorer(diskless, 900.0), 80  # of 20, 40, 80 ticks
     came = last - 5
-    expected = [last - 1, *(came + count - 1 for count in (10, 20, 40, 80))]
+    expected = [last - 1, *(came + count - 1 for count in (20, 40, 80))]
     assert live(scorer, rows(45, came + 200, came)) == expected
 
 
@@ -187,3 +189,66 @@ def test_after_a_silence_it_waits_for_rows_to_be_learnt_from(diskless: Bundle) -
     live(scorer, history[: LATE + 39])
     later = LATE + 39 + 2 * round(3_600.0 / INTERVAL_S)
     assert live(scorer, history[LATE + 39 :], later) == [later + 9]
+
+
+def test_one_that_was_away_for_days_keeps_what_was_learnt_until_there_is_enough_of_it_again(
+    diskless: Bundle,
+) -> None:
+    """Nothing of it is left in the memory, and a scale of its first row would be the floor."""
+    seen, away = 79, 600
+    history = rows(53, LATE + seen + away + 70)
+    history[LATE + seen : LATE + seen + away, DISK] = np.nan
+    scorer = NodeScorer(diskless, 300.0, "beta")
+    back = LATE + seen + away
+    assert live(scorer, history) == [*(LATE + count - 1 for count in (10, 20, 40)), back + 59]
+    assert scorer.state()["scale"][DISK] == pytest.approx(own_scale(history[back : back + 60]), rel=1e-3)
+
+
+def test_short_visits_are_no_warm_up(diskless: Bundle) -> None:
+    history = rows(54, LATE + 700)
+    gone = np.ones(len(history), dtype=bool)
+    gone[[LATE, LATE + 1, LATE + 2]] = False  # three ticks of a device, and it is gone for days
+    gone[LATE + 620 :] = False
+    history[gone, DISK] = np.nan
+    scorer = NodeScorer(diskless, 300.0, "beta")
+    assert live(scorer, history)[0] == LATE + 620 + 9
+
+
+@pytest.mark.parametrize("age", [5, 12, 19])
+def test_a_reload_of_a_node_that_nobody_knows_learns_on_what_came_just_before(
+    diskless: Bundle, age: int
+) -> None:
+    came = 200  # of 96 ticks in which the whole node is learnt
+    history, before, after = rows(55, came + 120, came), *(NodeScorer(diskless, 900.0) for _ in "12")
+    live(before, history[: came + age])
+    after.replay(before)
+    assert live(after, history[came + age :], came + age) == [came + count - 1 for count in (20, 40, 80)]
+    assert after.state()["scale"][DISK] == pytest.approx(own_scale(history[: came + 80]), rel=1e-3)
+
+
+class Counted:
+    """Fits what another fits, and counts how often."""
+
+    def __init__(self, own: OwnBaselines) -> None:
+        self.own, self.fits = own, 0
+
+    def with_late(self, kept: Baseline, late: NDArray[np.bool_], memory: NodeMemory) -> Baseline:
+        self.fits += 1
+        return self.own.with_late(kept, late, memory)
+
+
+def test_what_comes_shortly_after_another_is_learnt_with_it(quick: small_bundle.SmallBundle) -> None:
+    """Each fit costs a second of a slow machine, however many features it is of."""
+    cohort = quick.cohort
+    centre = np.full_like(cohort.node_centre, np.nan)
+    centre[:, 0] = cohort.node_centre[:, 0]
+    bundle = small_bundle.with_cohort(quick, replace(cohort, node_centre=centre)).bundle()
+    scorer, history = NodeScorer(bundle, INTERVAL_S, "beta"), small_bundle.rows(56, LATE + 400)
+    for column in range(1, WIDTH):
+        history[: LATE + column, column] = np.nan
+    counted = Counted(scorer._own)
+    scorer._own = counted  # type: ignore[assignment]
+    for tick, row in enumerate(history):
+        scorer.step(LIVE + tick * INTERVAL_S, row)
+    assert np.isfinite(scorer.state()["centre"]).all()
+    assert counted.fits <= WIDTH - 1 + 2 * 5, "each is admitted when it may be; then they go together"
