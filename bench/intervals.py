@@ -25,7 +25,7 @@ import numpy as np
 
 from node_anomaly_core.errors import AnomalyError
 from node_anomaly_trainer.bench.data import MANIFEST, Entry, choose, load, read_manifest
-from node_anomaly_trainer.bench.metrics import Summary, summarise
+from node_anomaly_trainer.bench.metrics import Figures, summarise
 from node_anomaly_trainer.bench.run import Options, Outcome, run
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.progress import Progress
@@ -68,10 +68,14 @@ def thinned(entries: Sequence[Entry], every: int, windows: str, folder: Path) ->
     return len(manifest)
 
 
-def in_days(row: Summary, days: float) -> Summary:
-    """The summary with false alarms per real day, where a day that was claimed is so many."""
-    rate = row.false_alarms_per_day
-    return replace(row, false_alarms_per_day=None if rate is None else rate / days)
+def in_real_days(figures: Figures, days: int) -> Figures:
+    """The figures by real days, where one that was claimed is so many."""
+    rate = figures.false_alarms_per_day
+    return replace(
+        figures,
+        days=figures.days * days,
+        false_alarms_per_day=None if rate is None else rate / days,
+    )
 
 
 def lines_of(every: int, windows: str, outcome: Outcome) -> list[str]:
@@ -82,7 +86,7 @@ def lines_of(every: int, windows: str, outcome: Outcome) -> list[str]:
         of = [entity for entity in outcome.entities if entity.entry.dataset == dataset]
         seconds = days * load(of[0].entry)[0].interval_s
         for name, title in SHOWN.items():
-            row = in_days(summarise([entity.figures[name] for entity in of]), days)
+            row = summarise([in_real_days(entity.figures[name], days) for entity in of])
             cells = [dataset, f"{seconds:g} s", windows, title, *cells_of(row)]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -98,7 +102,8 @@ def measure(arguments: argparse.Namespace, out: Path, progress: Progress) -> boo
             folder = out / f"data-{every}-{windows}"
             if not thinned(entries, every, windows, folder):
                 raise AnomalyError(f"{arguments.data}: no entity has a train part", "choose other --datasets")
-            asked = arguments.false_alarms_per_day * (every if windows == TICKS else 1)
+            days = every if windows == TICKS else 1
+            asked = arguments.false_alarms_per_day * days
             scores = out / f"scores-{every}-{windows}"
             options = Options(folder, scores, false_alarms_per_day=asked, jobs=arguments.jobs)
             outcome = run(options, TrainConfig(), progress)
@@ -107,7 +112,7 @@ def measure(arguments: argparse.Namespace, out: Path, progress: Progress) -> boo
                 head = [] if document else HEAD
                 print("\n".join([*head, *lines_of(every, windows, outcome)]), flush=True)
             document[f"{every} {windows}"] = {
-                entity.entry.name: {name: asdict(entity.figures[name]) for name in SHOWN}
+                entity.entry.name: {name: asdict(in_real_days(entity.figures[name], days)) for name in SHOWN}
                 for entity in outcome.entities
             }
     if arguments.json:

@@ -19,6 +19,9 @@ def started(thread: threading.Thread) -> bool:
     return True
 
 
+_Tasks = SimpleQueue[Callable[[], None] | None]
+
+
 class Errands:
     """One thread that does what it is given, one after the other; it begins with the first task.
 
@@ -28,23 +31,27 @@ class Errands:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._begun = False
+        self._tasks: _Tasks = SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     def give(self, task: Callable[[], None]) -> bool:
         """Have a task done, which must not raise; False if the system has no thread to give."""
-        if not self._begun:
-            self._begun = started(threading.Thread(target=self._work, name=self._name, daemon=True))
-        if self._begun:
-            self._tasks.put(task)
-        return self._begun
+        if self._thread is None or not self._thread.is_alive():
+            tasks: _Tasks = SimpleQueue()  # of its own: one that was let go may still have a task
+            thread = threading.Thread(target=_work, args=(tasks,), name=self._name, daemon=True)
+            if not started(thread):
+                return False
+            self._tasks, self._thread = tasks, thread
+        self._tasks.put(task)
+        return True
 
     def end(self) -> None:
         """Let the thread go after what it has been given."""
-        if self._begun:
-            self._tasks.put(None)
-        self._begun = False
+        self._tasks.put(None)
+        self._thread = None
 
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            task()
+
+def _work(tasks: _Tasks) -> None:
+    while (task := tasks.get()) is not None:
+        task()
+        del task  # or what it holds would stay until the next one

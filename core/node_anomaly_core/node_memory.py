@@ -114,7 +114,8 @@ class NodeMemory:
     def _left(self) -> NDArray[np.integer]:
         """How many values of each feature (f,) are kept."""
         recent, life = self.recent.ordered()[1], self._thinned.values()
-        return np.maximum(np.isfinite(recent).sum(axis=0), np.isfinite(life).sum(axis=0))
+        left: NDArray[np.integer] = np.maximum(np.isfinite(recent).sum(axis=0), np.isfinite(life).sum(axis=0))
+        return left
 
     def learn_late(self, late: NDArray[np.bool_]) -> None:
         """Let `late` features (f,), and no others, be due as soon as they may."""

@@ -66,6 +66,36 @@ def test_errands_are_done_one_after_the_other_by_one_thread_that_goes_when_it_is
     errands.end()  # of nothing is no harm
 
 
+def test_who_is_let_go_with_a_task_that_never_ends_keeps_nobody_from_the_next_one():
+    stuck, done = threading.Event(), threading.Event()
+    errands = Errands("errands")
+
+    def wait() -> None:
+        stuck.wait(30.0)
+
+    assert errands.give(wait)
+    errands.end()
+    assert errands.give(done.set)
+    assert done.wait(5.0)
+    stuck.set()
+    errands.end()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_errand_that_ended_its_thread_is_followed_by_another():
+    done = threading.Event()
+    errands = Errands("errands")
+
+    def last() -> None:
+        raise SystemExit
+
+    assert errands.give(last)
+    assert soon(lambda: not any(thread.name == "errands" for thread in threading.enumerate()))
+    assert errands.give(done.set)
+    assert done.wait(5.0)
+    errands.end()
+
+
 def test_an_errand_that_finds_no_thread_is_not_done_later_behind_everybodys_back(host):
     ran: list[int] = []
     errands = Errands("errands")

@@ -334,7 +334,7 @@ def test_an_hour_at_a_second_is_scored_though_no_fault_falls_into_it(tmp_path):
     scored = score_series(load(entry)[0], config, None, ignore_report)
     assert scored.refused == ""
     assert np.isfinite(scored.score).all()
-    assert any("without the Random Forest: no fault" in note for note in scored.notes)
+    assert any("without the Random Forest: the fitted part" in note for note in scored.notes)
 
 
 def test_borrowed_incidents_change_what_the_random_forest_says(web, tmp_path):

@@ -149,6 +149,14 @@ def test_where_no_lender_has_an_incident_injected_faults_teach_and_nothing_says_
     assert "labels of others" not in capsys.readouterr().out
 
 
+def test_labels_for_a_forest_that_is_left_out_are_refused_before_anything_is_done(tmp_path):
+    folder = write_folder(tmp_path / "data", {"web/one": server(1), "web/two": server(2)})
+    config = replace(CONFIG, models=replace(CONFIG.models, enabled=("isolation_forest",)))
+    with pytest.raises(ConfigError, match="only the random_forest learns from labels"):
+        run(Options(folder, tmp_path / "out", labels_from=folder), config, SilentProgress())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_calm_server_lends_what_is_normal_beside_the_incidents_of_another(tmp_path):
     one, two = entries(tmp_path, one=calm(1), two=server(2))
     for entry in (one, two):

@@ -71,6 +71,18 @@ def test_a_false_alarm_a_day_is_one_a_real_day_whatever_the_data_claim(intervals
         assert float(line[6]) == pytest.approx(rate, abs=0.02 * max(rate, 1.0))
 
 
+def test_json_counts_in_real_days_too(intervals, data, tmp_path, capsys):
+    assert intervals.measure(asked(data, json=True), tmp_path / "out", SilentProgress())
+    said = json.loads(capsys.readouterr().out)
+    assert list(said) == ["3 seconds", "3 ticks"]
+    for windows in said.values():
+        for figures in windows["web/one"].values():
+            assert figures["days"] == pytest.approx(TEST * INTERVAL_S / 86_400.0, rel=0.05)
+            if figures["false_alarms_per_day"] is not None:
+                rate = figures["false_alarms"] / figures["days"]
+                assert figures["false_alarms_per_day"] == pytest.approx(rate, rel=0.05)
+
+
 def test_every_tick_is_measured_once(intervals, data, tmp_path, capsys):
     assert intervals.measure(asked(data, every=[1], json=True), tmp_path / "out", SilentProgress())
     assert list(json.loads(capsys.readouterr().out)) == ["1 seconds"]

@@ -117,7 +117,7 @@ def fit(
     members = members_for(parts, config.models.enabled)
     if FOREST in members and len(members) > 1 and not _teachable(data):
         members = tuple(name for name in members if name != FOREST)
-        progress.note("without the Random Forest: no fault and no incident fell into the fitted part")
+        progress.note("without the Random Forest: the fitted part does not hold both faults and normal rows")
     for name in members:
         if name in OF_THE_COHORT:
             continue  # fitted with the cohort, as far as there is anything to fit

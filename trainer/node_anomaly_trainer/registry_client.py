@@ -29,7 +29,8 @@ def open_client(config: MlflowConfig) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    if urlsplit(config.tracking_uri).scheme in ("", "file"):
+    of_files = urlsplit(config.tracking_uri).scheme in ("", "file")
+    if of_files:
         # MLflow 3 asks for this word before it writes folders; naming one as tracking_uri is that word.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -41,9 +42,10 @@ def open_client(config: MlflowConfig) -> MlflowClient:
         ) from error
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with as_training_error(config):
-        # For each version of a model the store of files asks a client of its own, whose store is otherwise a
-        # database in the working directory: where none can be made, that is tried for ten minutes.
-        set_tracking_uri(config.tracking_uri)
+        if of_files:
+            # For each version of a model this store asks a client of its own, whose store is otherwise a
+            # database in the working directory: where none can be made, that is tried for ten minutes.
+            set_tracking_uri(config.tracking_uri)
         return MlflowClient(tracking_uri=config.tracking_uri, registry_uri=config.tracking_uri)
 
 

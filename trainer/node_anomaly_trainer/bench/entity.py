@@ -34,7 +34,7 @@ from node_anomaly_trainer.whole_file import write_whole
 LEAD_IN_S = 4 * 86_400.0
 """Of the end of `train` that the node relives before the first row of `test`, as after a hot reload."""
 
-NO_INCIDENT = "no other entity lends an incident: injected faults teach the Random Forest"
+NO_INCIDENT = "no other entity lends an incident: trained as without labels"
 
 _REPORT_EVERY = 200
 _PHASES = 10  # about as many steps has a training run

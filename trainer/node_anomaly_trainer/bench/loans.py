@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node_anomaly_core.errors import ConfigError, SourceError, TrainingError
 from node_anomaly_trainer.bench.carry_out import carry_out
@@ -144,19 +146,22 @@ def labels_path(out: Path, entry: Entry) -> Path:
 
 def lent(path: Path, wanted: str) -> bool:
     """Whether the file holds, unharmed, the rows with this fingerprint."""
-    try:
-        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            same = str(file["fingerprint"]) == wanted
-            whole = len(file["labels"]) == len(file["summary"]) == len(file["normalised"])
-            return same and whole and isinstance(str(file["refused"]), str)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile):
+    file = _read(path)
+    if not set(file) >= {"fingerprint", "refused", "labels", "summary", "normalised"}:
         return False
+    whole = file["labels"].shape == file["summary"].shape[:1] == file["normalised"].shape[:1]
+    return whole and str(file["fingerprint"]) == wanted
 
 
 def refusal(path: Path) -> str:
     """Why the entity has nothing to lend; empty if it has, or if the file is harmed, which `lent` tells."""
+    return str(_read(path).get("refused", ""))
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file of labels; none where it cannot be read."""
     try:
         with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            return str(file["refused"])
-    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile):
-        return ""
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile):
+        return {}

@@ -48,7 +48,7 @@ class Record:
     figures: Mapping[str, Figures]
     """By detector; OURS among them."""
     lenders: int
-    """How many other entities taught the Random Forest their incidents; 0 where injected faults did."""
+    """How many other entities lent rows to the Random Forest, incidents among them; 0 if it has none."""
     refused: str
     """Why the trainer made no bundle, so that nothing has a score; empty if it did."""
     notes: tuple[str, ...]

@@ -16,6 +16,7 @@ from node_anomaly_trainer.bench.data import Entry, choose, load, read_manifest
 from node_anomaly_trainer.bench.files import HIDDEN, scores_path
 from node_anomaly_trainer.bench.loans import MOST_NAMED, Checked, Loan, check, lend_out, loans_for, may_lend
 from node_anomaly_trainer.bench.metrics import Figures, judge
+from node_anomaly_trainer.bench.plan import FOREST
 from node_anomaly_trainer.bench.record import Record, fingerprint, finished, forget
 from node_anomaly_trainer.bench.tasks import BenchEntity
 from node_anomaly_trainer.bench.yardsticks import RANDOM, RANDOM_THRESHOLD
@@ -78,6 +79,11 @@ def run(options: Options, config: TrainConfig, progress: Progress) -> Outcome:
     budget = replace(config.budget, false_alarms_per_node_week=DAYS_PER_WEEK * options.false_alarms_per_day)
     config = replace(config, budget=budget)
     entries = choose(read_manifest(options.data), options.datasets, options.entities)
+    if options.labels_from is not None and FOREST not in config.models.enabled:
+        raise ConfigError(
+            f"--labels-from: only the {FOREST} learns from labels, and models.enabled leaves it out",
+            "enable it, or leave out --labels-from",
+        )
     could_lend = may_lend(options.labels_from, entries)
     require_writable(options.scores)
     checked = check(entries, "check data", progress)

@@ -58,9 +58,9 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
 
 def without_scores(outcome: Outcome) -> AnomalyError:
     """How many entities have no scores, and which, as an error to end with."""
-    refused = outcome.refused
+    refused, asked_for = outcome.refused, len(outcome.entities) + len(outcome.failed)
     return AnomalyError(
-        f"{len(refused)} of {len(outcome.entities)} entities without scores, the trainer refuses "
+        f"{len(refused)} of {asked_for} entities without scores, the trainer refuses "
         f"{few(refused, MOST_NAMES)}",
         f"what is printed says why: give them more to train on, or leave them out of {MANIFEST}",
     )

@@ -134,6 +134,7 @@ class _Worker:
         return Moved(self._index, *rest) if kind == "moved" else Ended(self._index, *rest)
 
     def ask_to_end(self) -> None:
+        """Tell the process to go, and do not wait for it."""
         self.connection.close()  # one that waits for a task goes by itself
         self._process.terminate()
 

@@ -28,7 +28,7 @@ from node_anomaly_trainer.progress import open_progress
 
 def bench(
     data: Annotated[Path, typer.Argument(help="Folder with manifest.json, see docs/bench-data.md.")],
-    scores: Annotated[Path, typer.Option(help="Folder for scores and records; what is done is kept.")],
+    scores: Annotated[Path, typer.Option(help="Folder for scores and records; of other settings none stay.")],
     labels_from: Annotated[
         Path | None, typer.Option(help="Folder whose other entities' incidents teach the Random Forest.")
     ] = None,
@@ -43,8 +43,8 @@ def bench(
 ) -> None:
     """Train on, score and judge labelled series of other people, as nodes; the same command goes on.
 
-    Exit codes: 0 all are done, 3 too, but the trainer refuses one, so that it has no scores, 1 one failed
-    (the others are done), 2 wrong usage or configuration, 130 interrupted, 143 terminated.
+    Exit codes: 0 all are done, 3 all are done, but the trainer refused at least one, which has no scores,
+    1 one failed (the others are done), 2 wrong usage or configuration, 130 interrupted, 143 terminated.
     """
     quiet_tensorflow()
     from node_anomaly_trainer.bench.run import Options, run
