@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -280,9 +281,10 @@ def files(tmp_path):
 def test_a_store_of_files_needs_no_other_place_to_write_to(files, report, archived, monkeypatch):
     """In a working directory where no database can be made, MLflow tried to make one for ten minutes."""
     monkeypatch.chdir("/proc")
-    begun = time.monotonic()
+    begun, environment = time.monotonic(), dict(os.environ)
     done = registry.record(settings(files), report, archived, {}, print)
     assert done.model_version == "1"
+    assert os.environ.get("MLFLOW_TRACKING_URI") == environment.get("MLFLOW_TRACKING_URI")
     assert time.monotonic() - begun < 60.0
     assert client(files).get_model_version("node-anomaly", "1").run_id == done.run
 

@@ -16,6 +16,7 @@ from node_anomaly_trainer.config_delivery import MlflowConfig
 if TYPE_CHECKING:  # its import takes seconds
     from mlflow import MlflowClient
 
+_TRACKING_URI = "MLFLOW_TRACKING_URI"
 _NO_ACCESS = (401, 403)
 _NO_ACCESS_IN_TEXT = re.compile(r"error code (?:401|403)\b")
 
@@ -45,7 +46,12 @@ def open_client(config: MlflowConfig) -> MlflowClient:
         if of_files:
             # For each version of a model this store asks a client of its own, whose store is otherwise a
             # database in the working directory: where none can be made, that is tried for ten minutes.
+            environment = os.environ.get(_TRACKING_URI)
             set_tracking_uri(config.tracking_uri)
+            if environment is None:  # it sets this, too, which our own settings are read from
+                os.environ.pop(_TRACKING_URI, None)
+            else:
+                os.environ[_TRACKING_URI] = environment
         return MlflowClient(tracking_uri=config.tracking_uri, registry_uri=config.tracking_uri)
 
 
