@@ -119,19 +119,23 @@ def measure(arguments: argparse.Namespace, out: Path, progress: Progress) -> boo
     return whole
 
 
-def main() -> int:
-    """Read the command line; 1 where the data cannot be used, or an entity is not in the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser_for(first_line: str, option: str, numbers: str) -> argparse.ArgumentParser:
+    """Of a program that benches the same servers in several ways, which `option` lists; `numbers` without."""
+    parser = argparse.ArgumentParser(description=first_line)
     parser.add_argument("data", type=Path, help="a folder with manifest.json")
     parser.add_argument("--datasets", type=lambda text: tuple(text.split(",")), default=("smd", "asd"))
     parser.add_argument("--entities", default="", help="a glob over names of entities")
-    parser.add_argument(
-        "--ticks", type=lambda text: [int(one) for one in text.split(",")], default="60,250,1000,4000,0"
-    )
+    parser.add_argument(option, type=lambda text: [int(one) for one in text.split(",")], default=numbers)
     parser.add_argument("--false-alarms-per-day", type=float, default=1.0)
     parser.add_argument("--out", type=Path, help="keep here what was done")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def main() -> int:
+    """Read the command line; 1 where the data cannot be used, or an entity is not in the table."""
+    parser = parser_for(__doc__.splitlines()[0], "--ticks", "60,250,1000,4000,0")
     arguments = parser.parse_args()
     if min(arguments.ticks) < 0:
         parser.error("--ticks: a length is a number of ticks, or 0 for all of them")

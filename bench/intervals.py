@@ -33,7 +33,7 @@ from node_anomaly_trainer.whole_file import write_whole
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.ablation import on_data
-from bench.history_length import SHOWN, cells_of
+from bench.history_length import SHOWN, cells_of, parser_for
 
 HEAD = (
     "| data | every | windows in | detector | VUS-PR | recall | false alarms a day | in alarm |",
@@ -122,15 +122,7 @@ def measure(arguments: argparse.Namespace, out: Path, progress: Progress) -> boo
 
 def main() -> int:
     """Read the command line; 1 where the data cannot be used, or an entity is not in the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="a folder with manifest.json")
-    parser.add_argument("--datasets", type=lambda text: tuple(text.split(",")), default=("smd", "asd"))
-    parser.add_argument("--entities", default="", help="a glob over names of entities")
-    parser.add_argument("--every", type=lambda text: [int(one) for one in text.split(",")], default="1,2,5")
-    parser.add_argument("--false-alarms-per-day", type=float, default=1.0)
-    parser.add_argument("--out", type=Path, help="keep here what was done")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser = parser_for(__doc__.splitlines()[0], "--every", "1,2,5")
     arguments = parser.parse_args()
     if min(arguments.every) < 1:
         parser.error("--every: each so many-th tick, from 1 on")
