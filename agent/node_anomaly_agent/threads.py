@@ -25,8 +25,8 @@ _Tasks = SimpleQueue[Callable[[], None] | None]
 class Errands:
     """One thread that does what it is given, one after the other; it begins with the first task.
 
-    To hand a task over takes a tenth to a third of what a thread for each costs. A task that never returns keeps the
-    thread, so whoever gives the next one has to have seen the end of the last.
+    To hand a task over takes a tenth to a third of what a thread for each costs. A task that never returns
+    keeps the thread, so whoever gives the next one has to have seen the end of the last.
     """
 
     def __init__(self, name: str) -> None:

@@ -28,7 +28,7 @@ from node_anomaly_trainer.progress import open_progress
 
 def bench(
     data: Annotated[Path, typer.Argument(help="Folder with manifest.json, see docs/bench-data.md.")],
-    scores: Annotated[Path, typer.Option(help="Folder for scores and records; old settings go.")],
+    scores: Annotated[Path, typer.Option(help="Folder for scores and records; those of other settings go.")],
     labels_from: Annotated[
         Path | None, typer.Option(help="Folder whose other entities' incidents teach the Random Forest.")
     ] = None,
