@@ -62,6 +62,8 @@ def mlflow(folder: Path, *, guarded: bool = True) -> Iterator[Service]:
     ]
     environment = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Eight processes that each import MLflow, for judging language models: nobody here asks for that.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_AUTH_CONFIG_PATH": str(users),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test",
     }
