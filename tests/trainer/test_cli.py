@@ -93,7 +93,14 @@ def test_help_names_the_exit_codes(trainer):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--config", "gone.yml"], ["rollback"], ["bundle", "show", "gone"]]
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--config", "gone.yml"],
+        ["rollback"],
+        ["bundle", "show", "gone"],
+        ["bench", "gone", "--scores", "out"],
+    ],
 )
 def test_what_trains_nothing_does_not_wait_for_what_trains_to_be_imported(tmp_path, arguments):
     """Three seconds of a person at night who types `anomaly-trainer rollback`."""

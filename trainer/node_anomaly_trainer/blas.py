@@ -16,5 +16,7 @@ from threadpoolctl import threadpool_limits
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Keep BLAS to the calling thread until the end of the block."""
+    import sklearn.utils  # noqa: F401 -- brings scipy and its own BLAS; what is loaded later is not limited
+
     with threadpool_limits(limits=1, user_api="blas"):
         yield

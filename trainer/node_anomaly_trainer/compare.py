@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from node_anomaly_core.errors import ConfigError
 from node_anomaly_core.members import Models
@@ -130,6 +129,8 @@ def compared(scenario: str, assessed: Assessed) -> list[Compared]:
 
 def ranking(assessed: Assessed, scores: Array) -> tuple[float, float, float]:
     """VUS-PR, AUC-PR and ROC AUC of scores (t, m) on the judged part with faults in it; NaN without any."""
+    from sklearn.metrics import roc_auc_score
+
     judged = assessed.parts.judged
     ticks = judged.stop - judged.start
     nodes = max(1, min(scores.shape[1], MOST_RANKED // max(1, ticks)))

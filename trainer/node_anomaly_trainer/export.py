@@ -14,13 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesClassifier, IsolationForest, RandomForestClassifier
 
 from node_anomaly_core.errors import TrainingError
+
+if TYPE_CHECKING:  # its import takes seconds
+    from sklearn.ensemble import ExtraTreesClassifier, IsolationForest, RandomForestClassifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ def export_forest(
     estimator: IsolationForest | RandomForestClassifier | ExtraTreesClassifier,
 ) -> dict[str, NDArray[Any]]:
     """Return the fitted forest as flat arrays; raises TrainingError for one that core cannot represent."""
+    from sklearn.ensemble import IsolationForest
+
     if isinstance(estimator, IsolationForest):
         trees, scale = _isolation_trees(estimator)
     else:

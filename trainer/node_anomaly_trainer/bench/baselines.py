@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest
 
 from node_anomaly_core.baseline import compress, fit_level
 from node_anomaly_core.calibration import FEWEST_TICKS, fit_tail
@@ -76,6 +75,8 @@ def kmeans(fitted: Array, later: Array, seed: int) -> Array:
 
 def isolation_forest(fitted: Array, later: Array, seed: int) -> Array:
     """scikit-learn's forest on z-scores as it comes; a missing value counts as the mean."""
+    from sklearn.ensemble import IsolationForest
+
     known = np.isfinite(later).any(axis=1)
     if not np.isfinite(fitted).any():
         raise TrainingError("isolation forest: no value to fit on", "give it a longer train part")

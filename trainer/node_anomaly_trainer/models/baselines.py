@@ -10,8 +10,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.decomposition import PCA
 
 from node_anomaly_core.errors import TrainingError
 
@@ -73,6 +71,8 @@ class PCABaseline:
 
     def fit(self, compressed: NDArray[np.float32], mask: NDArray[np.bool_], seed: int) -> None:
         """See Baseline.fit; the decomposition is exact, so the seed changes nothing."""
+        from sklearn.decomposition import PCA
+
         observed = np.asarray(mask.any(axis=-1))
         if int(observed.sum()) < 2:
             raise TrainingError("pca baseline: fewer than 2 ticks with values", "give it a longer history")
@@ -109,6 +109,8 @@ class WindowedKMeans:
 
     def fit(self, compressed: NDArray[np.float32], mask: NDArray[np.bool_], seed: int) -> None:
         """See Baseline.fit; learns from at most `max_windows` windows drawn at random."""
+        from sklearn.cluster import MiniBatchKMeans
+
         ticks, nodes, features = compressed.shape
         possible = (ticks - self._window + 1) * nodes
         if possible < self._centroids:

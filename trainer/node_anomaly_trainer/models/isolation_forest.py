@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest
 
 from node_anomaly_core.calibration import fit_tail
 from node_anomaly_core.errors import TrainingError
@@ -15,6 +15,9 @@ from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.config_models import IsolationForestConfig
 from node_anomaly_trainer.export import export_forest
 from node_anomaly_trainer.models.interface import Report, TrainingSet
+
+if TYPE_CHECKING:  # its import takes seconds
+    from sklearn.ensemble import IsolationForest
 
 MAX_ROWS = 32_768  # every tree copies the rows before it draws its max_samples of them
 
@@ -47,6 +50,8 @@ class IsolationForestModel:
 
     def fit(self, data: TrainingSet, seed: int, report: Report) -> None:
         """Fit on normal history; see Model.fit."""
+        from sklearn.ensemble import IsolationForest
+
         rows = data.normalised if self.input == NORMALISED else data.summary
         if len(rows) < 2:
             raise TrainingError(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
 
 from node_anomaly_core.clusters import POSITIONS, Windows, window_ticks
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.tensors import write_tensors
 from node_anomaly_trainer.config_models import KMeansConfig
 from node_anomaly_trainer.models.interface import Report, TrainingSet
+
+if TYPE_CHECKING:  # its import takes seconds
+    from sklearn.cluster import MiniBatchKMeans
 
 MAX_CELLS = 1 << 26  # of all drawn windows together, 256 MiB: wide ones are drawn less often
 LEAST_NORMAL = 0.9  # share of a training window's ticks that must be normal and known
@@ -36,6 +40,8 @@ class KMeansModel:
 
     def fit(self, data: TrainingSet, seed: int, report: Report) -> None:
         """Fit on windows of normal history, drawn over all nodes alike; see Model.fit."""
+        from sklearn.cluster import MiniBatchKMeans
+
         report(0.0, "drawing windows")
         windows = drawn_windows(
             data, self._config.max_windows, seed, lambda done, note: report(done / 2, note)

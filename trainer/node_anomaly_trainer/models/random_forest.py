@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-from sklearn.metrics import average_precision_score
-from sklearn.model_selection import TimeSeriesSplit
 
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.forest import log_odds
@@ -19,6 +17,9 @@ from node_anomaly_trainer.config_models import RandomForestConfig
 from node_anomaly_trainer.export import export_forest
 from node_anomaly_trainer.models.interface import Report, TrainingSet
 from node_anomaly_trainer.models.summary_words import summary_words
+
+if TYPE_CHECKING:  # its import takes seconds
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 MAX_NORMAL_ROWS = 20_000  # normal ticks outnumber the rest a hundredfold; more of them only take time
 
@@ -38,6 +39,8 @@ class Fold:
 
 
 def _fold(fitted: int, labels: NDArray[np.integer], probability: NDArray[np.float64]) -> Fold:
+    from sklearn.metrics import average_precision_score
+
     called = probability >= 0.5
     right = int((called & (labels == 1)).sum())
     return Fold(
@@ -88,6 +91,8 @@ class RandomForestModel:
         report(1.0, f"{forest.n_estimators} trees on {len(chosen)} rows, {len(anomalous)} anomalous")
 
     def _unfitted(self, seed: int, *, real: bool) -> RandomForestClassifier | ExtraTreesClassifier:
+        from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+
         weight = self._config.class_weight
         if real:
             return ExtraTreesClassifier(
@@ -141,6 +146,8 @@ class RandomForestModel:
         >>> len(folds), all(fold.average_precision > 0.9 for fold in folds)
         (3, True)
         """
+        from sklearn.model_selection import TimeSeriesSplit
+
         known = np.flatnonzero(np.isin(labels, (0, 1)))
         result = []
         if len(known) > folds:
