@@ -6,6 +6,10 @@ BIN := .venv/bin
 # a trainer's test lives through days of it.
 OWN := tests/core tests/agent tests/contract
 
+# Files with tests that run alone (tests/conftest.py holds that it is all of them): to collect the others only
+# takes time.
+ALONE = $(sort $(shell grep -rl --include='test_*.py' 'mark\.alone' tests))
+
 # pip compiles nothing (scripts/bootstrap.py): what is imported is compiled then, once, so Python must be let.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -21,7 +25,7 @@ run: env-run   ## score this host: starter bundle, then one trained here, hot re
 test: ready    ## every test incl. end to end, coverage of core and agent enforced
 	$(BIN)/pytest -q -n auto --maxprocesses=4 -m "not alone" --cov --cov-report=term $(OWN) $(PYTEST_ARGS)
 	$(BIN)/pytest -q -n auto --maxprocesses=4 -m "not alone" $(OWN:%=--ignore=%) $(PYTEST_ARGS)
-	$(BIN)/pytest -q -m alone $(PYTEST_ARGS)
+	$(BIN)/pytest -q -m alone $(ALONE) $(PYTEST_ARGS)
 
 check: env-dev ## lint, types, import contracts, unit tests
 	$(BIN)/ruff check .
@@ -30,7 +34,7 @@ check: env-dev ## lint, types, import contracts, unit tests
 	$(BIN)/mypy scripts dashboards bench tests/rig.py tests/conftest.py
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n auto --maxprocesses=4 -m "not e2e and not alone" $(PYTEST_ARGS)
-	$(BIN)/pytest -q -m "alone and not e2e" $(PYTEST_ARGS)
+	$(BIN)/pytest -q -m "alone and not e2e" $(ALONE) $(PYTEST_ARGS)
 
 fix: env-dev   ## what ruff can repair by itself
 	$(BIN)/ruff check --fix .

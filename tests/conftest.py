@@ -53,6 +53,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if gone := [str(path) for path in order if not path.exists()]:
         raise pytest.UsageError(f"tests/conftest.py has files among LONGEST that are not there: {gone}")
     items.sort(key=lambda item: order.get(item.path, len(order)))
+    alone = {item.path for item in items if item.get_closest_marker("alone")}
+    if hidden := [str(path) for path in alone if "mark.alone" not in path.read_text()]:
+        raise pytest.UsageError(f"the Makefile looks for the words mark.alone, not there in {hidden}")
 
 
 # A shell's background job ignores Ctrl-C, and so would every program that a test starts to interrupt it.
