@@ -30,7 +30,7 @@ SUMMARY, FEATURES, NODES, TICKS = 24, 6, 4, 400
 CONFIG = ModelsConfig(
     isolation_forest=IsolationForestConfig(n_estimators=40, max_samples=256),
     random_forest=RandomForestConfig(n_estimators=30, min_samples_leaf=3),
-    lstm=LstmConfig(units=(16, 8), sequence_length=24, epochs=6, batch_size=32),
+    lstm=LstmConfig(units=(16, 8), sequence_length=24, epochs=2, batch_size=32),
     kmeans=KMeansConfig(centroids=20),
 )
 

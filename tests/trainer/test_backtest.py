@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 import rig
@@ -323,6 +322,8 @@ def test_the_command_writes_a_report_records_it_and_says_the_same_as_json(tmp_pa
     written = json.loads((Path(told.pop("report")).parent / "backtest.json").read_text())
     assert written == told
     assert told["rates"][0]["name"] == "NodeAnomalous"
+    from mlflow import MlflowClient  # seconds, which every worker would wait while collecting
+
     client = MlflowClient(tracking_uri=store)
     (run,) = client.search_runs([client.get_experiment_by_name("node-anomaly").experiment_id])
     assert run.data.tags["bundle_version"] == told["bundle"]
