@@ -36,7 +36,10 @@ JOURNAL_REMOTE = "lib/systemd/systemd-journal-remote"
 JOURNAL_PACKAGES = ["systemd-journal-remote", "libmicrohttpd12", "libsystemd-shared"]
 PROMETHEUS_3 = PARTS / "prometheus3"
 MLFLOW = PARTS / "mlflow"
-MLFLOW_PIP = (MLFLOW / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+MLFLOW_PIP = (
+    *(MLFLOW / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+    "--no-compile",  # as in bootstrap.py: the server imports a part, and that is compiled at its first start
+)
 MLFLOW_LOCK = ROOT / "requirements" / "mlflow.txt"
 HELM = PARTS / "helm"
 HELM_LOCK = ROOT / "requirements" / "helm.txt"
