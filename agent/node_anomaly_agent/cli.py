@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from node_anomaly_agent.assembly import (
     choose_bundle_directory,
@@ -27,7 +27,16 @@ from node_anomaly_agent.config_episodes import describe_episodes
 from node_anomaly_agent.config_logs import describe_logs, maybe
 from node_anomaly_agent.config_suppressors import describe_suppressors
 from node_anomaly_agent.config_web import describe_web
+from node_anomaly_agent.standard_output import (
+    STANDARD_OUTPUT,
+    discard_output,
+    flush_output,
+    named_output,
+)
 from node_anomaly_core.errors import AnomalyError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 FAILED = 1
 MAX_SHOWN_LINES = 100
@@ -52,15 +61,32 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(FAILED, f"error: {message}\ntry: {self.prog.split()[0]} --help\n")
 
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Argparse does not mind that --help and --version could not be written."""
+        if file is None or file is sys.stderr:
+            super()._print_message(message, file)
+        else:
+            file.write(message)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    _show_whatever_is_printed()
+    with named_output():
+        return _carry_out(arguments)
+
+
+def _carry_out(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
     parser.refuse_unknown_flags(sys.argv[1:] if arguments is None else arguments)
-    parsed = vars(parser.parse_args(arguments))
-    _show_whatever_is_printed()
     try:
-        return _run(parsed)
+        try:
+            parsed = vars(parser.parse_args(arguments))
+        finally:
+            flush_output()  # --help and --version leave by an exception
+        code = _run(parsed)
+        flush_output()
+        return code
     except AnomalyError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -68,14 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe has gone; Python must not complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe has gone
+        discard_output()
         return FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        print("try: another path, or ask as root or as the agent's user", file=sys.stderr)
+        hint = "another path, or ask as root or as the agent's user"
+        if error.filename == STANDARD_OUTPUT:
+            discard_output()
+            hint = "free space where it is sent to, or send it elsewhere"
+        print(f"try: {hint}", file=sys.stderr)
         return FAILED
 
 

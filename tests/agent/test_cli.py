@@ -220,6 +220,29 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
     assert found.stderr == ""
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["check-config"], ["--once"]], ids=" ".join)
+def test_output_that_cannot_be_written_is_an_error_with_a_remedy(monkeypatch, arguments, unbuffered):
+    """/dev/full is a disk without room; Python tells of it at once or only when it ends."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = [sys.executable, "-m", "node_anomaly_agent", *arguments]
+    with Path("/dev/full").open("w") as full:
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.splitlines() == [
+        "error: standard output: No space left on device",
+        "try: free space where it is sent to, or send it elsewhere",
+    ]
+
+
+@pytest.mark.parametrize("arguments", ["--version", "check-config"])
+def test_without_standard_output_it_does_what_it_is_told(arguments):
+    command = f"{sys.executable} -m node_anomaly_agent {arguments} >&-"
+    found = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert found.returncode == 0
+    assert "error" not in found.stderr
+
+
 class RunningAgent:
     """A real daemon process on a free port."""
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,32 @@ def test_history_that_is_too_short_exits_with_1(trainer, tmp_path):
 def test_it_says_its_version(trainer):
     done = trainer("--version")
     assert (done.returncode, done.stdout) == (0, f"anomaly-trainer {version('node-anomaly')}\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"], ["config", "check"]], ids=" ".join)
+def test_output_that_cannot_be_written_is_an_error_with_a_remedy(
+    tmp_path, monkeypatch, arguments, unbuffered
+):
+    """/dev/full is a disk without room; Python tells of it at once or only when it ends."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = [sys.executable, "-m", "node_anomaly_trainer", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("Error: ")
+    assert error.endswith("No space left on device")
+    assert hint.startswith("Try: ")
+    assert "free space" in hint
+
+
+def test_a_reader_that_goes_away_is_no_complaint(tmp_path):
+    command = f"{sys.executable} -m node_anomaly_trainer --help | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
 
 
 def test_a_wrong_key_is_answered_by_where_all_keys_are(trainer, tmp_path):
