@@ -191,9 +191,10 @@ class WebServer:
             listener = self._given or _listen(self._address)
         except (OSError, UnicodeError) as error:  # the latter of a name that DNS has no form for
             reason = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, socket.gaierror | UnicodeError):
+                reason = f"the name does not resolve: {reason}"
             raise WebError(
-                f"web.listen-address: cannot listen on {self._address}: {reason}",
-                "stop what uses it, or choose another with --web.listen-address",
+                f"web.listen-address: cannot listen on {self._address}: {reason}", _remedy(error)
             ) from error
         settings = Adjustments(
             sockets=[listener],
@@ -261,6 +262,16 @@ class WebServer:
 def _most_connections() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(MAX_CONNECTIONS, max(1, soft // 4))
+
+
+def _remedy(error: OSError | UnicodeError) -> str:
+    """What to do where an address cannot be listened on: of several reasons only one is that it is taken."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, socket.gaierror | UnicodeError) or number == errno.EADDRNOTAVAIL:
+        return "give --web.listen-address an address of this host, or none (:PORT) for all it has"
+    if number in (errno.EACCES, errno.EPERM):
+        return "choose with --web.listen-address a port that this user may have: as a rule, from 1024 on"
+    return "stop what uses it, or choose another with --web.listen-address"
 
 
 def _listen(address: Address) -> socket.socket:

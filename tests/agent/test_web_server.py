@@ -57,15 +57,28 @@ def test_a_port_that_is_taken_is_an_error_with_a_hint(site):
 
 
 def test_a_host_that_is_not_ours_is_an_error(site):
-    with pytest.raises(WebError, match="cannot listen on"):
-        WebServer(Address("192.0.2.1", 0), application(site)).start()
-
-
-@pytest.mark.parametrize("host", ["a..b", "x" * 64, "bad\udcff"], ids=ascii)
-def test_what_is_no_name_of_a_host_is_an_error(site, host):
     with pytest.raises(WebError, match="cannot listen on") as caught:
+        WebServer(Address("192.0.2.1", 0), application(site)).start()
+    assert "an address of this host" in caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "bad\udcff", "no-such-host.invalid"], ids=ascii)
+def test_a_name_that_does_not_resolve_is_an_error_that_says_so(site, host):
+    with pytest.raises(WebError, match=r"cannot listen on .*:0: the name does not resolve: ") as caught:
         WebServer(Address(host, 0), application(site)).start()
-    assert "--web.listen-address" in caught.value.hint
+    assert caught.value.hint == (
+        "give --web.listen-address an address of this host, or none (:PORT) for all it has"
+    )
+
+
+def test_a_port_that_only_root_may_have_is_answered_with_those_that_all_may(site, monkeypatch):
+    def refuse(_socket: socket.socket, _where: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("socket.socket.bind", refuse)
+    with pytest.raises(WebError, match="Permission denied") as caught:
+        WebServer(Address("127.0.0.1", 80), application(site)).start()
+    assert "from 1024 on" in caught.value.hint
 
 
 def test_no_host_means_every_address(site):
