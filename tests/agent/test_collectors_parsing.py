@@ -119,6 +119,13 @@ class TestTheInventedMachine:
         assert reading["node_network_transmit_errs_total", "ens5"] == 1.0
         assert reading["node_network_receive_bytes_total", "eno1"] == 1000000.0
 
+    def test_a_host_without_interfaces_has_the_table_all_the_same(self, fixtures: Path) -> None:
+        """The kernel prints the header first; without it what was read is no table of interfaces."""
+        header = b"\n".join((fixtures / "host/proc/net/dev").read_bytes().split(b"\n")[:2])
+        assert parse_netdev(header) == {}
+        with pytest.raises(ValueError, match="no header in /proc/net/dev"):
+            parse_netdev(b"")
+
     def test_tcp_numbers_come_from_the_column_of_their_name(self, fixtures: Path) -> None:
         """Columns differ between kernels, names do not."""
         snmp = parse_netstat((fixtures / "host/proc/net/snmp").read_bytes())

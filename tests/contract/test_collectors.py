@@ -21,6 +21,8 @@ from node_anomaly_core.catalogue import METRIC_LABEL
 
 NAMES = sorted(COLLECTORS)
 WITHOUT_FILES = {"timex"}
+MAY_BE_EMPTY = {"diskstats", "filesystem", "hwmon", "thermal"}
+"""A host without a disk, a process that sees no mount, sensors that are switched off."""
 
 
 def some_space(path: str) -> os.statvfs_result:
@@ -115,6 +117,20 @@ class TestEveryCollector:
             with suppress(ValueError):
                 assert collector.read().keys() <= full.keys()
             collector.close()
+
+    def test_emptied_files_are_no_success_where_a_kernel_always_has_lines(
+        self, name: str, host: Path
+    ) -> None:
+        """Files of no bytes are refused, or yield nothing where a healthy host may have nothing."""
+        for path in [path for path in host.rglob("*") if path.is_file()]:
+            path.write_bytes(b"")
+        collector = build(name, host)
+        if name in MAY_BE_EMPTY:
+            assert collector.read() == {}
+        elif name not in WITHOUT_FILES:
+            with pytest.raises(ValueError, match="no"):
+                collector.read()
+        collector.close()
 
     def test_a_directory_instead_of_a_file_is_an_error_it_reports(self, name: str, host: Path) -> None:
         """What cannot be read raises OSError, CollectorMissing or leaves its readings out."""

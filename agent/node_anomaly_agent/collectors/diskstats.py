@@ -56,5 +56,5 @@ class DiskstatsCollector(HeldFiles):
         super().__init__(paths.proc("diskstats"))
 
     def read(self) -> Reading:
-        """Counters of every whole disk; empty on a host without disks."""
+        """Counters of every whole disk; empty on a host without disks, whose file is empty as well."""
         return parse_diskstats(self._files[0].read())

@@ -25,7 +25,8 @@ _INTERFACES = DeviceFilter(NETWORK_EXCLUDE)
 def parse_netdev(data: bytes, interfaces: DeviceFilter = _INTERFACES) -> Reading:
     """Counters of every interface that is not excluded; other lines are skipped.
 
-    ValueError for more than MAX_DEVICES interfaces.
+    ValueError for more than MAX_DEVICES interfaces, and for a file without the header that the kernel prints
+    even where there is none.
     """
     reading: Reading = {}
     for line in data.split(b"\n"):
@@ -40,6 +41,8 @@ def parse_netdev(data: bytes, interfaces: DeviceFilter = _INTERFACES) -> Reading
             continue
         for at, metric in _FIELDS:
             reading[metric, device] = float(fields[at])
+    if not reading and b"|" not in data:
+        raise ValueError(f"no header in /proc/net/dev: {data[:64]!r}")
     if len(reading) > MAX_DEVICES * len(_FIELDS):
         raise ValueError(f"more than {MAX_DEVICES} interfaces in /proc/net/dev")
     return reading
@@ -54,5 +57,8 @@ class NetdevCollector(HeldFiles):
         super().__init__(paths.net("dev"))
 
     def read(self) -> Reading:
-        """Counters of every real interface; empty on a host without one."""
+        """Counters of every real interface; empty on a host without one.
+
+        ValueError for what is not the kernel's table.
+        """
         return parse_netdev(self._files[0].read())

@@ -63,7 +63,7 @@ class NetstatCollector(HeldFiles):
         super().__init__(paths.net("snmp"), paths.net("netstat"), paths.net("sockstat"), piece=WHOLE)
 
     def read(self) -> Reading:
-        """TCP retransmits, overflows, established and waiting connections."""
+        """TCP retransmits, overflows, established and waiting connections; ValueError if there is none."""
         reading: Reading = {}
         missing: CollectorMissing | None = None
         for file, parse in zip(self._files, (parse_netstat, parse_netstat, parse_sockstat), strict=True):
@@ -71,6 +71,6 @@ class NetstatCollector(HeldFiles):
                 reading.update(parse(file.read()))
             except CollectorMissing as error:
                 missing = error
-        if not reading and missing is not None:
-            raise missing
+        if not reading:
+            raise missing or ValueError("none of the expected lines in /proc/net/snmp, netstat and sockstat")
         return reading

@@ -40,7 +40,7 @@ class PressureCollector(HeldFiles):
         super().__init__(*(paths.proc("pressure", resource) for resource in RESOURCES), piece=WHOLE)
 
     def read(self) -> Reading:
-        """Seconds waited for CPU, memory and I/O."""
+        """Seconds waited for CPU, memory and I/O; ValueError if none of the files says it."""
         reading: Reading = {}
         missing: CollectorMissing | None = None
         for resource, file in zip(RESOURCES, self._files, strict=True):
@@ -50,4 +50,6 @@ class PressureCollector(HeldFiles):
                 missing = error
         if not reading and missing is not None:
             raise CollectorMissing(f"{missing.message} (the kernel offers no PSI)") from missing
+        if not reading:
+            raise ValueError("none of the expected lines in /proc/pressure")
         return reading
