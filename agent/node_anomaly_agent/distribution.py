@@ -49,6 +49,9 @@ class Trying(Protocol):
     ) -> None:
         """Score one tick beside."""
 
+    def stop(self) -> None:
+        """Look for no other candidate."""
+
 
 class Distribution:
     """All that this node has to do with its bundles but scoring by them. The loop's thread, but for `admit`.
@@ -103,9 +106,11 @@ class Distribution:
             fetcher.start()
 
     def stop(self) -> None:
-        """Fetch no more."""
+        """Fetch no more, and try no other candidate."""
         for fetcher in self._fetchers:
             fetcher.stop()
+        if self._shadow is not None:
+            self._shadow.stop()
 
     def admit(self, bundle: Bundle) -> None:
         """Whether a verified bundle may be used here. Any thread. Raises BundleError."""

@@ -39,6 +39,9 @@ class Arriving(Protocol):
     def poll(self) -> Candidate | BundleError | None:
         """A candidate that is ready, or why one was refused."""
 
+    def stop(self) -> None:
+        """Look for no other."""
+
 
 class Shadow:
     """The candidate and its record. Belongs to the loop's thread.
@@ -84,6 +87,10 @@ class Shadow:
         except Exception:  # noqa: BLE001  # what is only tried must not disturb what is in use
             self._log.exception("shadow bundle failed")
             self._put_away("failed", "it raised an error")
+
+    def stop(self) -> None:
+        """Look for no other candidate: its directory is watched, and looked at, on threads."""
+        self._reloader.stop()
 
     def _take(self, arrived: Candidate | BundleError, active: AgentScorer) -> None:
         self._costs.clear()

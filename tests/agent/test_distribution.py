@@ -131,6 +131,7 @@ class Trial:
 
     def __init__(self, cost_s: float = 0.001, resident: float = 60 << 20) -> None:
         self.arrivals: list[object] = []
+        self.stopped = False
         self.cost_s, self.cpu = cost_s, 0.0
         self.log = FakeLog()
         self.active = AgentScorer(make_candidate(A, FakeScorer(0.4)))
@@ -138,6 +139,9 @@ class Trial:
 
     def poll(self):
         return self.arrivals.pop(0) if self.arrivals else None
+
+    def stop(self) -> None:
+        self.stopped = True
 
     def clock(self) -> float:
         self.cpu += self.cost_s
@@ -255,3 +259,11 @@ def test_only_the_bundle_that_broke_its_promise_is_left(tmp_path):
     use(node, "c" * 16, 30.0)
     assert node.distribution.take() is None
     assert "c" * 16 not in node.ledger.read().left
+
+
+def test_what_looks_for_candidates_stops_with_the_distribution(tmp_path):
+    trial = Trial()
+    node = Node(tmp_path, shadow=trial.shadow)
+    assert not trial.stopped
+    node.distribution.stop()
+    assert trial.stopped
