@@ -241,6 +241,32 @@ def test_what_is_wrong_with_a_manifest_is_said(tmp_path, document, said):
         read_manifest(tmp_path)
 
 
+def test_all_that_is_wrong_with_a_manifest_is_said_at_once(tmp_path):
+    entries = [7, GOOD | {"entity": "/b", "path": ""}, GOOD, GOOD, GOOD | {"entity": "c", "interval_s": "1m"}]
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(entries))
+    with pytest.raises(SourceError) as caught:
+        read_manifest(tmp_path)
+    assert caught.value.message.splitlines() == [
+        f"{path}: 5 mistakes:",
+        f"{path}: entry 1 is no object",
+        f"{path}: entry 2: entity is '/b'",
+        f"{path}: entry 2: path is ''",
+        f"{path}: web/a appears twice",
+        f"{path}: entry 5: interval_s is '1m'",
+    ]
+    assert caught.value.hint.startswith("correct them; ")
+
+
+def test_of_many_mistakes_in_a_manifest_a_few_are_told_and_the_others_counted(tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps([7] * (MOST_ERRORS + 2)))
+    with pytest.raises(SourceError) as caught:
+        read_manifest(tmp_path)
+    told = caught.value.message.splitlines()
+    assert len(told) == MOST_ERRORS + 2
+    assert told[-1] == "and 2 more"
+
+
 def test_the_example_of_the_document_makes_a_folder(repository, tmp_path, monkeypatch):
     """Run as it stands there, with arrays of ours."""
     text = (repository / "docs" / "bench-data.md").read_text()

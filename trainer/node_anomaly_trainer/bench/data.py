@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import BytesIO
@@ -93,7 +94,7 @@ class Series:
 
 
 def read_manifest(folder: Path) -> tuple[Entry, ...]:
-    """All entries in order. Raises SourceError naming the entry that is wrong."""
+    """All entries in order. Raises SourceError for all that is wrong with any of them."""
     path = folder / MANIFEST
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -105,15 +106,24 @@ def read_manifest(folder: Path) -> tuple[Entry, ...]:
         raise SourceError(f"{path}: not JSON: {error}", FORMAT) from error
     if not isinstance(document, list) or not document:
         raise SourceError(f"{path}: expected a list of entities", FORMAT)
-    entries = tuple(
-        _entry(item, folder, f"{path}: entry {number}") for number, item in enumerate(document, 1)
-    )
-    seen: set[str] = set()
-    for entry in entries:
-        if entry.name in seen:
-            raise SourceError(f"{path}: {entry.name} appears twice", "give each entity a name of its own")
-        seen.add(entry.name)
-    return entries
+    wrong: list[SourceError] = []
+    entries: list[Entry] = []
+    seen: Counter[str] = Counter()
+    for number, item in enumerate(document, 1):
+        found = [SourceError(f"{path}: entry {number}{what}", hint) for what, hint in _faults(item)]
+        wrong += found
+        if not found:
+            entries.append(_entry(item, folder))
+            seen[entries[-1].name] += 1
+            if seen[entries[-1].name] == 2:
+                wrong.append(
+                    SourceError(
+                        f"{path}: {entries[-1].name} appears twice", "give each entity a name of its own"
+                    )
+                )
+    if wrong:
+        raise _all_of(wrong, f"{path}: {len(wrong)} mistakes:", f"correct them; {FORMAT}")
+    return tuple(entries)
 
 
 def choose(entries: Sequence[Entry], datasets: Sequence[str] = (), pattern: str = "") -> tuple[Entry, ...]:
@@ -175,13 +185,17 @@ def load(entry: Entry) -> tuple[Series, NDArray[np.int8]]:
 
 def together(errors: Sequence[SourceError], files: int) -> SourceError:
     """What is wrong with one or more of so many files as one error: the first few in words, a line each."""
+    head = f"{len(errors)} of {files} files cannot be used:"
+    return _all_of(errors, head, f"correct them, or leave them out of {MANIFEST}; {FORMAT}")
+
+
+def _all_of(errors: Sequence[SourceError], head: str, hint: str) -> SourceError:
     if len(errors) == 1:
         return errors[0]
-    told = [f"{len(errors)} of {files} files cannot be used:"]
-    told += [error.message for error in errors[:MOST_ERRORS]]
+    told = [head, *(error.message for error in errors[:MOST_ERRORS])]
     if len(errors) > MOST_ERRORS:
         told.append(f"and {len(errors) - MOST_ERRORS} more")
-    return SourceError("\n".join(told), f"correct them, or leave them out of {MANIFEST}; {FORMAT}")
+    return SourceError("\n".join(told), hint)
 
 
 def _read(entry: Entry) -> bytes:
@@ -193,25 +207,30 @@ def _read(entry: Entry) -> bytes:
         ) from error
 
 
-def _entry(item: object, folder: Path, where: str) -> Entry:
+def _faults(item: object) -> Iterator[tuple[str, str]]:
+    """All that is wrong with an entry of the manifest, each with what to do about it."""
     if not isinstance(item, Mapping):
-        raise SourceError(f"{where} is no object", FORMAT)
-    texts = {}
+        yield " is no object", FORMAT
+        return
     for key in ("dataset", "entity", "path"):
         value = item.get(key)
         parts = PurePosixPath(value).parts if isinstance(value, str) and value.isprintable() else ()
         if not parts or ".." in parts or parts[0] == "/" or str(PurePosixPath(*parts)) != value:
-            raise SourceError(f"{where}: {key} is {value!r}", f"expected a name such as a/b; {FORMAT}")
-        texts[key] = str(value)
-    if texts["dataset"].startswith(HIDDEN) or "/" in texts["dataset"]:
-        raise SourceError(f"{where}: dataset is {texts['dataset']!r}", "use a plain name, with no dot first")
+            yield f": {key} is {value!r}", f"expected a name such as a/b; {FORMAT}"
+        elif key == "dataset" and (value.startswith(HIDDEN) or "/" in value):
+            yield f": dataset is {value!r}", "use a plain name, with no dot first"
     interval = item.get("interval_s")
     if interval is not None and (isinstance(interval, bool) or not isinstance(interval, int | float)):
-        raise SourceError(f"{where}: interval_s is {interval!r}", "write seconds")
+        yield f": interval_s is {interval!r}", "write seconds"
+
+
+def _entry(item: Mapping[str, Any], folder: Path) -> Entry:
+    """Of an item without faults."""
+    interval = item.get("interval_s")
     return Entry(
-        texts["dataset"],
-        texts["entity"],
-        folder / texts["path"],
+        item["dataset"],
+        item["entity"],
+        folder / item["path"],
         None if interval is None else float(interval),
     )
 
