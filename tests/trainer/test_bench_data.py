@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -152,6 +154,32 @@ def test_a_compressed_file_with_other_bytes_is_named(tmp_path):
     content[200:260] = b"\xff" * 60
     entry.path.write_bytes(content)
     with pytest.raises(SourceError, match=re.escape(f"{entry.path}: cannot be read")):
+        load(entry)
+
+
+def test_a_file_that_memory_does_not_suffice_for_is_not_told_to_be_written_otherwise(tmp_path):
+    """As much as its header asks for, whether it holds that or is damaged."""
+    entry = one(tmp_path, server(1))
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "<f8", "fortran_order": False, "shape": (1 << 50, 1)}
+    )
+    with zipfile.ZipFile(entry.path, "w") as file:
+        file.writestr("test.npy", head.getvalue())
+    with pytest.raises(SourceError, match=r"suffice to read it: Unable to allocate") as raised:
+        load(entry)
+    assert raised.value.message.startswith(f"{entry.path}: ")
+    assert raised.value.hint.startswith("free memory")
+
+
+def test_memory_that_runs_out_while_a_file_is_laid_out_is_said_with_its_name(tmp_path, monkeypatch):
+    entry = one(tmp_path, series(1, 50))
+
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("node_anomaly_trainer.bench.data._univariate", refuse)
+    with pytest.raises(SourceError, match=re.escape(f"{entry.path}: memory does not suffice to read it")):
         load(entry)
 
 

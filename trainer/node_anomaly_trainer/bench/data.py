@@ -40,8 +40,8 @@ FORMAT = "see docs/bench-data.md for the format"
 Arrays = Mapping[str, NDArray[Any]]
 
 # As numpy and zipfile say it of files with wrong bytes: RuntimeError is encryption or a way to compress that
-# Python has not, MemoryError a header that asks for more than there is.
-_DAMAGED = (ValueError, OSError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError)
+# Python has not.
+_DAMAGED = (ValueError, OSError, EOFError, BadZipFile, zlib.error, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,17 @@ def digest_of(series: Series, label: NDArray[np.int8]) -> str:
 
 def load(entry: Entry) -> tuple[Series, NDArray[np.int8]]:
     """An entity's series and the label (r,) of its judged rows. Raises SourceError, saying what is wrong."""
+    try:
+        return _load(entry)
+    except MemoryError as error:
+        # Or a damaged header asks for more than there is; what numpy says has the shape, which tells.
+        raise SourceError(
+            f"{entry.path}: memory does not suffice to read it{f': {error}' if str(error) else ''}",
+            "free memory or use fewer --jobs; if its arrays are not so large, write it anew with numpy.savez",
+        ) from error
+
+
+def _load(entry: Entry) -> tuple[Series, NDArray[np.int8]]:
     content = _read(entry)
     try:
         file = np.load(BytesIO(content), allow_pickle=False)
