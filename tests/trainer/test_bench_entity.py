@@ -155,6 +155,7 @@ def test_what_the_trainer_refuses_has_empty_scores_and_a_reason(tmp_path, arrays
     record = read_record(tmp_path, "web", "short")
     assert record is not None
     assert re.fullmatch(r"its train part has (26|25|49) ticks, 50 are needed", record.refused)
+    assert record.refused_hint == "give it a longer train part"
     assert (record.bundle_bytes, record.tick_ms) == (None, None)
     assert np.isnan(read_scores(tmp_path / "web" / "short.csv")).all()
     assert record.figures["ours"].alarms == 0

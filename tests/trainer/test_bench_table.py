@@ -26,6 +26,7 @@ def entity(name: str, **record: Any) -> Entity:
     known: dict[str, Any] = {
         "lenders": 0,
         "refused": "",
+        "refused_hint": "",
         "notes": (),
         "seconds": {"train": 60.0, "score": 120.0, "baselines": 180.0},
         "tick_ms": 1.0,
@@ -77,6 +78,12 @@ def test_what_is_said_of_most_comes_first_with_the_first_few_of_them() -> None:
         "otherwise than configured, or worth knowing:",
         "  web/fine: slow",
     ]
+
+
+def test_what_to_do_about_a_refusal_stands_behind_its_reason() -> None:
+    made = outcome(entity("one", refused="too short", refused_hint="give it more"), entity("two"))
+    assert lines(made)[1] == "  web/one: too short. Try: give it more"
+    assert json.loads(as_json(made))["entities"]["web/one"]["refused_hint"] == "give it more"
 
 
 def test_what_a_refused_entity_noted_is_not_worth_a_line() -> None:

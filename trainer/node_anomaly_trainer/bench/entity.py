@@ -48,6 +48,7 @@ class Scored:
 
     score: Array  # (t,) of every tick of the test; NaN = unknown
     refused: str
+    refused_hint: str
     notes: tuple[str, ...]
     train_seconds: float
     score_seconds: float
@@ -90,6 +91,7 @@ def bench_entity(
         figures=figures,
         lenders=len(lenders) if borrowed is not None and not ours.refused else 0,
         refused=ours.refused,
+        refused_hint=ours.refused_hint,
         notes=(*ours.notes, *notes),
         seconds={
             "train": round(ours.train_seconds, 3),
@@ -107,7 +109,7 @@ def score_series(
 ) -> Scored:
     """Train on `train`, write the bundle, read it back as an agent would, and score `test` with it.
 
-    Where the trainer refuses, nothing has a score, and `refused` says why.
+    Where the trainer refuses, nothing has a score, `refused` says why and `refused_hint` what to do.
     """
     begun = time.monotonic()
     unknown = np.full(len(series.test), np.nan)
@@ -119,14 +121,15 @@ def score_series(
         candidate = prepare(history, plan.config, told, borrowed, plan.least_scores)
         notes += tuple(told.notes)
     except TrainingError as error:
-        return Scored(unknown, error.message, notes, time.monotonic() - begun, 0.0, None, None)
+        took = time.monotonic() - begun
+        return Scored(unknown, error.message, error.hint, notes, took, 0.0, None, None)
     size = sum(len(content) for content in candidate.files.values())
     with tempfile.TemporaryDirectory(prefix="anomaly-bench-") as scratch:
         bundle = verify_bundle(write_bundle(Path(scratch), candidate.manifest, candidate.files))
     del candidate  # the files say it all, and the replays are large
     trained = time.monotonic()
     score, tick_ms = lived(bundle, series, report)
-    return Scored(score, "", notes, trained - begun, time.monotonic() - trained, tick_ms, size)
+    return Scored(score, "", "", notes, trained - begun, time.monotonic() - trained, tick_ms, size)
 
 
 def lived(bundle: Bundle, series: Series, report: Report) -> tuple[Array, float]:

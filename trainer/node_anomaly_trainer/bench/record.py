@@ -51,6 +51,8 @@ class Record:
     """How many other entities lent rows to the Random Forest, incidents among them; 0 if it has none."""
     refused: str
     """Why the trainer made no bundle, so that nothing has a score; empty if it did."""
+    refused_hint: str
+    """What to do about that; empty where it is not known."""
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
     """Wall time of training, scoring and the baselines."""

@@ -69,7 +69,7 @@ def without_scores(outcome: Outcome) -> AnomalyError:
 def lines(outcome: Outcome) -> list[str]:
     """What a table does not say: who was refused and why, what was done otherwise, what failed, the costs."""
     entities = outcome.entities
-    refused = [(entity.record.refused, entity.entry.name) for entity in entities if entity.record.refused]
+    refused = [(_refusal(entity), entity.entry.name) for entity in entities if entity.record.refused]
     noted = [(note, entity.entry.name) for entity in _scored(entities) for note in entity.record.notes]
     told = []
     if refused:
@@ -80,6 +80,12 @@ def lines(outcome: Outcome) -> list[str]:
     told += outcome.notes
     told += [f"failed, left out of the tables: {name}: {why}" for name, why in outcome.failed.items()]
     return [*told, _costs(outcome)]
+
+
+def _refusal(entity: Entity) -> str:
+    """Why, and what to do about it where that is known."""
+    hint = entity.record.refused_hint
+    return entity.record.refused + (f". Try: {hint}" if hint else "")
 
 
 def _labels(entities: Sequence[Entity]) -> str:
@@ -152,6 +158,7 @@ def as_json(outcome: Outcome) -> str:
             entity.entry.name: {
                 "lenders": entity.record.lenders,
                 "refused": entity.record.refused,
+                "refused_hint": entity.record.refused_hint,
                 "notes": list(entity.record.notes),
                 "seconds": dict(entity.record.seconds),
                 "tick_ms": entity.record.tick_ms,
