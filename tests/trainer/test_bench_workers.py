@@ -102,7 +102,7 @@ def test_all_errors_come_back_by_name_and_the_progress_counts_them(tmp_path, cap
     costs = {"web/a": 1, "web/b": 3, "web/c": 1}
     failed = carry_out(tasks, costs, "entities", 1, PlainProgress(sys.stderr))
     assert list(failed) == ["web/a", "web/c"]
-    assert failed["web/c"] == "the disk is full. Try: free space"
+    assert (failed["web/c"].message, failed["web/c"].hint) == ("the disk is full", "free space")
     said = capsys.readouterr().err
     assert "web/a failed: ValueError: odd" in said
     assert "web/c failed: the disk is full. Try: free space\n" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from node_anomaly_core.errors import AnomalyError
 from node_anomaly_trainer.bench.workers import Ended, Task, run_tasks
 from node_anomaly_trainer.progress import Progress
 
@@ -14,7 +15,7 @@ EARLY = 0.02
 
 def carry_out(
     tasks: Mapping[str, Task], costs: Mapping[str, int], phase: str, jobs: int, progress: Progress
-) -> dict[str, str]:
+) -> dict[str, AnomalyError]:
     """Do all tasks, `jobs` at a time; of each that failed, by its name, the error and what to do about it.
 
     `costs` are what the tasks take compared with each other, by name.
@@ -24,7 +25,7 @@ def carry_out(
     names = list(tasks)
     whole = sum(costs[name] for name in names)
     shares = dict.fromkeys(names, 0.0)
-    failed: dict[str, str] = {}
+    failed: dict[str, AnomalyError] = {}
     over, begun = 0, time.monotonic()
     with progress.phase(phase) as report:
         for event in run_tasks(list(tasks.values()), jobs):
@@ -33,12 +34,17 @@ def carry_out(
             if isinstance(event, Ended):
                 over += 1
                 if event.error:
-                    failed[name] = event.error + (f". Try: {event.hint}" if event.hint else "")
-                    progress.note(f"{name} failed: {failed[name]}")
+                    failed[name] = AnomalyError(event.error, event.hint)
+                    progress.note(f"{name} failed: {in_a_line(event.error, event.hint)}")
             done = sum(costs[each] * share for each, share in shares.items()) / whole
             left = remaining(done, time.monotonic() - begun)
             report(done, f"{over} of {len(names)} done{left}, {name}")
     return failed
+
+
+def in_a_line(message: str, hint: str) -> str:
+    """What is wrong, and what to do about it where that is known."""
+    return message + (f". Try: {hint}" if hint else "")
 
 
 def remaining(done: float, seconds: float) -> str:

@@ -118,10 +118,10 @@ def lend_out(
     costs = {one.entry.name: one.cost for one in lending}
     failed = carry_out(todo, costs, "labels of others", jobs, progress)
     if failed:
-        why = next(iter(failed.values()))
+        first = next(iter(failed.values()))
         raise TrainingError(
-            f"labels of {few(list(failed), MOST_NAMED)} could not be written down: {why}",
-            "mend that and run the same command again: what is done is kept",
+            f"labels of {few(list(failed), MOST_NAMED)} could not be written down: {first.message}",
+            f"{first.hint or 'mend that'}; what is done is kept, the same command goes on",
         )
     refused = {name: why for name, loan in loans.items() if (why := refusal(loan.path))}
     made = tuple(loan for name, loan in loans.items() if name not in refused)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from node_anomaly_core.errors import ConfigError
-from node_anomaly_trainer.bench.carry_out import carry_out
+from node_anomaly_trainer.bench.carry_out import carry_out, in_a_line
 from node_anomaly_trainer.bench.data import Entry, choose, load, read_manifest
 from node_anomaly_trainer.bench.files import HIDDEN, scores_path
 from node_anomaly_trainer.bench.loans import MOST_NAMED, Checked, Loan, check, lend_out, loans_for, may_lend
@@ -92,7 +92,8 @@ def run(options: Options, config: TrainConfig, progress: Progress) -> Outcome:
     todo, records = plan(checked, loans, options.scores, config)
     costs = {one.entry.name: one.cost for one in checked}
     discard(todo, options.scores, progress)
-    failed = carry_out(todo, costs, "entities", options.jobs, progress)
+    errors = carry_out(todo, costs, "entities", options.jobs, progress)
+    failed = {name: in_a_line(error.message, error.hint) for name, error in errors.items()}
     for task in todo.values():
         entry = task.entry
         made = finished(options.scores, entry.dataset, entry.entity, task.fingerprint)

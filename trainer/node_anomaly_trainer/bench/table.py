@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from node_anomaly_core.errors import AnomalyError
+from node_anomaly_trainer.bench.carry_out import in_a_line
 from node_anomaly_trainer.bench.data import MANIFEST
 from node_anomaly_trainer.bench.metrics import Summary, summarise
 from node_anomaly_trainer.bench.record import OURS
@@ -84,8 +85,7 @@ def lines(outcome: Outcome) -> list[str]:
 
 def _refusal(entity: Entity) -> str:
     """Why, and what to do about it where that is known."""
-    hint = entity.record.refused_hint
-    return entity.record.refused + (f". Try: {hint}" if hint else "")
+    return in_a_line(entity.record.refused, entity.record.refused_hint)
 
 
 def _labels(entities: Sequence[Entity]) -> str:
