@@ -226,8 +226,14 @@ def test_days_are_those_of_all_rows_whether_they_have_a_score_or_not():
     score = scores(100, (80, 90))
     score[:50] = np.nan
     figures = judge(labels(100), score, HOUR_S)
-    assert figures.days == 4.17, "to two digits"
-    assert figures.false_alarms_per_day == pytest.approx(24 / 100), "of what it is exactly"
+    assert figures.days == pytest.approx(100 / 24)
+    assert figures.false_alarms_per_day == pytest.approx(24 / 100)
+
+
+def test_false_alarms_per_day_over_series_of_an_hour_are_those_of_each():
+    hour = judge(labels(60), scores(60, (20, 24)), 60.0)
+    assert hour.false_alarms_per_day == pytest.approx(24.0)
+    assert summarise([hour] * 5).false_alarms_per_day == pytest.approx(24.0)
 
 
 def test_the_delay_is_the_median_over_events_of_the_first_alarm_in_each():

@@ -77,7 +77,7 @@ def test_json_counts_in_real_days_too(intervals, data, tmp_path, capsys):
     assert list(said) == ["3 seconds", "3 ticks"]
     for windows in said.values():
         for figures in windows["web/one"].values():
-            assert figures["days"] == pytest.approx(TEST * INTERVAL_S / 86_400.0, rel=0.05)
+            assert figures["days"] == pytest.approx(TEST * INTERVAL_S / 86_400.0, rel=0.01)
             if figures["false_alarms_per_day"] is not None:
                 rate = figures["false_alarms"] / figures["days"]
                 assert figures["false_alarms_per_day"] == pytest.approx(rate, rel=0.05)
