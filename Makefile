@@ -40,7 +40,7 @@ fix: env-dev   ## what ruff can repair by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: ready   ## the figures of bench/README.md
+bench: ready   ## the figures of bench/results/
 	$(BIN)/python bench/forest.py
 	$(BIN)/python bench/lstm.py
 	$(BIN)/python bench/footprint.py

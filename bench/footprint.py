@@ -239,7 +239,7 @@ def measure(ticks: int, scrapes: int) -> Footprint:
 
 
 def show(result: Footprint) -> None:
-    """The table of bench/README.md."""
+    """The table of bench/results/footprint.md."""
 
     def row(name: str, agent: str, exporter: str = "") -> None:
         print(f"| {name:<52} | {agent:>14} | {exporter:>13} |")

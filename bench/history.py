@@ -204,7 +204,7 @@ def measure(nodes: int, days: int, metrics: str, ways: Sequence[str]) -> dict[st
 
 
 def show(figures: dict[str, Any], ways: Sequence[str]) -> None:
-    """Print the table of bench/README.md."""
+    """Print the tables of bench/results/history.md."""
     days, million = figures["days"], figures["samples"] / 1e6
     print(f"{figures['nodes']} nodes x {SERIES} series x {days} days: {million:.0f} M samples", end=" ")
     print(f"({figures['metrics']} metrics; backfilled in {figures['backfill_s']:.0f} s)\n")

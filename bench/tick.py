@@ -163,7 +163,7 @@ def run(warm: int, ticks: int, sleep_s: float, folder: Path) -> list[dict[str, f
 
 
 def show(rows: list[dict[str, float]]) -> None:
-    """The table of bench/README.md, largest part first within each subject."""
+    """The table of bench/results/tick.md, largest part first within each subject."""
     columns: dict[str, dict[str, list[float]]] = {}  # by subject, by part
     for part in sorted({part for row in rows for part in row}):
         subject, _, name = part.partition(": ")

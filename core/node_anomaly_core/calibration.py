@@ -105,7 +105,7 @@ def fit_member(scores: Array, least: float = 0.0) -> MemberScale:
 
     At least `least` of its own score apart: for a member that is mostly silent.
 
-    The recipe took the 99 % quantile; the combination ranks better with this one (bench/README.md).
+    The recipe took the 99 % quantile; the combination ranks better with this one (bench/results/ablation.md).
     """
     known = scores[np.isfinite(scores)]
     median, high = (float(value) for value in np.quantile(known, [0.5, 0.95]))

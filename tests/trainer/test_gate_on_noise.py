@@ -31,7 +31,7 @@ def lived(tail, series):
 @pytest.mark.parametrize("noise", noise_of.NOISES)
 @pytest.mark.parametrize("budget", [1.0, 7.0])
 def test_no_noise_raises_more_than_the_gate_expects_and_none_far_less(noise, budget):
-    """Thirty node-weeks of each; bench/README.md has the figures of more."""
+    """Thirty node-weeks of each; bench/results/noise.md has the figures of more."""
     found = noise_of.multiple(noise, budget, nodes=10, weeks=3)
     assert 0.6 < found * budget / raised_on_noise(budget) < 1.15
 

@@ -20,7 +20,7 @@ GIB = 2**30
 
 @pytest.mark.parametrize(("nodes", "days", "peak_mib"), [(50, 14, 5221), (20, 7, 2362)])
 def test_the_estimate_is_what_a_run_was_measured_to_take(nodes, days, peak_mib):
-    """bench/README.md, Pipeline: 60 features, a tick of a minute."""
+    """bench/results/training.md, Pipeline: 60 features, a tick of a minute."""
     assert needed_bytes(nodes, days * 1440, 60) / 2**20 == pytest.approx(peak_mib, rel=0.05)
 
 

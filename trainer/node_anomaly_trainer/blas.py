@@ -2,7 +2,7 @@
 
 A fleet is replayed tick by tick: 50 nodes by 60 features times 60 by 60. OpenBLAS shares such a product out
 to all cores, and its threads wait for each other by spinning: on two shared cores a tick of 50 nodes cost
-17 ms of CPU instead of 2.5 (bench/README.md, Pipeline).
+17 ms of CPU instead of 2.5 (bench/results/training.md).
 """
 
 from __future__ import annotations

@@ -36,7 +36,10 @@ BURN_IN_TICKS = 120
 
 MOST_FOREST_ROWS = 40_000
 MOST_FAULTY_ROWS = 200_000
-"""More than fifty nodes have in two weeks. What the forest takes to fit grows with them (bench/README.md)."""
+"""More than fifty nodes have in two weeks. What the forest takes to fit grows with them.
+
+Figures are in bench/results/training.md.
+"""
 
 FORECAST_SCALE_TICKS = 4_000
 LEAST_HEARD = 480

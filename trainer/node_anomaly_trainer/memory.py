@@ -15,7 +15,7 @@ from node_anomaly_trainer.config import TrainingConfig
 from node_anomaly_trainer.sources.admission import Admit, admit_any
 
 BASE_BYTES = 1.6 * 2**30
-"""Of the libraries and of what does not grow with the history (bench/README.md, Pipeline)."""
+"""Of the libraries and of what does not grow with the history (bench/results/training.md)."""
 
 TWICE = 2  # once as it was and once with faults in it
 _VALUE, _SHOWN = 8, 4  # bytes of a value of the history, and of what the members are fed
