@@ -116,10 +116,12 @@ def build() -> dashboard.Dashboard:
             width=12,
         ),
         states(
-            "Alarm held back",
-            "All models together are at the threshold, but not those that must agree: no alarm, and a score "
-            "below 1. `anomaly-agent --once` says who is missing.",
+            "No alarm, and why not",
+            "Held back: all models together are at the threshold, but not those that must agree; "
+            "`anomaly-agent --once` says who is missing. Not recovered: the threshold rose over an alarm "
+            "that lasted for hours, and what it was for has not gone away. The score is below 1 in both.",
             Query(f"anomaly_alarm_held_back{{{NODES}}}", "held back"),
+            Query(f"anomaly_alarm_outgrown{{{NODES}}}", "not recovered"),
             width=12,
         ),
     )

@@ -235,9 +235,9 @@ def rows(
     return panel
 
 
-def states(title: str, description: str, query: Query, *, width: int = 24) -> statetimeline.Panel:
+def states(title: str, description: str, *queries: Query, width: int = 24) -> statetimeline.Panel:
     """A stripe over time for each series that is 0 or 1."""
-    return (
+    panel = (
         statetimeline.Panel()
         .title(title)
         .description(description)
@@ -249,8 +249,10 @@ def states(title: str, description: str, query: Query, *, width: int = 24) -> st
         .color_scheme(dashboard.FieldColor().mode(types.FieldColorModeId.THRESHOLDS))
         .show_value(common_types.VisibilityMode.NEVER)
         .merge_values(True)
-        .with_target(query.built(0))
     )
+    for at, query in enumerate(queries):
+        panel = panel.with_target(query.built(at))
+    return panel
 
 
 def setting(name: str) -> str:

@@ -154,6 +154,7 @@ def make_score(
     *,
     warm: bool = True,
     held_back_by: tuple[Witness, ...] = (),
+    outgrown: bool = False,
 ) -> Score:
     values = np.asarray(values, dtype=float)
     nothing = np.full(len(values), np.nan)
@@ -171,6 +172,7 @@ def make_score(
         observed=values,
         states=tuple("active" if ok else "missing" for ok in known),
         held_back_by=held_back_by,
+        outgrown=outgrown,
     )
 
 

@@ -234,6 +234,21 @@ def held_back() -> Snapshot:
     return _snapshot(score=score, history=history_of(scores), bundle=replace(bundle(), witnesses=witnesses))
 
 
+def outgrown() -> Snapshot:
+    """An alarm of hours is over because the threshold rose; nothing is as it was before."""
+    scores = normal_scores()
+    scores[300:1100] = 1.6 + 0.2 * np.random.default_rng(5).random(800)
+    scores[1100:] = 0.85 + 0.1 * np.random.default_rng(6).random(len(scores) - 1100)
+    over = recorded().episodes.recent[0]
+    over = replace(over, end=over.start + 33_000, ended="outgrown")
+    status = EpisodeStatus(detected=1, recent=(over,))
+    return _snapshot(
+        score=replace(score_of(START, 0.91), threshold_ratio=2.7, outgrown=True),
+        history=history_of(scores),
+        episodes=status,
+    )
+
+
 STATES = {
     "fresh": fresh,
     "not-ready": not_ready,
@@ -242,6 +257,7 @@ STATES = {
     "recorded": recorded,
     "foreseen": foreseen,
     "held-back": held_back,
+    "outgrown": outgrown,
     "rejected": rejected,
 }
 

@@ -96,7 +96,8 @@ def recorded_document(episode: Episode) -> dict[str, object]:
 def scored(score: Score | None) -> dict[str, object]:
     """One evaluation: when, how unusual, and what each model says alone."""
     if score is None:
-        return {"timestamp": None, "score": None, "anomalous": None, "models": {}, "held_back_by": []}
+        nothing: dict[str, object] = {"models": {}, "held_back_by": [], "outgrown": None}
+        return {"timestamp": None, "score": None, "anomalous": None, **nothing}
     known: Mapping[str, float] = score.model_scores
     return {
         "timestamp": score.timestamp,
@@ -104,6 +105,7 @@ def scored(score: Score | None) -> dict[str, object]:
         "anomalous": bool(score.score >= 1) if score.warm else None,
         "models": dict(known),
         "held_back_by": witness_documents(score.held_back_by),
+        "outgrown": score.outgrown if score.warm else None,
     }
 
 

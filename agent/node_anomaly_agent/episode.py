@@ -26,8 +26,8 @@ MAX_FLIGHT_TICKS = 512
 
 ID_PATTERN = re.compile(r"\d{8}T\d{6}Z")
 
-ENDS = ("recovered", "no_score")
-"""How an episode ended: the score stayed below 1, or there was none to say so."""
+ENDS = ("recovered", "outgrown", "no_score")
+"""How an episode ended: what was odd went away, the threshold rose over it, or no score told."""
 
 
 class EpisodeError(AnomalyError):

@@ -108,7 +108,12 @@ def _time(seconds: float) -> str:
 
 
 def _facts(episode: Episode) -> list[str]:
-    ends = {"": "goes on", "no_score": "no score any more", "recovered": "score below 1 again"}
+    ends = {
+        "": "goes on",
+        "no_score": "no score any more",
+        "outgrown": "not recovered: the threshold rose over it",
+        "recovered": "score below 1 again",
+    }
     end = UNKNOWN if math.isnan(episode.end) else f"{_time(episode.end)} UTC"
     rows = [
         ("episode", episode.id),

@@ -56,6 +56,7 @@ class _Moment(NamedTuple):
     bundle: BundleInfo | None
     templates: int
     score: Score | None
+    outgrown: bool
 
     @classmethod
     def of(cls, now: float, snapshot: Snapshot) -> _Moment:
@@ -63,7 +64,8 @@ class _Moment(NamedTuple):
         score = snapshot.score
         value = score.score if score is not None and score.warm else math.nan
         observed = None if score is None else score.observed
-        return cls(now, value, observed, snapshot.bundle, snapshot.logs.new_templates, score)
+        outgrown = score is not None and score.outgrown
+        return cls(now, value, observed, snapshot.bundle, snapshot.logs.new_templates, score, outgrown)
 
     def causes(self) -> tuple[Cause, ...]:
         """The largest known shares."""
@@ -107,6 +109,7 @@ class Episodes:
         self._after = 0  # rows that the flight record still lacks
         self._templates_before = 0
         self._seen_below = False
+        self._outgrown = False  # at the last tick below 1
         self._written = -math.inf
         self._found: tuple[str, tuple[ProcessUse, ...]] | None = None
         self._broken = False
@@ -226,7 +229,7 @@ class Episodes:
                 causes = moment.causes()
                 episode = replace(episode, peak=moment.value, peak_time=moment.time, peak_reasons=causes)
         elif moment.value < 1.0:
-            self._seen_below = True
+            self._seen_below, self._outgrown = True, moment.outgrown
         self._open = episode
         if not moment.value >= 1.0 and moment.time - episode.last >= self._end_after_s:
             self._end(episode, moment.time)
@@ -243,7 +246,7 @@ class Episodes:
         return replace(episode, new_log_templates=max(moment.templates - self._templates_before, 0))
 
     def _end(self, episode: Episode, now: float) -> None:
-        ended = "recovered" if self._seen_below else "no_score"
+        ended = ("outgrown" if self._outgrown else "recovered") if self._seen_below else "no_score"
         over = replace(episode, end=episode.last, ended=ended)
         self._open = over
         self._write(now)

@@ -82,6 +82,11 @@ def _scores(snapshot: Snapshot) -> Iterator[Family]:
         "1 while all models together reach the threshold, but not those that must agree: no alarm.",
         bool(score.held_back_by),
     )
+    yield plain_gauge(
+        "anomaly_alarm_outgrown",
+        "1 while an alarm is over because this node's threshold rose, and what it was for has not gone away.",
+        score.outgrown,
+    )
     yield gauge(
         "anomaly_model_score",
         "The score of one model alone, on the scale of anomaly_score.",

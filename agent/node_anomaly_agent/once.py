@@ -37,7 +37,7 @@ from node_anomaly_agent.state import (
 )
 from node_anomaly_agent.state_keeper import SAVE_EVERY_S
 from node_anomaly_agent.suppression import Suppression
-from node_anomaly_agent.units import UNKNOWN, format_age, format_value, threshold_words
+from node_anomaly_agent.units import OUTGROWN, UNKNOWN, format_age, format_value, threshold_words
 from node_anomaly_agent.web_answer import finite
 from node_anomaly_core.bundle import DIGEST, resolve_current, starter_bundle
 from node_anomaly_core.errors import AnomalyError, BundleError
@@ -223,6 +223,7 @@ def render_json(outcome: Outcome, version: str) -> str:
         "timestamp": snapshot.timestamp,
         "models": {name: _number(value) for name, value in score.model_scores.items()} if score else {},
         "held_back_by": [] if score is None else witness_documents(score.held_back_by),
+        "outgrown": score is not None and score.outgrown,
         "features": [
             {
                 "feature": reason.feature.name,
@@ -303,6 +304,8 @@ def _models(snapshot: Snapshot) -> list[str]:
     if snapshot.score is not None and snapshot.score.held_back_by:
         missing = in_words(snapshot.score.held_back_by)
         lines.append(f"  No alarm: all together reach the threshold, without the agreement of {missing}")
+    if snapshot.score is not None and snapshot.score.outgrown:
+        lines.append(f"  Not recovered: {OUTGROWN}")
     return lines
 
 

@@ -23,7 +23,7 @@ from node_anomaly_agent.page_sections import (
 from node_anomaly_agent.page_style import STYLE
 from node_anomaly_agent.site import Site
 from node_anomaly_agent.snapshot import Snapshot
-from node_anomaly_agent.units import format_age, threshold_words
+from node_anomaly_agent.units import OUTGROWN, format_age, threshold_words
 
 
 def render_page(snapshot: Snapshot, site: Site, now: float) -> str:
@@ -78,7 +78,8 @@ def _verdict(snapshot: Snapshot, now: float) -> str:
     kind, word = ("bad", "Anomalous") if score.score >= 1 else ("ok", "Normal")
     own = threshold_words(score.threshold_ratio, score.threshold_learnt)
     note = f"1.0 is this node's alarm threshold, {own}; an alarm is three ticks in a row above it. {age}"
-    return _say(kind, f"{word}: {score_text(score.score)}", note)
+    outgrown = f"<p><b>Not recovered:</b> {text(OUTGROWN)}.</p>" if score.outgrown else ""
+    return _say(kind, f"{word}: {score_text(score.score)}", note) + outgrown
 
 
 def _picture(snapshot: Snapshot, now: float) -> str:

@@ -30,6 +30,8 @@ def _row(episode: Episode, now: float) -> tuple[str, ...]:
         lasted = '<span class="bad">still going on</span>'
     else:
         lasted = text(format_age(episode.end - episode.start))
+        if episode.ended == "outgrown":
+            lasted += '<div class="dim">not recovered: the threshold rose</div>'
     began = f"{_clock(episode.start)}, {format_age(now - episode.start)} ago"
     why = [
         f"{code(cause.feature)} {_share(cause.share)}: {text(format_value(cause.observed, cause.unit))} "

@@ -61,6 +61,10 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+OUTGROWN = "the last alarm is over because this node's threshold rose; what it was for has not gone away"
+"""Said wherever a score below 1 is shown that would be taken for recovery."""
+
+
 def threshold_words(ratio: float, learnt: float) -> str:
     """Where a node's own threshold lies, and how much of its window it has seen while it leans on training.
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import HOLD_TICKS
+from node_anomaly_core.outgrown import CLOSED
 from node_anomaly_core.residuals import BLOCKS, LEVELS
 from node_anomaly_core.summary import SUMMARY_WIDTH
 
@@ -27,6 +28,7 @@ _MEMORY: Mapping[str, tuple[int | str, ...]] = {
     "threshold_blocks": ("b",),
     "threshold_level": (4,),
     "threshold_open": (2 + HOLD_TICKS,),
+    "threshold_outgrown": (len(CLOSED),),
 }
 _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "centre": ("f",),
@@ -40,7 +42,11 @@ _LEARNT: Mapping[str, tuple[int | str, ...]] = {
     "summary_scale": (1, SUMMARY_WIDTH),
     "summary_ticks": (1,),
 }
-_SINCE = ("late", "threshold_open")  # which older agents did not save, see what takes it over
+_SINCE = (
+    "late",
+    "threshold_open",
+    "threshold_outgrown",
+)  # which older agents did not save, see what takes it over
 _MAY_BE_UNKNOWN = (
     "rows",
     "thinned",
@@ -94,8 +100,9 @@ def checked(state: Mapping[str, NDArray[np.generic]], features: int, most_thinne
 
 
 def _possible(name: str, array: Array) -> bool:
-    # infinite, the wrong way round, for a feature that was never seen; below all where nothing was held
-    if name in ("range", "threshold_blocks", "threshold_open"):
+    # infinite, the wrong way round, for a feature that was never seen; below all where nothing was held, and
+    # above all where no alarm is open
+    if name in ("range", "threshold_blocks", "threshold_open", "threshold_outgrown"):
         return not np.isnan(array).any()
     if name in _MAY_BE_UNKNOWN:
         return not np.isinf(array).any()

@@ -37,6 +37,8 @@ class Score:
     states: tuple[str, ...]
     held_back_by: tuple[Witness, ...] = ()
     """Whose agreement is missing where all of the evidence would raise an alarm."""
+    outgrown: bool = False
+    """Whether an alarm has ended because the threshold rose, and what it was for is still there."""
 
     @property
     def contributions(self) -> Array:

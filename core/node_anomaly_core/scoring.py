@@ -310,6 +310,7 @@ class NodeScorer:
             observed=row,
             states=self._memory.states(row),
             held_back_by=() if alarm or whole < level else self._held.missing(level),
+            outgrown=self._threshold.outgrown.now,
         )
 
     def _expected(self, baseline: Baseline, surprise: Surprise | None) -> Array:

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_anomaly_core.calibration import HOLD_TICKS, MERGE_TICKS, WEEK, Tail
+from node_anomaly_core.outgrown import CLOSED, Outgrown
 
 WINDOW_S = 2 * 86_400.0
 LONG_WINDOW_S = 3.5 * 86_400.0
@@ -126,6 +127,8 @@ class RollingThreshold:
         self._ticks = 0  # of the block that is not ended
         self._since = 0
         self._going_on = 0  # blocks since the episode began that has not ended
+        self.outgrown = Outgrown(self._block_s, self._blocks.maxlen or 0)
+        """Whether an alarm has ended because this threshold rose."""
         self.level = self._promised
         self.learnt = 0.0
         """Share of its window that has been seen; below 1 the level leans on what training promised."""
@@ -144,9 +147,11 @@ class RollingThreshold:
         a level; once that is reached the whole counts, for as long as it stays there.
         """
         level = self.level
+        shown = evidence if whole is None else whole
         if self.reached and whole is not None:
             evidence = whole
         self.reached = evidence >= level
+        self.outgrown.step(shown, alarm=self.reached)
         self._last.append(evidence if evidence == evidence else -np.inf)  # noqa: PLR0124  # NaN
         self._highest = max(self._highest, min(self._last))
         self._ticks += 1
@@ -157,6 +162,8 @@ class RollingThreshold:
             if self._since >= self._every:
                 self._since = 0
                 self._update()
+            alarm, counts = self._going_on > 0, self._going_on > self._open
+            self.outgrown.end_block(level, self.level, alarm=alarm, counts=counts)
         return level
 
     def _end_block(self) -> None:
@@ -211,6 +218,7 @@ class RollingThreshold:
             "blocks": np.array(self._blocks),
             "level": np.array([self.level, float(self._since), float(self._going_on), float(self.reached)]),
             "open": np.array([float(self._ticks), self._highest, *self._last]),
+            "outgrown": np.array(self.outgrown.state()),
         }
 
     def adopt(self, other: RollingThreshold) -> None:
@@ -224,11 +232,12 @@ class RollingThreshold:
         self._ticks, self._highest = other._ticks, other._highest * change
         self._last.extend(evidence * change for evidence in other._last)
         self.learnt = self._share(np.isfinite(self._blocks))
+        self.outgrown.adopt(other.outgrown, change)
 
     def restore(self, state: Mapping[str, NDArray[np.floating]]) -> None:
         """Take over what `state` saved; raises ValueError for numbers that no threshold has.
 
-        Older agents did not save the block that has not ended: it begins anew.
+        Older agents did not save the block that has not ended, nor an alarm: they begin anew.
         """
         level, since, going_on, reached = (float(number) for number in state["level"])
         in_range = _LEAST_LEVEL <= level < np.inf and 0 <= since <= self._every
@@ -241,6 +250,7 @@ class RollingThreshold:
             raise ValueError(f"a saved threshold has a block of {ticks} ticks, the last {len(last)} known")
         if not all(evidence < np.inf for evidence in (highest, *last)):  # nor is NaN
             raise ValueError("a saved threshold holds evidence that is no number")
+        self.outgrown.restore([float(number) for number in state.get("outgrown", CLOSED)])
         self._blocks.clear()
         self._blocks.extend(float(block) for block in state["blocks"])
         self.level, self._since, self._going_on = level, int(since), int(going_on)

@@ -53,9 +53,10 @@ class Life:
         self.looks += 1
         return USED
 
-    def tick(self, *scores, templates: int = 0):
+    def tick(self, *scores, templates: int = 0, outgrown: bool = False):
         for value in scores:
-            score = None if value is None else make_score(self.now, value, (0.5, 2048.0 + value, math.nan))
+            observed = (0.5, 2048.0 + (value or 0.0), math.nan)
+            score = None if value is None else make_score(self.now, value, observed, outgrown=outgrown)
             snapshot = make_snapshot(score=score, logs=LogStatus(new_templates=templates))
             status = self.episodes.tick(self.now, snapshot)
             self.now += TICK_S
@@ -104,6 +105,15 @@ def test_an_episode_ends_where_the_score_last_was_high_once_it_has_stayed_below_
     assert (episode.end, episode.ended) == (START + 7 * TICK_S, "recovered")
     assert (episode.peak, episode.peak_time) == (2.5, START + 3 * TICK_S)
     assert life.tick(1.5, 1.5, 1.5).detected == 2
+
+
+def test_an_episode_that_the_threshold_rose_over_has_not_recovered_unless_what_it_was_for_went_away(life):
+    life.tick(1.5, 1.5, 1.5)
+    life.tick(0.9, 0.9, 0.9, 0.9, outgrown=True)
+    life.tick(1.5, 1.5, 1.5)
+    life.tick(0.9, 0.9, 0.9, outgrown=True)
+    life.tick(0.4)
+    assert [episode.ended for episode in life.stored()] == ["outgrown", "recovered"]
 
 
 def test_an_episode_whose_score_vanishes_ends_and_says_that_nobody_knows(life):

@@ -114,6 +114,13 @@ def test_the_model_says_where_it_comes_from():
     assert value(snapshot, "anomaly_model_trained_timestamp_seconds") is not None
 
 
+def test_an_alarm_that_was_outgrown_is_a_one_and_unknown_until_the_node_is_warm():
+    name = "anomaly_alarm_outgrown"
+    assert value(make_snapshot(score=make_score(outgrown=True)), name) == 1
+    assert value(make_snapshot(), name) == 0
+    assert value(make_snapshot(score=make_score(warm=False)), name) is None
+
+
 def test_an_alarm_that_is_held_back_is_a_one_and_unknown_until_the_node_is_warm():
     held = make_score(held_back_by=(Witness(("lstm",), 0.9),))
     assert value(make_snapshot(score=held), "anomaly_alarm_held_back") == 1

@@ -226,6 +226,14 @@ def test_the_json_has_null_for_what_is_not_known():
     assert json.loads(render_json(COLD, "1.2.3"))["score"] is None
 
 
+def test_that_the_threshold_rose_over_an_alarm_is_said_in_both_forms():
+    outgrown = Outcome(make_snapshot(score=make_score(score=0.9, outgrown=True)), exit=Exit.NORMAL)
+    assert "  Not recovered: the last alarm is over because" in render_table(outgrown, "1.2.3")
+    assert "recovered" not in render_table(WARM, "1.2.3")
+    said = [json.loads(render_json(one, "1.2.3"))["outgrown"] for one in (outgrown, WARM, COLD)]
+    assert said == [True, False, False]
+
+
 def test_an_alarm_that_is_held_back_is_said_in_both_forms_with_whose_agreement_is_missing():
     score = make_score(score=0.97, held_back_by=(Witness(("isolation_forest", "lstm"), 0.7),))
     held = Outcome(make_snapshot(score=score), exit=Exit.NORMAL)

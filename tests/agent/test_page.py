@@ -123,6 +123,14 @@ def test_an_alarm_that_is_held_back_is_said_with_whose_agreement_is_missing():
     assert "Held back" not in show(make_snapshot())
 
 
+def test_a_score_below_1_that_is_no_recovery_is_said_under_the_verdict_and_beside_the_episode():
+    said = "".join(read(show(page_states.outgrown())).text)
+    assert "Normal: 0.91" in said
+    assert "Not recovered: the last alarm is over because this node's threshold rose" in said
+    assert "not recovered: the threshold rose" in said[said.index("Episode began") :]
+    assert "ot recovered" not in show(page_states.recorded())
+
+
 def test_a_refused_bundle_and_a_failing_collector_are_said_at_the_top_and_an_absent_part_is_not():
     page = show(page_states.rejected())
     top = page[: page.index("Normal: ")]

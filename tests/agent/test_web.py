@@ -169,6 +169,7 @@ def test_the_score_is_given_with_its_models_and_what_is_not_known_is_null(site):
     assert document["threshold_ratio"] == 1.5
     assert document["threshold_learned_ratio"] == 0.05
     assert document["held_back_by"] == []
+    assert document["outgrown"] is False
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def test_amtool_accepts_it() -> None:
         (("alertname=NodeAnomalousWithSymptom", "severity=critical"), "on-call"),
         (("alertname=FleetAnomalousWithSymptoms", "severity=critical"), "on-call"),
         (("alertname=NodeAnomalous", "severity=warning"), "operators"),
+        (("alertname=NodeAnomalyOutgrown", "severity=warning"), "operators"),
         (("alertname=FleetAnomalous", "severity=warning"), "operators"),
         (("alertname=AnomalySpike", "severity=warning"), "operators"),
         (("alertname=NodeSaturationForecast", "severity=warning"), "operators"),
@@ -81,12 +82,13 @@ def test_the_fleet_stands_for_its_nodes_but_not_for_one_that_suffers(alertmanage
         "fleet",
         {"alertname": "FleetAnomalous", "severity": "warning"},
         {"alertname": "NodeAnomalous", "severity": "warning", "instance": "a"},
+        {"alertname": "NodeAnomalyOutgrown", "severity": "warning", "instance": "d"},
         {"alertname": "NodeGroupAnomalous", "severity": "warning", "group": "web"},
         {"alertname": "NodeAnomalousWithSymptom", "severity": "critical", "instance": "b"},
         {"alertname": "AnomalySpike", "severity": "warning"},
         {"alertname": "AnomalyAgentDown", "severity": "warning", "instance": "c"},
     )
-    assert held == {"NodeAnomalous a", "NodeGroupAnomalous", "AnomalySpike"}
+    assert held == {"NodeAnomalous a", "NodeAnomalyOutgrown d", "NodeGroupAnomalous", "AnomalySpike"}
 
 
 def test_a_suffering_fleet_is_one_page(alertmanager: rig.Service) -> None:
@@ -96,9 +98,15 @@ def test_a_suffering_fleet_is_one_page(alertmanager: rig.Service) -> None:
         {"alertname": "FleetAnomalousWithSymptoms", "severity": "critical"},
         {"alertname": "FleetAnomalous", "severity": "warning"},
         {"alertname": "NodeAnomalous", "severity": "warning", "instance": "a"},
+        {"alertname": "NodeAnomalyOutgrown", "severity": "warning", "instance": "b"},
         {"alertname": "NodeAnomalousWithSymptom", "severity": "critical", "instance": "a"},
     )
-    assert held == {"FleetAnomalous", "NodeAnomalous a", "NodeAnomalousWithSymptom a"}
+    assert held == {
+        "FleetAnomalous",
+        "NodeAnomalous a",
+        "NodeAnomalyOutgrown b",
+        "NodeAnomalousWithSymptom a",
+    }
 
 
 def test_a_group_stands_for_its_own_nodes_only(alertmanager: rig.Service) -> None:
@@ -107,10 +115,11 @@ def test_a_group_stands_for_its_own_nodes_only(alertmanager: rig.Service) -> Non
         "groups",
         {"alertname": "NodeGroupAnomalous", "severity": "warning", "group": "web"},
         {"alertname": "NodeAnomalous", "severity": "warning", "instance": "web-1", "group": "web"},
+        {"alertname": "NodeAnomalyOutgrown", "severity": "warning", "instance": "web-2", "group": "web"},
         {"alertname": "NodeAnomalous", "severity": "warning", "instance": "db-1", "group": "db"},
         {"alertname": "NodeAnomalous", "severity": "warning", "instance": "lone"},
     )
-    assert held == {"NodeAnomalous web-1"}
+    assert held == {"NodeAnomalous web-1", "NodeAnomalyOutgrown web-2"}
 
 
 def test_another_fleet_and_another_node_are_not_held_back(alertmanager: rig.Service) -> None:
