@@ -237,10 +237,10 @@ def held_back() -> Snapshot:
 def outgrown() -> Snapshot:
     """An alarm of hours is over because the threshold rose; nothing is as it was before."""
     scores = normal_scores()
-    scores[300:1100] = 1.6 + 0.2 * np.random.default_rng(5).random(800)
+    scores[:1100] = 1.6 + 0.2 * np.random.default_rng(5).random(1100)
     scores[1100:] = 0.85 + 0.1 * np.random.default_rng(6).random(len(scores) - 1100)
-    over = recorded().episodes.recent[0]
-    over = replace(over, end=over.start + 33_000, ended="outgrown")
+    over, end = recorded().episodes.recent[0], START - 15 * 340
+    over = replace(over, start=end - 33_000, last=end, end=end, ended="outgrown")
     status = EpisodeStatus(detected=1, recent=(over,))
     return _snapshot(
         score=replace(score_of(START, 0.91), threshold_ratio=2.7, outgrown=True),

@@ -159,10 +159,9 @@ def render(document: Mapping[str, Any], top: int) -> str:
     """The explanation for people: the verdict, the `top` features, and what each model alone says."""
     score, verdict = _number(document.get("score")), exit_code(document)
     words = {NORMAL: "normal", ANOMALOUS: "ANOMALOUS", NOT_WARM: "no score yet: the agent is not warm"}
-    lines = [f"score {_digits(score)} (1.0 is the alarm threshold): {words[verdict]}"]
     if document.get("outgrown") is True:
-        lines.append(f"not recovered: {OUTGROWN}")
-    lines.append("")
+        words[NORMAL] = f"not recovered, {OUTGROWN}"
+    lines = [f"score {_digits(score)} (1.0 is the alarm threshold): {words[verdict]}", ""]
     features = [one for one in document["features"] if isinstance(one, Mapping)]
     shown = [one for one in features if verdict != NOT_WARM and _number(one.get("share")) > 0][:top]
     rows: list[tuple[str, ...]] = [("WHY", "SHARE", "OBSERVED", "EXPECTED")]

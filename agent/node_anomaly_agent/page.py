@@ -76,9 +76,11 @@ def _verdict(snapshot: Snapshot, now: float) -> str:
     if math.isnan(score.score):
         return _say("bad", "No score", f"no model could judge this tick. {age}")
     kind, word = ("bad", "Anomalous") if score.score >= 1 else ("ok", "Normal")
+    if score.outgrown:
+        kind, word = "wait", "Not recovered"
     own = threshold_words(score.threshold_ratio, score.threshold_learnt)
     note = f"1.0 is this node's alarm threshold, {own}; an alarm is three ticks in a row above it. {age}"
-    outgrown = f"<p><b>Not recovered:</b> {text(OUTGROWN)}.</p>" if score.outgrown else ""
+    outgrown = f"<p>{text(OUTGROWN[0].upper() + OUTGROWN[1:])}.</p>" if score.outgrown else ""
     return _say(kind, f"{word}: {score_text(score.score)}", note) + outgrown
 
 

@@ -93,6 +93,14 @@ def test_the_score_the_reasons_and_each_models_own_are_told_in_human_units(site,
     assert forest.endswith("disk_read_bytes_per_second 70 %  cpu_busy_ratio 30 %")
 
 
+def test_a_score_below_1_that_is_no_recovery_is_not_called_normal(site, capsys):
+    score = replace(site.snapshot.score, score=0.9, outgrown=True)
+    site.snapshot = replace(site.snapshot, score=score)
+    assert main(["explain", "--url", url(site)]) == NORMAL
+    told = capsys.readouterr().out.splitlines()[0]
+    assert told.startswith("score 0.90 (1.0 is the alarm threshold): not recovered, the last alarm is over")
+
+
 def test_json_is_what_the_agent_answered(site, capsys):
     main(["explain", "--url", url(site), "--output", "json"])
     assert json.loads(capsys.readouterr().out) == json.loads(site.ask("/api/v1/explain")[2])

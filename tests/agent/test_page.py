@@ -125,8 +125,9 @@ def test_an_alarm_that_is_held_back_is_said_with_whose_agreement_is_missing():
 
 def test_a_score_below_1_that_is_no_recovery_is_said_under_the_verdict_and_beside_the_episode():
     said = "".join(read(show(page_states.outgrown())).text)
-    assert "Normal: 0.91" in said
-    assert "Not recovered: the last alarm is over because this node's threshold rose" in said
+    assert "Not recovered: 0.91" in said
+    assert "The last alarm is over because this node's threshold rose; what it was for" in said
+    assert "Normal" not in said
     assert "not recovered: the threshold rose" in said[said.index("Episode began") :]
     assert "ot recovered" not in show(page_states.recorded())
 
