@@ -302,7 +302,7 @@ def test_memory_is_bounded_however_short_the_ticks() -> None:
     part.restore({"blocks": np.ones(3 * most), "level": np.array([2.0, 0.0, 0.0, 0.0])})
     assert len(part.state()["blocks"]) == most
     levels(part, noise(9, 2 * round(UPDATE_S)))
-    assert sum(array.nbytes for array in part.state().values()) <= 8 * (most + 14)
+    assert sum(array.nbytes for array in part.state().values()) <= 8 * (most + 15)
 
 
 def test_at_the_longest_interval_the_window_is_that_of_the_shortest(tail: Tail) -> None:
