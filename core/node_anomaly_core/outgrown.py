@@ -22,7 +22,9 @@ class Outgrown:
 
     Args:
         block_s: seconds of a block.
-        most_blocks: so many after the alarm what it showed is all that the node's window holds, and usual.
+        most_blocks: so many after the last alarm that counts in full, what it showed is all that the node's
+            window holds, and usual. Others do not begin the count anew: where a budget allows one in less
+            time than that, it would have no end.
     """
 
     def __init__(self, block_s: float, most_blocks: int) -> None:
@@ -31,8 +33,8 @@ class Outgrown:
         self._crossed = math.inf  # the level in force when the alarm began; infinite where none is open
         self._highest = -math.inf  # of the block that is not ended
         self._below = 0  # blocks in a row below that level
-        self._since = 0  # blocks since the alarm ended
-        self._long = False  # so long that it counts in full and raises the threshold over itself
+        self._since = 0  # blocks without an alarm since the last one that counts in full
+        self._long = False  # so long that it counts in full and raised the threshold over itself
         self._stays = False  # a block has been outgrown: a lower tick within the next ones is no recovery
         self.now = False
         """Whether the threshold has outgrown an alarm that has not gone away."""
@@ -51,13 +53,15 @@ class Outgrown:
         if alarm:
             if self._crossed == math.inf:
                 self._crossed = judged
-            self._below = self._since = 0
-            self._long |= counts
+            self._below = 0
+            if counts:
+                self._since = 0
+            self._long |= counts and next_level > self._crossed
         elif self._crossed < math.inf:
             self._go_on(highest)
         if highest >= next_level:
             self._stays = False
-        elif self._crossed <= highest:
+        elif self._long and self._crossed <= highest:
             self._stays = True
 
     def _go_on(self, highest: float) -> None:

@@ -310,7 +310,7 @@ class NodeScorer:
             observed=row,
             states=self._memory.states(row),
             held_back_by=() if alarm or whole < level else self._held.missing(level),
-            outgrown=self._threshold.outgrown.now,
+            outgrown=self._threshold.outgrown.now and not score >= 1,  # as without any model it may be
         )
 
     def _expected(self, baseline: Baseline, surprise: Surprise | None) -> Array:

@@ -100,6 +100,20 @@ def test_without_any_member_a_robust_z_still_sees_a_fault(small):
     assert int(np.argmax(anomalous.contributions)) == 4
 
 
+def test_an_alarm_by_the_robust_z_is_none_that_was_outgrown(small):
+    """Nobody judges evidence then, so what was outgrown before stays so."""
+    scorer = scorer_of(small, "isolation_forest", "lstm")
+    for name in ("isolation_forest", "lstm"):
+        break_member(scorer, name, "raises")
+    scorer._threshold.outgrown.restore([0.5, 0.6, 0.0, 0.0, 1.0, 1.0])
+    calm, wild = small_bundle.rows(6, 2)
+    wild[4] = 100.0
+    normal, anomalous = small_bundle.live(scorer, [calm, wild], 60)
+    assert normal.outgrown
+    assert anomalous.score >= 1
+    assert not anomalous.outgrown
+
+
 def test_a_member_that_is_dropped_is_not_asked_until_it_is_taken_back(small):
     scorer = scorer_of(small)
     scorer.health.drop("lstm")

@@ -26,7 +26,9 @@ CALM = round(CALM_S / BLOCK_S)  # blocks
 MOST = 40
 
 
-def said(*blocks: tuple[float, float, float], part: Outgrown | None = None) -> list[bool]:
+def said(
+    *blocks: tuple[float, float, float], part: Outgrown | None = None, counts: bool = True
+) -> list[bool]:
     """What is told at the end of blocks of (evidence, level it is judged by, level after)."""
     part = Outgrown(BLOCK_S, MOST) if part is None else part
     told = []
@@ -34,7 +36,8 @@ def said(*blocks: tuple[float, float, float], part: Outgrown | None = None) -> l
         for _ in range(MERGE_TICKS):
             part.step(highest, alarm=highest >= judged)
         told.append(part.now)
-        part.end_block(judged, after, alarm=highest >= judged)
+        alarm = highest >= judged
+        part.end_block(judged, after, alarm=alarm, counts=alarm and counts)
     return told
 
 
@@ -76,6 +79,28 @@ def test_what_nobody_saw_is_neither_recovery_nor_the_contrary():
 def test_after_as_long_as_a_window_it_is_what_this_node_does():
     told = said((5, 2, 6), *[(5, 6, 6)] * MOST, (5, 6, 6))
     assert told == [False, *[True] * MOST, False]
+
+
+def test_short_alarms_do_not_begin_that_time_anew_and_one_that_counts_in_full_does():
+    """At one a day a node raises more than one in its window: with each of them it would never end."""
+    half = [(5, 6, 6)] * (MOST // 2)
+    for counts, ended in ((False, True), (True, False)):
+        part = Outgrown(BLOCK_S, MOST)
+        said((5, 2, 6), *half, part=part)
+        told = said((7, 6, 6), part=part, counts=counts) + said(*half, (5, 6, 6), part=part)
+        assert told == [False, *[True] * len(half), not ended]
+
+
+def test_a_short_alarm_is_not_outgrown_whatever_the_threshold_does_after_it():
+    """It does not raise the threshold over itself; what does is drift, which a node follows all the time."""
+    assert not any(said((5, 2, 2), (3, 2, 2), (3, 4, 4), (3, 4, 4), counts=False))
+
+
+def test_evidence_that_is_held_back_at_a_level_that_never_rose_is_not_outgrown():
+    part = Outgrown(BLOCK_S, MOST)
+    said((5, 2, 2), part=part)
+    part.step(5.0, alarm=False)  # all of it is at the level, what counts is not
+    assert not part.now
 
 
 def test_a_spike_within_a_block_counts_and_is_gone_with_the_block():
@@ -188,6 +213,12 @@ def test_a_day_of_incident_is_an_alarm_or_an_outgrown_one_to_its_end_and_neither
 def test_an_incident_of_five_hours_is_never_outgrown(budget):
     _, outgrown, _, _ = lived(budget, 5)
     assert not outgrown.any()
+
+
+@pytest.mark.parametrize(("budget", "height", "days"), [(A_DAY, 8.0, 2.0), (A_WEEK, 10.0, 3.5)])
+def test_a_new_normal_is_told_for_as_long_as_a_window_however_many_alarms_it_raises(budget, height, days):
+    _, outgrown, _, _ = lived(budget, 8 * 24, height)
+    assert 0 < outgrown.sum() / DAY < 1.2 * days
 
 
 def test_under_another_bundle_it_goes_on_at_that_ones_levels():
