@@ -213,6 +213,12 @@ class TestSettings:
         (tmp_path / "clusters.yml").write_text(CLUSTERS)
         run(rig.need(rig.PROMTOOL), "test", "rules", tmp_path / "clusters.yml")
 
+    @pytest.mark.parametrize("alarm", ["0.9", "2"])
+    def test_another_alarm_level_is_a_number_in_descriptions_too(self, tmp_path: Path, alarm: str) -> None:
+        to = ("--set", f"alarm={alarm}", "--output", tmp_path)
+        run(sys.executable, rig.REPOSITORY / "scripts" / "rules.py", *to)
+        run(rig.need(rig.PROMTOOL), "check", "rules", tmp_path / "alerts.yml")
+
     @pytest.mark.parametrize("script", ["rules.py", "kubernetes_rules.py"])
     @pytest.mark.parametrize(
         ("change", "said"),
