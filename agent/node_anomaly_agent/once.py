@@ -223,7 +223,7 @@ def render_json(outcome: Outcome, version: str) -> str:
         "timestamp": snapshot.timestamp,
         "models": {name: _number(value) for name, value in score.model_scores.items()} if score else {},
         "held_back_by": [] if score is None else witness_documents(score.held_back_by),
-        "outgrown": score is not None and score.outgrown,
+        "outgrown": score.outgrown if score is not None and score.warm else None,
         "features": [
             {
                 "feature": reason.feature.name,
