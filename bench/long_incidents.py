@@ -1,12 +1,12 @@
 """What a node says of an incident that outlasts its alarm, and how often it says so where nothing was marked.
 
     python bench/long_incidents.py DATA [--datasets smd,asd] [--entities GLOB] [--labels-from DATA2]
-        [--out DIR] [--jobs N] [--json]
+        [--out DIR] [--times N] [--jobs N] [--json]
 
 DATA is a folder as `anomaly-trainer bench` takes it (docs/bench-data.md). What bench/ablation.py has kept
 under DIR is used again where data and code are the same. A node lives each test as it is; and once more with
-an incident laid over it, which lifts the product's evidence by three times the level promised for an alarm,
-for a day or two, from a third of the test on.
+an incident laid over it, which lifts the product's evidence by three times (`--times`) the level promised for
+an alarm, for a day or two, from a third of the test on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bench.ablation_variants import PRODUCT, Measured, Variant, evidence_of
 
 HOURS = (24, 48)
 TIMES = 3.0
-"""What an incident adds, as a multiple of the promised level."""
+"""What an incident adds, as a multiple of the promised level, if not told otherwise."""
 
 NEAR_S = 86_400.0
 """An alarm that was outgrown belongs to an incident that ended no longer ago than this."""
@@ -65,14 +65,16 @@ class LaidOver(NamedTuple):
     hours_after: float
 
 
-def told(measured: Measured, interval_s: float, per_week: float, lifted: slice = slice(0)) -> Told:
+def told(
+    measured: Measured, interval_s: float, per_week: float, lifted: slice = slice(0), times: float = TIMES
+) -> Told:
     """What a node says, tick by tick, whose evidence is lifted for these ticks of the test."""
     calibration, lived = evidence_of(measured, Variant("the product", PRODUCT))
     tail = fit_tail([calibration.whole], interval_s, per_week)
     begin = len(calibration.whole)
     whole, counted = lived.whole.copy(), (lived.counted if tight(per_week) else lived.whole).copy()
     for evidence in (whole, counted):
-        evidence[begin:][lifted] += TIMES * tail.alarm_level()
+        evidence[begin:][lifted] += times * tail.alarm_level()
     threshold = RollingThreshold(tail, per_week, interval_s)
     alarm, outgrown = np.zeros(len(whole), dtype=bool), np.zeros(len(whole), dtype=bool)
     for tick, (counts, shows) in enumerate(zip(counted.tolist(), whole.tolist(), strict=True)):
@@ -90,11 +92,13 @@ def usual(said: Told, label: NDArray[np.integer], interval_s: float) -> Usual:
     return Usual(days, len(starts), after, float(said.outgrown[label == 0].mean()))
 
 
-def laid_over(measured: Measured, ticks: int, interval_s: float, per_week: float, hours: int) -> LaidOver:
+def laid_over(
+    measured: Measured, ticks: int, interval_s: float, per_week: float, hours: int, times: float = TIMES
+) -> LaidOver:
     """What is told of an incident of so many hours."""
     begin = ticks // 3
     end = begin + round(hours * 3_600 / interval_s)
-    said = told(measured, interval_s, per_week, slice(begin, end))
+    said = told(measured, interval_s, per_week, slice(begin, end), times)
     quiet = np.flatnonzero(~said.outgrown[end:])
     after = float(quiet[0]) if len(quiet) else float(ticks - end)
     either = said.alarm | said.outgrown
@@ -103,14 +107,14 @@ def laid_over(measured: Measured, ticks: int, interval_s: float, per_week: float
     )
 
 
-def figures_of(entry: Entry, measured: Measured) -> dict[str, dict[str, Usual | LaidOver]]:
+def figures_of(entry: Entry, measured: Measured, times: float) -> dict[str, dict[str, Usual | LaidOver]]:
     """Of one entity, by budget."""
     series, label = load(entry)
     found: dict[str, dict[str, Usual | LaidOver]] = {}
     for budget, per_week in BUDGETS.items():
         said = told(measured, series.interval_s, per_week)
         found[budget] = {"usual": usual(said, label, series.interval_s)} | {
-            f"{hours} h": laid_over(measured, len(label), series.interval_s, per_week, hours)
+            f"{hours} h": laid_over(measured, len(label), series.interval_s, per_week, hours, times)
             for hours in HOURS
             if len(label) * series.interval_s > 3 * hours * 3_600
         }
@@ -150,7 +154,7 @@ def run(arguments: Namespace, out: Path, progress: Progress) -> bool:
     with progress.phase("tabulate") as report:
         for number, entry in enumerate(done):
             report(number / len(done), entry.name)
-            found[entry.name] = figures_of(entry, measured[entry.name])
+            found[entry.name] = figures_of(entry, measured[entry.name], arguments.times)
     if arguments.json:
         plain = {
             name: {budget: {key: one._asdict() for key, one in row.items()} for budget, row in entity.items()}
@@ -174,6 +178,7 @@ def main() -> int:
     parser.add_argument("--entities", default="", help="a glob over names of entities")
     parser.add_argument("--labels-from", type=Path, help="as for bench/ablation.py, whose records are used")
     parser.add_argument("--out", type=Path, help="keep here what was measured")
+    parser.add_argument("--times", type=float, default=TIMES, help="what the incident adds, in levels")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return on_data(run, parser.parse_args())
