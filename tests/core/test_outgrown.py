@@ -63,12 +63,22 @@ def test_where_a_block_is_longer_than_ten_minutes_one_of_them_is_enough():
     assert said(*blocks, part=Outgrown(3_000.0, MOST)) == [False, True, True, False]
 
 
+def test_ten_minutes_are_as_many_blocks_as_come_nearest_to_them():
+    blocks = ((5, 2, 6), (1, 6, 6), (1, 6, 6), (1, 6, 6))
+    assert said(*blocks, part=Outgrown(250.0, MOST)) == [False, True, True, False]
+
+
+def test_what_stands_just_at_the_level_that_it_began_at_has_not_gone_away():
+    assert said((2, 2, 6), (1, 6, 6)) == [False, True]
+
+
 def test_what_rises_over_the_new_level_too_is_an_alarm_and_of_the_first_level():
     assert said((5, 2, 6), (7, 6, 6), (7, 6, 8), (3, 8, 8)) == [False, False, False, True]
 
 
 def test_what_the_threshold_comes_down_to_is_an_alarm_again():
     assert said((5, 2, 6), (5, 6, 4), (5, 4, 4), (1, 4, 4)) == [False, True, False, False]
+    assert said((5, 2, 6), (5, 6, 5), (1, 5, 5)) == [False, True, False]
 
 
 def test_what_nobody_saw_is_neither_recovery_nor_the_contrary():
@@ -124,10 +134,10 @@ def test_a_tick_short_of_a_level_that_has_risen_is_told_at_once_if_the_alarm_was
     part.step(5.0, alarm=True)
     part.end_block(2, 4.9, alarm=True, counts=counts)
     told = []
-    for evidence in (4.95, 4.0, 1.0, 4.95, 4.0):
+    for evidence in (4.95, 4.0, 2.0, 1.0, 4.95, 4.0):
         part.step(evidence, alarm=evidence >= 4.9)
         told.append(part.now)
-    assert told == [False, counts, False, False, counts]
+    assert told == [False, counts, counts, False, False, counts]
 
 
 blocks = st.tuples(st.sampled_from([NAN, 0.5, 3.0, 5.0, 9.0]), st.sampled_from([2.0, 4.0, 8.0]))
@@ -232,3 +242,15 @@ def test_under_another_bundle_it_goes_on_at_that_ones_levels():
     change = high.alarm_level() / low.alarm_level()
     assert after.outgrown.state() == pytest.approx([crossed * change, highest * change, *counts])
     assert threshold.outgrown.state() == list(CLOSED)
+
+
+def test_what_goes_on_under_another_bundle_is_all_of_it_and_no_longer_than_that_ones_window():
+    part, longer = Outgrown(BLOCK_S, 9), Outgrown(BLOCK_S / 4, MOST)
+    said((5, 2, 2), part=longer)
+    longer.end_block(2, 6, alarm=True, counts=True)
+    said((5, 6, 6), *[(1, 6, 6)] * 10, part=longer)
+    longer.step(3.0, alarm=False)
+    assert longer.state() == [2.0, 3.0, 10.0, 11.0, 1.0, 1.0]
+    part.adopt(longer, 1.5)
+    assert part.state() == [3.0, 4.5, CALM, 9.0, 1.0, 1.0]
+    Outgrown(BLOCK_S, 9).restore(part.state())
