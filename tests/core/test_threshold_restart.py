@@ -101,6 +101,7 @@ def test_a_state_from_before_blocks_were_saved_half_way_begins_the_block_anew() 
         {"level": np.array([2.0, 1e9, 0.0, 0.0])},
         {"level": np.array([2.0, 0.0, -1.0, 0.0])},
         {"level": np.array([2.0, 0.0, NAN, 0.0])},
+        {"level": np.array([2.0, 0.0, np.inf, 0.0])},
         {"level": np.array([2.0, NAN, 0.0, 0.0])},
         {"level": np.array([2.0, 0.0, 0.0, 0.5])},
         {"level": np.array([2.0, 0.0, 0.0, NAN])},
