@@ -16,18 +16,21 @@ import small_bundle
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.residuals import longest_window
 from node_anomaly_core.scoring import NodeScorer
-from node_anomaly_trainer import regression
+from node_anomaly_trainer import feedback, regression
 from node_anomaly_trainer.config import parse_config
 from node_anomaly_trainer.evaluate import raised
 from node_anomaly_trainer.feedback import (
     FALSE_ALARM,
+    HEADER,
     INCIDENT,
     Verdict,
     add_verdict,
+    as_incidents,
     parse_verdict,
     read_feedback,
 )
 from node_anomaly_trainer.labelling import label
+from node_anomaly_trainer.labels import Incident
 from node_anomaly_trainer.progress import ignore_report
 from node_anomaly_trainer.regression import LEAD_IN_TICKS, replay_false_alarms
 
@@ -70,6 +73,48 @@ def test_whatever_node_and_note_a_person_writes_comes_back(
     (read,) = read_feedback(path)
     assert (read.node, read.verdict, read.note) == (node.strip(), verdict, " ".join(note.split()))
     assert read.start == pytest.approx(start, abs=0.001)
+
+
+def test_a_file_that_a_person_opens_says_what_it_is_and_has_notes_as_they_were_typed(tmp_path):
+    add_verdict(tmp_path / "labels.yml", replace(VERDICT, note="Lüfter"))
+    text = (tmp_path / "labels.yml").read_text(encoding="utf-8")
+    assert text.startswith(HEADER)
+    assert "note: Lüfter\n" in text
+
+
+def test_a_file_of_which_only_the_comment_is_left_holds_no_verdict(tmp_path):
+    (tmp_path / "labels.yml").write_text(HEADER)
+    assert read_feedback(tmp_path / "labels.yml") == ()
+
+
+def test_as_many_verdicts_as_there_may_be_are_read_and_one_more_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(feedback, "MOST", 2)
+    path = tmp_path / "labels.yml"
+    for node in ("a", "b"):
+        add_verdict(path, replace(VERDICT, node=node))
+    assert len(read_feedback(path)) == 2
+    path.write_text(path.read_text() + "- {from: 1, to: 2, node: c, verdict: incident}\n")
+    with pytest.raises(SourceError, match="3 verdicts, 2 are the most"):
+        read_feedback(path)
+
+
+def test_a_file_that_cannot_be_read_or_written_is_an_error_with_its_path(tmp_path):
+    with pytest.raises(SourceError, match=r"labels\.yml: No such file"):
+        read_feedback(tmp_path / "labels.yml")
+    (tmp_path / "labels.yml").write_bytes(b"- note: \xff\n")
+    with pytest.raises(SourceError, match=r"labels\.yml: not YAML"):
+        read_feedback(tmp_path / "labels.yml")
+    with pytest.raises(SourceError, match=r"below\.yml: Not a directory"):
+        add_verdict(tmp_path / "labels.yml" / "deep" / "below.yml", VERDICT)
+
+
+def test_a_verdict_is_one_line_of_a_report_and_its_note_is_the_incidents():
+    line = "false-alarm on db-1, 2023-11-14T22:13:20Z to 2023-11-14T22:23:20Z"
+    assert str(VERDICT) == f"{line} (backup)"
+    assert str(replace(VERDICT, note="")) == line
+    other = replace(VERDICT, verdict=INCIDENT)
+    (incident,) = as_incidents([VERDICT, other], FALSE_ALARM)
+    assert incident == Incident(VERDICT.start, VERDICT.stop, ("db-1",), "backup")
 
 
 def test_a_note_of_several_lines_is_kept_as_one():
