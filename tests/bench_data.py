@@ -131,6 +131,15 @@ class Die:
 
 
 @dataclass(frozen=True)
+class Chatter:
+    """Tells how far it is as fast as it can."""
+
+    def run(self, report: Report) -> None:
+        for tick in range(10_000):
+            report(tick / 10_000, "on")
+
+
+@dataclass(frozen=True)
 class Litter:
     """Says where its temporary directory is, and dies with a file in it."""
 

@@ -33,6 +33,7 @@ def tick(held: HeldEvidence, combined: float, lstm: float, forest: float, other:
         ((3.0, 1.0, 0.5), (LSTM, FOREST)),
         ((1.9, 0.0, 0.0), ()),  # the whole of it is no alarm
         ((2.0, 2.0, 1.0), ()),  # just reached
+        ((3.0, 2.0, 0.5), (FOREST,)),  # just borne out by one
         ((NAN, NAN, NAN), ()),
         ((3.0, NAN, 3.0), ()),  # who does not know stops nothing
     ],
@@ -64,6 +65,15 @@ def test_what_lies_three_ticks_back_is_no_reason_any_more() -> None:
     assert held.missing(LEVEL) == (LSTM,)
     tick(held, 0.0, 0.0, 0.0)
     assert held.missing(LEVEL) == ()
+
+
+def test_who_bore_it_out_three_ticks_ago_does_not_any_more() -> None:
+    held = HeldEvidence(WITNESSES)
+    tick(held, 3.0, 3.0, 0.0)
+    for _ in range(2):
+        tick(held, 0.0, 0.0, 0.0)
+    tick(held, 3.0, 0.0, 3.0)
+    assert held.missing(LEVEL) == (LSTM,)
 
 
 def test_a_silence_begins_anew() -> None:

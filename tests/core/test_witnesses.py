@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from node_anomaly_core.log_errors import LOG_ERRORS
-from node_anomaly_core.witnesses import Witness, witnessed, witnessed_one
+from node_anomaly_core.witnesses import Witness, in_words, witnessed, witnessed_one
 
 Array = NDArray[np.float64]
 
@@ -56,6 +56,11 @@ def test_logs_do_not_stand_in_for_a_forecaster_that_is_left_out() -> None:
 
 def test_without_witnesses_all_of_it_counts() -> None:
     assert counted(3.0, groups=(), lstm=0.0) == 3.0
+
+
+def test_people_are_told_whose_word_an_alarm_takes_and_how_much_of_it() -> None:
+    assert in_words(()) == ""
+    assert in_words(GROUPS) == "lstm (90 %) and one of one, other (70 %)"
 
 
 @given(ticks)

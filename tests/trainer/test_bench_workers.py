@@ -6,13 +6,16 @@ import json
 import os
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bench_data import Die, Fail, Litter, Sleep, Write
+from bench_data import Chatter, Die, Fail, Litter, Sleep, Write
 from node_anomaly_core.errors import TrainingError
-from node_anomaly_trainer.bench.carry_out import carry_out, remaining
+from node_anomaly_trainer.bench import carry_out as carrying_out
+from node_anomaly_trainer.bench.carry_out import carry_out, in_a_line, remaining
 from node_anomaly_trainer.bench.workers import Ended, Moved, run_tasks
 from node_anomaly_trainer.progress import PlainProgress, SilentProgress
 
@@ -44,10 +47,19 @@ def test_tasks_run_one_after_the_other_in_a_process_with_one_thread(tmp_path):
     assert not alive(first["pid"])
 
 
+def test_a_task_is_not_heard_more_than_twice_a_second():
+    begun = time.monotonic()
+    first, *others, last = run_tasks([Chatter()], 1)
+    assert (first, last) == (Moved(0, 0.0, "on"), Ended(0))
+    assert len(others) <= 2 * (time.monotonic() - begun)
+
+
 def test_what_the_system_refuses_is_said_with_its_path_and_without_a_line_of_ours():
-    (refused,) = ended([Fail(OSError(28, "No space left on device", "/out/smd/a.csv"))], 1).values()
+    full = "No space left on device"
+    refused, nowhere = ended([Fail(OSError(28, full, "/out/smd/a.csv")), Fail(OSError(28, full))], 1).values()
     assert refused.error == "/out/smd/a.csv: No space left on device"
     assert refused.hint == "check the path, its permissions and free space"
+    assert nowhere.error == full
 
 
 def test_a_task_that_fails_or_dies_takes_no_other_with_it(tmp_path):
@@ -109,6 +121,34 @@ def test_all_errors_come_back_by_name_and_the_progress_counts_them(tmp_path, cap
     assert "1 of 3 done" in said
 
 
+class Told(SilentProgress):
+    """Keeps what is reported."""
+
+    def __init__(self):
+        self.lines = []
+
+    @contextmanager
+    def phase(self, name):
+        yield lambda done, note: self.lines.append((round(done, 3), note))
+
+
+def test_a_task_counts_by_what_it_costs_and_never_for_more_than_all_of_it(monkeypatch):
+    """Whatever it says itself, and the failed ones are over too."""
+    events = [Moved(0, 0.5, ""), Moved(0, 7.0, ""), Ended(1, "odd"), Ended(0)]
+    monkeypatch.setattr(carrying_out, "run_tasks", lambda _tasks, _jobs: iter(events))
+    seconds = iter((1_000.0, 1_010.0, 1_020.0, 1_030.0, 1_040.0))
+    monkeypatch.setattr(carrying_out, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    tasks, told = {"a": Fail(ValueError()), "b": Fail(ValueError())}, Told()
+    failed = carry_out(tasks, {"a": 4, "b": 1, "not asked for": 9}, "entities", 1, told)
+    assert list(failed) == ["b"]
+    assert told.lines == [
+        (0.4, "0 of 2 done, about 15 s left, a"),
+        (0.8, "0 of 2 done, about 5 s left, a"),
+        (1.0, "1 of 2 done, b"),
+        (1.0, "2 of 2 done, a"),
+    ]
+
+
 @pytest.mark.alone
 def test_nothing_to_do_starts_nothing():
     begun = time.monotonic()
@@ -118,7 +158,20 @@ def test_nothing_to_do_starts_nothing():
 
 @pytest.mark.parametrize(
     ("done", "seconds", "said"),
-    [(0.01, 60, ""), (0.5, 30, ", about 30 s left"), (0.25, 600, ", about 30 min left"), (1.0, 60, "")],
+    [
+        (0.01, 60, ""),
+        (0.02, 1, ", about 49 s left"),
+        (0.5, 89, ", about 89 s left"),
+        (0.5, 90, ", about 2 min left"),
+        (0.5, 30, ", about 30 s left"),
+        (0.25, 600, ", about 30 min left"),
+        (1.0, 60, ""),
+    ],
 )
 def test_the_remaining_time_is_guessed_from_what_was_done(done, seconds, said):
     assert remaining(done, seconds) == said
+
+
+def test_a_failure_without_a_hint_is_only_itself():
+    assert in_a_line("odd", "") == "odd"
+    assert in_a_line("odd", "look") == "odd. Try: look"
