@@ -165,6 +165,21 @@ class Sleep:
             time.sleep(0.05)
 
 
+@dataclass(frozen=True)
+class Silent:
+    """Says once that it has begun, and then hears that nobody listens only from a signal, if at all."""
+
+    path: Path
+    stubborn: bool = False
+
+    def run(self, report: Report) -> None:
+        if self.stubborn:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.path.write_text(str(os.getpid()))
+        report(0.1, "asleep")
+        time.sleep(30)
+
+
 def names_of(entries: Sequence[Any]) -> list[str]:
     """Of entries, in order."""
     return [entry.name for entry in entries]

@@ -78,3 +78,12 @@ def test_a_memory_of_another_shape_is_refused() -> None:
         HalfSmoothed(2, INTERVAL_S).restore(np.zeros((5, 3)))
     with pytest.raises(ValueError, match="4 ticks"):
         PeakHold().restore(np.zeros(4))
+
+
+def test_a_memory_that_is_restored_forgets_what_it_had_and_writes_nothing_to_what_was_saved() -> None:
+    part, saved = HalfSmoothed(1, INTERVAL_S), np.arange(5.0)[:, None]
+    part.step(np.ones(1))
+    part.restore(saved)
+    assert part.state().tolist() == saved.tolist()
+    part.step(np.full(1, 9.0))
+    assert saved.tolist() == np.arange(5.0)[:, None].tolist()

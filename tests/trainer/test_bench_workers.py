@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench_data import Chatter, Die, Fail, Litter, Sleep, Write
+from bench_data import Chatter, Die, Fail, Litter, Silent, Sleep, Write
 from node_anomaly_core.errors import TrainingError
 from node_anomaly_trainer.bench import carry_out as carrying_out
+from node_anomaly_trainer.bench import workers
 from node_anomaly_trainer.bench.carry_out import carry_out, in_a_line, remaining
 from node_anomaly_trainer.bench.workers import Ended, Moved, run_tasks
 from node_anomaly_trainer.progress import PlainProgress, SilentProgress
@@ -85,12 +86,24 @@ def test_a_task_that_fails_or_dies_takes_no_other_with_it(tmp_path):
 
 
 def test_processes_end_when_nobody_listens_any_more(tmp_path):
-    events = run_tasks([Sleep(tmp_path / "a"), Sleep(tmp_path / "b")], 2)
+    events = run_tasks([Sleep(tmp_path / "a"), Silent(tmp_path / "b")], 2)
     while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
         next(events)
     pids = [int((tmp_path / name).read_text() or 0) for name in "ab"]
+    begun = time.monotonic()
     events.close()
+    assert time.monotonic() - begun < 4.0, "they go at once when they are asked to"
     assert not any(alive(pid) for pid in pids if pid)
+
+
+def test_a_process_that_does_not_go_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_PATIENCE_S", 0.05)
+    events = run_tasks([Silent(tmp_path / "a", stubborn=True)], 1)
+    next(events)
+    begun = time.monotonic()
+    events.close()
+    assert time.monotonic() - begun < 15.0, "nobody waits until it has done"
+    assert not alive(int((tmp_path / "a").read_text()))
 
 
 def test_what_a_killed_process_had_in_its_temporary_directory_is_gone_at_the_end(tmp_path):
