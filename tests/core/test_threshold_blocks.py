@@ -95,6 +95,8 @@ def test_an_episode_counts_as_little_more_than_it_crossed_for_six_hours_and_then
     assert not part.state()["outgrown"][4]
     block(part, 20.0)
     assert part.state()["blocks"][-1] == 20.0
+    block(part, 20.0, TO_UPDATE)
+    assert part.level > 3.0
     assert part.state()["outgrown"][4]
 
 
