@@ -127,7 +127,7 @@ def test_a_state_that_is_not_whole_is_refused_and_the_scorer_untouched(
     assume(name != "threshold_blocks" or how not in ("longer", "flatter", "nothing"))  # so is any past of it
     # and fewer ticks of evidence; some are missing in what older agents saved
     assume("evidence" not in name or how not in ("flatter", "nothing"))
-    assume(how != "drop" or name not in ("late", "whole_evidence", "threshold_open"))
+    assume(how != "drop" or name not in ("late", "whole_evidence", "threshold_open", "threshold_outgrown"))
     if how == "drop":
         del state[name]
     else:
@@ -158,6 +158,7 @@ def saved(bundle: Bundle) -> dict[str, NDArray[Any]]:
         "threshold_blocks",
         "threshold_level",
         "threshold_open",
+        "threshold_outgrown",
     ],
 )
 def test_a_state_of_impossible_numbers_is_refused(
