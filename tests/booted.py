@@ -24,6 +24,8 @@ import rig
 
 NSPAWN = rig.Part("systemd-nspawn", ("systemd-nspawn",), "systemd-container")
 SYSTEMD = Path("/lib/systemd/systemd")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""A login's there. Ours may begin with an environment that is active, whose programs would be taken for those."""
 
 BOOT = """
 set -e
@@ -57,6 +59,7 @@ class Booted:
             timeout=seconds,
             check=False,
             cwd="/",
+            env=os.environ | {"PATH": PATH},
         )
         if check and done.returncode:
             pytest.fail(f"{shlex.join(str(part) for part in command)} gave {done.returncode}:\n{done.stdout}")
