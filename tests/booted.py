@@ -25,7 +25,7 @@ import rig
 NSPAWN = rig.Part("systemd-nspawn", ("systemd-nspawn",), "systemd-container")
 SYSTEMD = Path("/lib/systemd/systemd")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""A login's there. Ours may begin with an environment that is active, whose programs would be taken for those."""
+"""A login's there. Ours may begin with an active environment, whose programs would be taken for those."""
 
 BOOT = """
 set -e
