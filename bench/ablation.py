@@ -190,17 +190,23 @@ def on_data(run: Callable[[Namespace, Path, Progress], bool], arguments: Namespa
         return 1
 
 
-def main() -> int:
-    """Read the command line; 1 where the data cannot be used, or an entity is not in the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser_of(first_line: str, datasets: tuple[str, ...] = ("smd", "asd")) -> argparse.ArgumentParser:
+    """Of a program that works on what `measured_entities` gives; no `datasets` = all that there are."""
+    parser = argparse.ArgumentParser(description=first_line)
     parser.add_argument("data", type=Path, help="a folder with manifest.json")
-    parser.add_argument("--datasets", type=lambda text: tuple(text.split(",")), default=())
+    parser.add_argument("--datasets", type=lambda text: tuple(text.split(",")), default=datasets)
     parser.add_argument("--entities", default="", help="a glob over names of entities")
     parser.add_argument("--labels-from", type=Path, help="a folder whose other entities lend labels")
-    parser.add_argument("--out", type=Path, help="keep here what was measured")
+    parser.add_argument("--out", type=Path, help="keep here what was measured, or take it from here")
+    parser.add_argument("--jobs", type=int, default=1)
+    return parser
+
+
+def main() -> int:
+    """Read the command line; 1 where the data cannot be used, or an entity is not in the table."""
+    parser = parser_of(__doc__.splitlines()[0], ())
     parser.add_argument("--picture", type=Path, help="an SVG: events found over false alarms realised")
     parser.add_argument("--seed", type=int, help="of the models, instead of the default")
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
     try:

@@ -12,8 +12,8 @@ start has them before it.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from node_anomaly_trainer.bench.metrics import DAY_S, Figures, judge, summarise
 from node_anomaly_trainer.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bench.ablation import measured_entities, on_data
+from bench.ablation import measured_entities, on_data, parser_of
 from bench.ablation_variants import HOUR_S, PRODUCT, Evidence, Measured, Variant, evidence_of
 
 BUDGETS = {"a week": 1.0, "a day": 7.0}
@@ -87,7 +87,7 @@ def lines_of(dataset: str, figures: Mapping[Key, Sequence[Figures]]) -> list[str
     return lines
 
 
-def run(arguments: argparse.Namespace, out: Path, progress: Progress) -> bool:
+def run(arguments: Namespace, out: Path, progress: Progress) -> bool:
     """Measure what is not there yet, and print; whether every entity is in the table. Raises AnomalyError."""
     entries = choose(read_manifest(arguments.data), arguments.datasets, arguments.entities)
     measured = measured_entities(entries, arguments.labels_from, out, arguments.jobs, progress)
@@ -109,14 +109,7 @@ def run(arguments: argparse.Namespace, out: Path, progress: Progress) -> bool:
 
 def main() -> int:
     """Read the command line; 1 where the data cannot be used, or an entity is not in the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="a folder with manifest.json")
-    parser.add_argument("--datasets", type=lambda text: tuple(text.split(",")), default=("smd", "asd"))
-    parser.add_argument("--entities", default="", help="a glob over names of entities")
-    parser.add_argument("--labels-from", type=Path, help="as ablation.py had it, so that its DIR fits")
-    parser.add_argument("--out", type=Path, help="keep here what was measured")
-    parser.add_argument("--jobs", type=int, default=1)
-    return on_data(run, parser.parse_args())
+    return on_data(run, parser_of(__doc__.splitlines()[0]).parse_args())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ an alarm, for a day or two, from a third of the test on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from argparse import Namespace
@@ -28,7 +27,7 @@ from node_anomaly_trainer.bench.data import Entry, choose, load, read_manifest
 from node_anomaly_trainer.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bench.ablation import BUDGETS, measured_entities, on_data
+from bench.ablation import BUDGETS, measured_entities, on_data, parser_of
 from bench.ablation_variants import PRODUCT, Measured, Variant, evidence_of
 
 HOURS = (24, 48)
@@ -172,14 +171,8 @@ def run(arguments: Namespace, out: Path, progress: Progress) -> bool:
 
 def main() -> int:
     """Read the command line; 1 where the data cannot be used, or an entity is not in the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="a folder with manifest.json")
-    parser.add_argument("--datasets", type=lambda text: tuple(text.split(",")), default=("smd", "asd"))
-    parser.add_argument("--entities", default="", help="a glob over names of entities")
-    parser.add_argument("--labels-from", type=Path, help="as for bench/ablation.py, whose records are used")
-    parser.add_argument("--out", type=Path, help="keep here what was measured")
+    parser = parser_of(__doc__.splitlines()[0])
     parser.add_argument("--times", type=float, default=TIMES, help="what the incident adds, in levels")
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return on_data(run, parser.parse_args())
 
