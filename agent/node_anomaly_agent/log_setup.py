@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import sys
@@ -45,6 +46,9 @@ class _Forgiving:
         self._cut = False
         with suppress(OSError, ValueError):  # what is no file never makes anybody wait
             descriptor = stream.fileno()
+            # No buffer: what could not be written would be kept there, and fail again when Python ends (120).
+            raw = io.FileIO(descriptor, "w", closefd=False)
+            self._stream = io.TextIOWrapper(raw, stream.encoding, stream.errors, write_through=True)
             if stream.isatty():
                 # That a terminal is ready says little. The file that others write to it by stays as it is.
                 descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)

@@ -116,7 +116,7 @@ def test_an_agent_without_standard_error_runs(monkeypatch):
 
 
 def test_a_daemon_whose_log_fills_its_disk_goes_on_and_saves_its_state_at_the_end(tmp_path):
-    """/dev/full is such a disk."""
+    """/dev/full is such a disk; a buffer of Python's would keep what it did not take, and fail at the end."""
     port = rig.free_port()
     with Path("/dev/full").open("w") as full:
         agent = subprocess.Popen(
@@ -125,6 +125,7 @@ def test_a_daemon_whose_log_fills_its_disk_goes_on_and_saves_its_state_at_the_en
                 *(f"--web.listen-address=127.0.0.1:{port}", f"--state.directory={tmp_path}"),
             ],
             stderr=full,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
         )
     try:
         deadline = time.monotonic() + 60
