@@ -356,6 +356,23 @@ def test_going_back_twice_without_a_tree_goes_back_two_versions(tmp_path, small)
     assert [roll_back(config).version, roll_back(config).version] == versions[1::-1]
 
 
+def test_going_back_twice_in_a_channel_does_not_offer_again_what_it_left(place, small):
+    config, _ = place
+    versions = [published(config, small, number).version for number in range(3)]
+    assert [roll_back(config).version, roll_back(config).version] == versions[1::-1]
+    with pytest.raises(TrainingError, match=f"no version before {versions[0]}"):
+        roll_back(config)
+    assert roll_back(config, versions[2]).version == versions[2]
+
+
+def test_a_channel_that_went_back_and_was_published_to_remembers_what_was_before(place, small):
+    config, _ = place
+    versions = [published(config, small, number).version for number in range(2)]
+    roll_back(config)
+    published(config, small, 2)
+    assert roll_back(config).version == versions[0]
+
+
 def test_a_file_is_on_the_disk_before_it_has_its_name_and_so_is_its_name(tmp_path, monkeypatch):
     done, sync, move = [], os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda file: (done.append("sync"), sync(file)))

@@ -78,8 +78,8 @@ def _deliver(
 def roll_back(config: PublishConfig, version: str = "", *, channel: str = "") -> Delivery:
     """Offer an earlier version again, to all nodes: the one before this without a name.
 
-    Nothing is removed, so going forward again is the same command. Raises TrainingError with what there is,
-    where the version is not there any more, and ConfigError.
+    Nothing is removed, so going forward again is the same command with a name. Raises TrainingError with
+    what there is, where the version is not there any more, and ConfigError.
     """
     keys = read_keys(config.key_file)
     root, tree = Path(config.directory), Path(config.tree)
@@ -191,19 +191,23 @@ def _archive(bundle: Bundle, keys: Sequence[PrivateKey]) -> Archived:
 
 
 def _before(root: Path, document: Channel | None) -> str:
-    """The version before the one on offer: as the channel remembers it, or else by the time of writing."""
-    if document is not None and document.previous:
+    """The version before the one on offer: as the channel remembers it, or else by the time of writing.
+
+    What a channel that has gone back remembers is what it left: going back once more must not offer that.
+    """
+    if document is not None and document.previous and not document.rollback:
         return document.previous
-    now = resolve_current(root)
-    entries = [e for e in root.iterdir() if VERSION.fullmatch(e.name) and e.is_dir()]
+    current = resolve_current(root)
+    now = document.version if document is not None else current.name if current is not None else ""
+    entries = [e for e in root.iterdir() if VERSION.fullmatch(e.name) and e.is_dir()] if root.is_dir() else []
     entries.sort(key=lambda entry: (entry.stat().st_mtime_ns, entry.name))
     names = [entry.name for entry in entries]
-    if now is None or now.name not in names or names.index(now.name) == 0:
+    if now not in names or names.index(now) == 0:
         raise TrainingError(
-            f"{root.absolute()} holds no version before the current one",
+            f"{root.absolute()} holds no version before {now or 'the current one'}",
             f"name one with --to VERSION; {_WHERE}",
         )
-    return names[names.index(now.name) - 1]
+    return names[names.index(now) - 1]
 
 
 def _unknown(config: PublishConfig, version: str) -> AnomalyError:
