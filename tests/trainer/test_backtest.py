@@ -62,8 +62,29 @@ def test_of_the_shipped_rules_those_are_asked_that_follow_from_scores(shipped):
     assert {"NodeAnomalous", "NodeAnomalousWithSymptom", "FleetAnomalous"} <= set(shipped.alerts)
     assert "AnomalyAgentDown" not in shipped.alerts
     assert "NodeSaturationForecast" not in shipped.alerts, "a line through a resource knows no bundle"
+    assert "NodeAnomalyForecast" not in shipped.alerts, "nothing here could raise it"
+    assert "anomaly_forecast_score" not in shipped.unknown
     assert "pressure_memory_stalled_ratio" in shipped.features, "a symptom asks for it"
     assert shipped.job == "anomaly-agent"
+
+
+@pytest.mark.parametrize(
+    ("expression", "asked"),
+    [
+        ("a unless anomaly_score", False),
+        ("a unless on (job) (b and anomaly_score) unless c", False),
+        ("(a unless on (job) b) and anomaly_score", True),
+        ("a unless b or anomaly_score", True),
+        ("anomaly_score unless on (job) quiet == 1", True),
+    ],
+)
+def test_an_alert_that_the_score_only_silences_is_not_asked(tmp_path, expression, asked):
+    (tmp_path / "recording.yml").write_text("groups: []")
+    always = "{alert: Always, expr: anomaly_score >= 1}"
+    (tmp_path / "alerts.yml").write_text(
+        f"groups: [{{name: a, rules: [{always}, {{alert: X, expr: '{expression}'}}]}}]"
+    )
+    assert ("X" in read_rules(tmp_path).alerts) == asked
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def test_a_bad_file_says_where_and_what_to_do(read, content, said):
     assert said in caught.value.message
     assert "data.csv" in caught.value.message
     assert caught.value.hint
+    assert ("set interval: 60s" in caught.value.hint) == ("60 s apart" in said), "backtest has no flag for it"
 
 
 def test_one_timestamp_far_off_is_named_instead_of_filling_memory(read):

@@ -23,6 +23,7 @@ GIVEN = frozenset({SCORE, VALUE, "up"})
 """Series that a backtest has."""
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_STEP = re.compile(r"[()]|\b(?:and|or|unless)\b")
 _FEATURE = re.compile(r'feature="([a-z0-9_]+)"')
 _JOB = re.compile(r'anomaly_score\{[^}]*job="([^"]+)"')
 
@@ -108,10 +109,13 @@ def _names(expression: str) -> set[str]:
 
 
 def _follows(expression: str, recorded: Mapping[str, set[str]]) -> bool:
-    """Whether an expression comes to the score, by way of recorded series or not, and lays no line."""
+    """Whether an expression comes to the score, by way of recorded series or not, and lays no line.
+
+    One that the score only silences, as it does a forecast, has nothing here that could raise it.
+    """
     if "predict_linear" in expression:
         return False
-    seen, left = set(), [*_names(expression)]
+    seen, left = set(), [*_names(_raising(expression))]
     while left:
         name = left.pop()
         if name == SCORE:
@@ -120,3 +124,19 @@ def _follows(expression: str, recorded: Mapping[str, set[str]]) -> bool:
             seen.add(name)
             left += recorded.get(name, set())
     return False
+
+
+def _raising(expression: str) -> str:
+    """An expression without what follows an `unless`, up to the next `and` or `or` beside it or around it."""
+    kept, depth, skipping, at = [], 0, -1, 0
+    for step in _STEP.finditer(expression):
+        word = step.group()
+        if skipping < 0:
+            kept.append(expression[at : step.start()])
+        at = step.start()
+        depth += (word == "(") - (word == ")")
+        if skipping > depth or (skipping == depth and word in {"and", "or"}):
+            skipping = -1
+        if word == "unless" and skipping < 0:
+            skipping = depth
+    return "".join([*kept, expression[at:] if skipping < 0 else ""])

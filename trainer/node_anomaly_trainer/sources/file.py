@@ -234,7 +234,7 @@ def _grid(
     if spacing > 1.5 * interval_s:
         raise SourceError(
             f"{path}: its rows are {spacing:g} s apart, the interval is {interval_s:g} s",
-            f"train with --interval {spacing:g}s",
+            f"set interval: {spacing:g}s in the configuration (train and compare also take --interval)",
         )
     start = float(np.floor(times.min() / interval_s) * interval_s)
     within = (times - start) / interval_s
