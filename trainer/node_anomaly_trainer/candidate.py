@@ -157,7 +157,7 @@ def scores_of(candidate: Candidate, raw: Mapping[str, Array]) -> dict[str, Array
 
 
 def golden_vectors(candidate: Candidate, history: History) -> dict[str, bytes]:
-    """The golden file: a short history with a fault at its end.
+    """The golden file: a short history with a fault at its end, of where most is known.
 
     And the scores it gets from this candidate.
     """
@@ -166,8 +166,26 @@ def golden_vectors(candidate: Candidate, history: History) -> dict[str, bytes]:
     if windows is not None:  # the slowest to speak; at a tick of under 5 s it stays silent here
         warmup = max(warmup, windows.least_ticks)
     ticks = min(warmup + GOLDEN_TAIL_TICKS, GOLDEN_MOST_TICKS)
-    rows = np.array(history.values[:ticks, 0])
+    rows = np.array(_most_known(history.values, ticks))
     rows[-4:] *= 3.0
     values = rows.astype(np.float32)
     scores = golden_scores(candidate.bundle(), values.astype(np.float64))
     return {GOLDEN_FILE: write_tensors({"values": values, "scores": scores})}
+
+
+def _most_known(values: Array, ticks: int) -> Array:
+    """The first of all stretches (ticks, f) of one node that has the most rows with a value.
+
+    Whoever joined late has nothing at the start, and of nothing there are no scores: agents refuse those.
+    """
+    most, node, start = -1, 0, 0
+    for index in range(values.shape[1]):
+        known = np.isfinite(values[:, index]).any(axis=1)
+        until = np.concatenate([[0], np.cumsum(known)])
+        within = until[ticks:] - until[: len(until) - ticks] if len(values) > ticks else until[-1:]
+        best = int(within.argmax())
+        if within[best] > most:
+            most, node, start = int(within[best]), index, best
+        if most == ticks:
+            break  # nobody has more
+    return values[start : start + ticks, node]
