@@ -243,6 +243,47 @@ def test_ticks_without_a_value_teach_nothing():
         planned(everything, late, INTERVAL_S)
 
 
+def test_a_gap_in_what_is_held_back_leaves_enough_to_calibrate():
+    """Ticks with a value are counted: those of a gap calibrate nothing."""
+    for missing in (slice(560, 700), slice(460, 1000), slice(400, None, 3)):
+        gaps = ticks(1000)
+        gaps[missing] = np.nan
+        plan = planned(CONFIG, gaps, INTERVAL_S)
+        held_back = gaps[int(1000 * plan.config.training.fit_fraction) :]
+        known = int(np.isfinite(held_back).any(axis=1).sum())
+        assert known >= min(240, round(0.4 * np.isfinite(gaps).any(axis=1).sum())), missing
+        assert plan.least_scores <= known
+    assert planned(CONFIG, ticks(1000), INTERVAL_S).config.training.fit_fraction == 0.75
+
+
+@pytest.mark.parametrize(
+    "missing", [slice(0, 160), slice(200, None), slice(None, None, 7)], ids=["start", "end", "every 7th"]
+)
+def test_a_server_with_a_train_part_of_which_much_is_missing_is_scored(tmp_path, missing):
+    """One that was switched on late among them: a bundle does not prove itself with the time before."""
+    arrays = server(23, train=400)
+    arrays["train"][missing] = np.nan
+    (entry,) = entries(tmp_path, gaps=arrays)
+    bench_entity(entry, tmp_path / "out", CONFIG, "print", (), ignore_report)
+    record = read_record(tmp_path / "out", "web", "gaps")
+    assert record is not None
+    assert record.refused == ""
+    assert record.figures["ours"].unknown == 0
+    assert record.figures["ours"].vus_pr > 0.8
+
+
+def test_values_at_every_other_tick_are_refused_with_what_is_wrong_with_them(tmp_path):
+    arrays = series(3, 900)
+    arrays["time"] = arrays["time"][0] + 2 * INTERVAL_S * np.arange(900)
+    (entry,) = entries(tmp_path, sparse=arrays)
+    bench_entity(entry, tmp_path / "out", CONFIG, "print", (), ignore_report)
+    record = read_record(tmp_path / "out", "web", "sparse")
+    assert record is not None
+    assert "has a value where the tick 60 s before has one too" in record.refused
+    assert record.refused_hint == "an interval at which there are values at every tick"
+    assert len(read_scores(tmp_path / "out" / "web" / "sparse.csv")) == 900
+
+
 def test_the_only_member_is_never_left_out():
     forest = replace(CONFIG, models=replace(CONFIG.models, enabled=("random_forest",)))
     plan = planned(forest, ticks(106), INTERVAL_S)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from node_anomaly_core.baseline import Baseline, compress, fit_level, fit_prior
 from node_anomaly_core.bundle_store import Bundle
 from node_anomaly_core.cohort import Cohort
+from node_anomaly_core.errors import TrainingError
 from node_anomaly_core.evidence import (
     ForecastPath,
     ResidualPath,
@@ -155,9 +156,16 @@ def with_summary(
 ) -> tuple[Replayed, Cohort]:
     """Learn the summary's mean and scale from the fit part, and normalise the whole replay online, in place.
 
-    `normal` (k, m) says what of the first k ticks, the fit part, is normal.
+    `normal` (k, m) says what of the first k ticks, the fit part, is normal. Raises TrainingError where none
+    of them is known throughout: of values at every other tick there is no difference to the tick before.
     """
     mean = _mean_of(replayed.summary, normal, lambda rows: rows)
+    if not np.isfinite(mean).all():
+        raise TrainingError(
+            f"no normal tick of the part that is fitted has a value where the tick {interval_s:g} s before "
+            "has one too",
+            "an interval at which there are values at every tick",
+        )
     scale = np.maximum(1.25 * _mean_of(replayed.summary, normal, lambda rows: np.abs(rows - mean)), 1e-3)
     learnt = replace(cohort, summary_mean=mean, summary_scale=scale)
     normaliser = OnlineNormaliser(replayed.summary.shape[1], mean, scale, interval_s)

@@ -156,10 +156,11 @@ def require_fleet(servers: Sequence[Series]) -> None:
 
 def digests_of(series: Series) -> frozenset[str]:
     """What names the measurements of `train` and of `test`, however the file is packed, named or rounded."""
-    return frozenset(
-        sha256(f"{part.shape}".encode() + part.astype(np.float32).tobytes())
-        for part in (series.train, series.test)
-    )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite here, and names it as well
+        return frozenset(
+            sha256(f"{part.shape}".encode() + part.astype(np.float32).tobytes())
+            for part in (series.train, series.test)
+        )
 
 
 def digest_of(series: Series, label: NDArray[np.int8]) -> str:

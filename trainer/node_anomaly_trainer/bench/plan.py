@@ -110,8 +110,12 @@ def planned(
             f"its train part has {had}, {LEAST_TRAIN_TICKS} are needed", "give it a longer train part"
         )
     notes = []
-    calibrating = min(CALIBRATION_TICKS, round(CALIBRATION_SHARE * ticks))
-    share = min(config.training.fit_fraction, 1.0 - calibrating / ticks)
+    calibrating, held_back = (
+        min(CALIBRATION_TICKS, round(CALIBRATION_SHARE * count)) for count in (int(seen.sum()), ticks)
+    )
+    # A tick without a value calibrates nothing: where a gap took too many, the part begins before it.
+    held_back = max(held_back, ticks - int(np.flatnonzero(seen)[-calibrating]))
+    share = min(config.training.fit_fraction, 1.0 - held_back / ticks)
     if share < config.training.fit_fraction:
         notes.append(f"fitted on {share:.0%} of train, so that enough calibrates")
         config = replace(config, training=replace(config.training, fit_fraction=share))
