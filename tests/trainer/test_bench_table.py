@@ -56,6 +56,14 @@ def test_a_row_has_its_figures_in_the_order_of_the_columns() -> None:
     assert "web, 1 entity; " in stream.getvalue()
 
 
+def test_brackets_in_the_name_of_a_data_set_stand_in_its_title() -> None:
+    stream = StringIO()
+    one = entity("one")
+    entry = SimpleNamespace(dataset="web[prod]", entity="one", name="web[prod]/one")
+    print_outcome(outcome(replace(one, entry=entry)), Console(file=stream, width=80))  # type: ignore[arg-type]
+    assert stream.getvalue().startswith("web[prod], 1 entity; ")
+
+
 def test_the_title_says_whose_labels_taught_and_not_who_was_asked_for_them() -> None:
     def title(*entities: Entity) -> str:
         stream = StringIO()

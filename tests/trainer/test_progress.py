@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 from rich.console import Console
 
@@ -38,6 +39,15 @@ def test_a_terminal_gets_bars_and_notes_are_printed_as_they_are():
     assert "Fitting" in stream.getvalue()
     assert "100%" in stream.getvalue()
     assert "[not markup]" in stream.getvalue()
+
+
+def test_names_with_brackets_are_shown_on_a_terminal_as_they_are():
+    stream = io.StringIO()
+    with TerminalProgress(Console(file=stream, force_terminal=True, width=120)).phase("e[/x]") as report:
+        report(0.5, "web[prod]/one[/y]")
+        time.sleep(0.3)  # a bar is drawn ten times a second
+    assert "e[/x]" in stream.getvalue()
+    assert "web[prod]/one[/y]" in stream.getvalue()
 
 
 def test_a_stream_that_is_no_terminal_gets_lines():

@@ -88,12 +88,12 @@ class TerminalProgress:
     def phase(self, name: str) -> Iterator[Report]:
         """See Progress.phase."""
         columns = (
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(bar_width=28),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),  # names may hold brackets
         )
         with RichProgress(*columns, console=self._console) as bars:
             task = bars.add_task(name, total=1.0, note="")

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from node_anomaly_core.errors import AnomalyError
@@ -200,7 +201,7 @@ def _figures(entity: Entity, detector: str) -> dict[str, object]:
 
 
 def _table(title: str, entities: Sequence[Entity]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == COLUMNS[0] else "right")
     for detector, name in SHOWN.items():
