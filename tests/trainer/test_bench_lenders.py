@@ -81,6 +81,18 @@ def test_a_server_that_was_packed_anew_rounded_or_labelled_otherwise_is_the_same
     assert digest_of(*load(one)) != digest_of(plain, label), "what it taught is another lesson"
 
 
+def test_servers_that_stood_still_at_first_are_not_taken_for_the_same(tmp_path):
+    """A count is 0 for the first weeks on many servers; with the same test part they are the same."""
+    still = {f"web/{seed}": server(seed) for seed in (1, 2)}
+    for arrays in still.values():
+        arrays["train"][:] = 0
+        arrays["train"][:, 0] = np.nan
+    still["web/again"] = still["web/1"]
+    one, other, again = (digests_of(load(e)[0]) for e in read_manifest(write_folder(tmp_path, still)))
+    assert not one & other
+    assert one & again
+
+
 def test_only_those_lend_who_can_teach_somebody(tmp_path):
     one, two = entries(tmp_path, one=server(1), two=server(2))
     folder = tmp_path / "data"
