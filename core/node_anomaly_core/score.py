@@ -13,7 +13,9 @@ from node_anomaly_core.evidence import Distance, Residual, Surprise
 from node_anomaly_core.reasons import Reasons
 from node_anomaly_core.witnesses import Witness
 
-_LARGEST = 1e38  # about what a float32 holds; beyond it a value is no measurement
+LARGEST = 1e38
+"""About what a float32 holds; beyond it a value is no measurement."""
+
 
 STATES: tuple[str, ...] = ("missing", "imputed", "constant", "active")
 """Of a feature: never seen on this node; seen before but not now; never moved; moves."""
@@ -60,9 +62,9 @@ class Tick(NamedTuple):
 
 
 def measured(values: NDArray[np.floating]) -> Array:
-    """Values (f,) with everything that is no measurement, infinities above all, as missing."""
+    """Values (..., f) with everything that is no measurement, infinities above all, as missing."""
     row = np.asarray(values, dtype=np.float64)
-    return np.where(np.abs(row) < _LARGEST, row, np.nan)
+    return np.where(np.abs(row) < LARGEST, row, np.nan)
 
 
 def part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -272,6 +272,18 @@ def test_a_server_with_a_train_part_of_which_much_is_missing_is_scored(tmp_path,
     assert record.figures["ours"].vus_pr > 0.8
 
 
+def test_a_value_that_no_node_would_take_for_a_measurement_spoils_no_train_part(tmp_path):
+    arrays = server(23, train=400)
+    arrays["train"] = arrays["train"].astype(np.float64)
+    arrays["train"][100, 0] = np.finfo(np.float64).max
+    (entry,) = entries(tmp_path, huge=arrays)
+    bench_entity(entry, tmp_path / "out", CONFIG, "print", (), ignore_report)
+    record = read_record(tmp_path / "out", "web", "huge")
+    assert record is not None
+    assert record.refused == ""
+    assert record.figures["ours"].vus_pr > 0.8
+
+
 def test_values_at_every_other_tick_are_refused_with_what_is_wrong_with_them(tmp_path):
     arrays = series(3, 900)
     arrays["time"] = arrays["time"][0] + 2 * INTERVAL_S * np.arange(900)

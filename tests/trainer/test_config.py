@@ -175,6 +175,18 @@ def test_prometheus_url_of_the_environment_fills_in_and_the_file_wins():
         parse_config({}, {"PROMETHEUS_URL": "prom:9090"})
 
 
+def test_whoever_names_a_server_or_a_file_and_no_type_is_not_trained_on_a_simulated_fleet():
+    assert parse_config({"source": {"prometheus": {"url": "http://own:9090"}}}).source.type == "prometheus"
+    file = {"source": {"file": {"path": "history.csv"}}}
+    assert parse_config(file).source.type == "file"
+    assert parse_config(file, {"PROMETHEUS_URL": "http://p:9090"}).source.type == "file"
+    assert parse_config({"source": {"file": {"path": ""}, "prometheus": None}}).source.type == "synthetic"
+    both = file["source"] | {"prometheus": {"url": "http://own:9090"}}
+    with pytest.raises(ConfigError, match=r"type: is absent, and source\.file\.path"):
+        parse_config({"source": both})
+    assert parse_config({"source": {"type": "synthetic"} | both}).source.type == "synthetic"
+
+
 def test_options_of_the_command_line_win():
     config = with_options(TrainConfig(), data="x.csv", interval=60.0, publish="out", seed=3)
     assert (config.source.type, config.source.file.path) == ("file", "x.csv")

@@ -8,8 +8,9 @@ import pytest
 
 from node_anomaly_core.errors import SourceError
 from node_anomaly_core.features import CATALOGUE, FEATURES_BY_NAME
-from node_anomaly_trainer.config import FileConfig
+from node_anomaly_trainer.config import FileConfig, parse_config
 from node_anomaly_trainer.progress import ignore_report
+from node_anomaly_trainer.sources import fetch
 from node_anomaly_trainer.sources.file import read_file
 
 
@@ -52,6 +53,18 @@ def test_iso_times_unix_times_down_to_nanoseconds_and_parquet_give_the_same_hist
         np.testing.assert_array_equal(history.timestamps, stamps)
         np.testing.assert_array_equal(history.values[:, 0, 0], [0.1, 0.2, 0.3, 0.4])
         assert history.nodes == ("n1",)
+
+
+def test_what_a_node_takes_for_no_measurement_is_missing_and_counted(tmp_path):
+    path = tmp_path / "data.csv"
+    rows = enumerate(("0.1", "1.7e308", "-1e200", "0.4"))
+    path.write_text(
+        "timestamp,node,cpu_busy_ratio\n" + "".join(f"{15 * at},n1,{value}\n" for at, value in rows)
+    )
+    config, notes = parse_config({"source": {"type": "file", "file": {"path": str(path)}}}), []
+    history = fetch(config, ignore_report, notes.append)
+    np.testing.assert_array_equal(history.values[:, 0, 0], [0.1, np.nan, np.nan, 0.4])
+    assert "history: values that are infinite or beyond 1e+38 count as missing: 2" in notes, notes
 
 
 def test_spaces_around_the_names_of_parquet_columns_are_no_part_of_them(read):

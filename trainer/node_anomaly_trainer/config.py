@@ -15,6 +15,7 @@ from node_anomaly_trainer.config_delivery import MetricsConfig, MlflowConfig, Pu
 from node_anomaly_trainer.config_environ import unheard, with_environment
 from node_anomaly_trainer.config_forecast import ForecastConfig
 from node_anomaly_trainer.config_models import ModelsConfig
+from node_anomaly_trainer.config_source import with_source_type
 from node_anomaly_trainer.gate import GateLimits
 from node_anomaly_trainer.seed_shape import translated
 from node_anomaly_trainer.settings import LATEST_S, Bounds, Choice, InvalidValueError, build, url_parts
@@ -262,11 +263,11 @@ def parse_config(raw: object, environ: Mapping[str, str] | None = None) -> Train
 
     PROMETHEUS_URL, MLFLOW_TRACKING_URI and PROMETHEUS_GATEWAY are read.
 
-    Where the file names no source type, a `PROMETHEUS_URL` in the environment makes it `prometheus`.
-    Raises ConfigError with every wrong key.
+    Where the file names no source type, the place of one makes it that (see config_source), and a
+    `PROMETHEUS_URL` in the environment `prometheus`. Raises ConfigError with every wrong key.
     """
     raw, _ = translated(raw)
-    return build(TrainConfig, with_environment(raw, environ or {}))
+    return build(TrainConfig, with_environment(with_source_type(raw), environ or {}))
 
 
 def load_config(path: Path | None, environ: Mapping[str, str] | None = None) -> TrainConfig:
@@ -286,7 +287,7 @@ def configuration_notes(path: Path | None, environ: Mapping[str, str] | None = N
     if path is None:
         return ()
     raw, notes = translated(_read(path))
-    return (*notes, *unheard(raw, environ or {}))
+    return (*notes, *unheard(with_source_type(raw), environ or {}))
 
 
 def _read(path: Path) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 COMMENTS: Mapping[str, str] = {
     "source": "where history comes from",
-    "source.type": "synthetic | file | prometheus; the last if PROMETHEUS_URL is set",
+    "source.type": "synthetic | file | prometheus; what file.path, prometheus.url or PROMETHEUS_URL make it",
     "source.synthetic": "a simulated fleet: web, idle, database and batch nodes in turn",
     "source.synthetic.nodes": "web, idle, database and batch in turn",
     "source.synthetic.range": "how much history to make",

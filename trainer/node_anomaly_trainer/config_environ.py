@@ -23,7 +23,7 @@ def unheard(raw: object, environ: Mapping[str, str]) -> tuple[str, ...]:
     named = source.get("type", "prometheus") if isinstance(source, Mapping) else "prometheus"
     if not environ.get("PROMETHEUS_URL") or named == "prometheus":
         return ()
-    return (f"PROMETHEUS_URL is set and not used: the file says source.type: {named}, and the file wins",)
+    return (f"PROMETHEUS_URL is set and not used: the source of the file is {named}, and the file wins",)
 
 
 def with_environment(raw: object, environ: Mapping[str, str]) -> object:

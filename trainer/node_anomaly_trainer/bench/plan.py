@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from node_anomaly_core.calibration import ENOUGH_TICKS, FEWEST_TICKS
 from node_anomaly_core.catalogue import Feature
 from node_anomaly_core.errors import TrainingError
+from node_anomaly_core.score import measured
 from node_anomaly_trainer.bench.data import Series
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import NORMAL, History
@@ -64,9 +65,8 @@ def features_of(columns: Sequence[str]) -> tuple[Feature, ...]:
 
 
 def values_of(rows: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Rows (n, f) as a node would measure them: what is not finite is missing."""
-    values = rows.astype(np.float64)
-    return np.where(np.isfinite(values), values, np.nan)
+    """Rows (n, f) as a node would measure them: what is not finite, or no number for float32, is missing."""
+    return measured(rows)
 
 
 def history_of(series: Series, rows: NDArray[np.floating], labels: NDArray[np.int8] | None = None) -> History:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from node_anomaly_core.score import LARGEST
 from node_anomaly_trainer.config import TrainConfig
 from node_anomaly_trainer.dataset import History
 from node_anomaly_trainer.faults import Fault
@@ -15,11 +18,30 @@ __all__ = ["disturbed", "fetch", "wanted_features"]
 
 
 def fetch(config: TrainConfig, report: Report, note: Note, admit: Admit = admit_any) -> History:
-    """The history that the configuration asks for.
+    """The history that the configuration asks for; what a node would take for no measurement is missing.
 
     `admit` hears how many nodes, ticks and features it will have, before memory is taken for them.
     Raises SourceError or ConfigError, and what `admit` raises.
     """
+    return _measurable(_read(config, report, note, admit), note)
+
+
+def _measurable(history: History, note: Note) -> History:
+    """The history without values that are no measurement for a node either (core's score.py)."""
+    lost, values = 0, history.values
+    for node in range(len(history.nodes)):  # one at a time: a fleet fills the memory
+        absurd = np.abs(values[:, node]) >= LARGEST
+        if found := int(np.count_nonzero(absurd)):
+            values = values if lost else values.copy()  # a history may be a view of what may not be written
+            values[:, node][absurd] = np.nan
+            lost += found
+    if not lost:
+        return history
+    note(f"history: values that are infinite or beyond {LARGEST:g} count as missing: {lost:,}")
+    return replace(history, values=values)
+
+
+def _read(config: TrainConfig, report: Report, note: Note, admit: Admit) -> History:
     # Each source is imported when it is asked for: pandas and an HTTP client are slow to load.
     source, interval_s = config.source, config.interval
     features = wanted_features(config)
