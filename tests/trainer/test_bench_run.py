@@ -230,6 +230,14 @@ def test_scores_that_could_not_be_written_are_refused_before_anything_is_done(tm
         bench(folder, out)
 
 
+def test_scores_do_not_go_over_the_files_of_the_data(tmp_path):
+    folder = write_folder(tmp_path / "data", {"web/one": server(1)})
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(ConfigError, match="is the folder of the data"):
+        bench(folder, tmp_path / "data" / ".." / "data")
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_a_file_that_cannot_be_used_ends_it_before_anything_is_done(tmp_path):
     folder = write_folder(tmp_path / "data", {"web/one": server(1), "web/two": {"test": np.zeros((3, 1))}})
     with pytest.raises(SourceError, match="no train and no label and no columns"):

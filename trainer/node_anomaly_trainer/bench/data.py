@@ -31,6 +31,9 @@ START_S = 1_700_000_000.0
 """When a series without times begins (unix seconds); no figure depends on it."""
 
 LEAST_ROWS = 20
+LONGEST_NAME = 200
+"""Bytes; file systems hold 255, and ends such as `.csv` and those of files on their way take some."""
+
 SPARSEST_GRID = 4
 MOST_ERRORS = 5
 """That are told of one folder, each on a line; more are counted."""
@@ -240,9 +243,14 @@ def _faults(item: object) -> Iterator[tuple[str, str]]:
             yield f": {key} is {value!r}", f"expected a name such as a/b; {FORMAT}"
         elif key == "dataset" and (value.startswith(HIDDEN) or "/" in value):
             yield f": dataset is {value!r}", "use a plain name, with no dot first"
+        elif key != "path" and max(len(part.encode()) for part in parts) > LONGEST_NAME:
+            yield f": {key} is a name of {len(value.encode())} bytes", f"use {LONGEST_NAME} at most"
     interval = item.get("interval_s")
-    if interval is not None and (isinstance(interval, bool) or not isinstance(interval, int | float)):
-        yield f": interval_s is {interval!r}", "write seconds"
+    if interval is None:
+        return
+    # Beyond 1e300 an integer of JSON is no float any more.
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or not interval < 1e300:
+        yield f": interval_s is {interval!r:.40}", "write seconds"
 
 
 def _entry(item: Mapping[str, Any], folder: Path) -> Entry:

@@ -78,6 +78,11 @@ def run(options: Options, config: TrainConfig, progress: Progress) -> Outcome:
     begun = time.monotonic()
     budget = replace(config.budget, false_alarms_per_node_week=DAYS_PER_WEEK * options.false_alarms_per_day)
     config = replace(config, budget=budget)
+    if options.scores.resolve() in {one.resolve() for one in (options.data, options.labels_from) if one}:
+        raise ConfigError(
+            f"--scores {options.scores}: is the folder of the data, whose files it would write over",
+            "name another folder; one below it will do",
+        )
     entries = choose(read_manifest(options.data), options.datasets, options.entities)
     if options.labels_from is not None and FOREST not in config.models.enabled:
         raise ConfigError(
