@@ -119,6 +119,13 @@ def test_what_people_type_is_on_their_path_unless_something_else_is(install, tmp
         assert "somebody's own" in (commands / f"anomaly-{component}").read_text()
 
 
+def test_commands_may_go_where_sudo_finds_them(install, tmp_path):
+    """As docs/on-call.md has it for hosts whose secure_path leaves /usr/local/bin out."""
+    for component in ("agent", "trainer"):
+        assert install("install", component, "--files-only", BINDIR="/usr/bin").returncode == 0
+        assert os.path.lexists(tmp_path / "stage/usr/bin" / f"anomaly-{component}")
+
+
 def test_a_package_may_leave_the_path_alone(install, tmp_path):
     install("install", "agent", "--files-only", BINDIR="")
     assert not (tmp_path / "stage/usr").exists()

@@ -75,6 +75,7 @@ def test_of_the_shipped_rules_those_are_asked_that_follow_from_scores(shipped):
         ("a unless on (job) (b and anomaly_score) unless c", False),
         ("(a unless on (job) b) and anomaly_score", True),
         ("a unless b or anomaly_score", True),
+        ('a unless b{c=~"x or (y"} == anomaly_score', False),
         ("anomaly_score unless on (job) quiet == 1", True),
     ],
 )

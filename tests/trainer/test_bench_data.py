@@ -260,6 +260,7 @@ GOOD = {"dataset": "web", "entity": "a", "path": "a.npz"}
         pytest.param([GOOD | {"dataset": "a/b"}], "dataset is 'a/b'", id="nested data set"),
         pytest.param([GOOD | {"interval_s": "1m"}], "interval_s is '1m'", id="interval in words"),
         pytest.param([GOOD | {"interval_s": 10**400}], "interval_s is 1000", id="no float"),
+        pytest.param([GOOD | {"interval_s": -(10**400)}], "interval_s is -1000", id="none below either"),
         pytest.param([GOOD | {"entity": f"a/{'é' * 101}"}], "entity is a name of 204 bytes", id="no file"),
         pytest.param([GOOD, GOOD], "web/a appears twice", id="twice"),
     ],

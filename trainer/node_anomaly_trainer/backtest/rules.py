@@ -23,7 +23,13 @@ GIVEN = frozenset({SCORE, VALUE, "up"})
 """Series that a backtest has."""
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_STEP = re.compile(r"[()]|\b(?:and|or|unless)\b")
+_STEP = re.compile(
+    r'"(?:[^"\\]|\\.)*"'
+    r"|'(?:[^'\\]|\\.)*'"
+    r"|[()]|\b(?:and|or|unless)\b"
+)
+"""Strings are steps that lead nowhere: what stands in them is no operator."""
+
 _FEATURE = re.compile(r'feature="([a-z0-9_]+)"')
 _JOB = re.compile(r'anomaly_score\{[^}]*job="([^"]+)"')
 

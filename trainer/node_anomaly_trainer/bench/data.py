@@ -249,7 +249,7 @@ def _faults(item: object) -> Iterator[tuple[str, str]]:
     if interval is None:
         return
     # Beyond 1e300 an integer of JSON is no float any more.
-    if isinstance(interval, bool) or not isinstance(interval, int | float) or not interval < 1e300:
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or not abs(interval) < 1e300:
         yield f": interval_s is {interval!r:.40}", "write seconds"
 
 

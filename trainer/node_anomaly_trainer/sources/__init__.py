@@ -32,7 +32,7 @@ def _measurable(history: History, note: Note) -> History:
     for node in range(len(history.nodes)):  # one at a time: a fleet fills the memory
         absurd = np.abs(values[:, node]) >= LARGEST
         if found := int(np.count_nonzero(absurd)):
-            values = values if lost else values.copy()  # a history may be a view of what may not be written
+            values = values if values.flags.writeable else values.copy()  # a file's is a view
             values[:, node][absurd] = np.nan
             lost += found
     if not lost:
